@@ -1,0 +1,1 @@
+"""minirec: reinforcement learning for generative recommendation, written to be read."""

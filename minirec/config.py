@@ -1,0 +1,215 @@
+"""Every setting of a run, and the command line that is generated from them.
+
+One frozen dataclass per stage, in pipeline order. A field's ``help`` is its line in ``--help``.
+``--tiny`` is the one dial: it turns the whole run into one of seconds on the built-in world.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from minirec.errors import InputError, nearest
+
+
+def setting(default: Any, help: str) -> Any:
+    """Declare a dataclass field with its line of help."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run lives and what it runs on."""
+
+    out: str = setting("", "run folder (default: runs/NAME)")
+    seed: int = setting(0, "seed of everything that is drawn")
+    device: str = setting("auto", "cpu, cuda, or auto")
+    threads: int = setting(0, "CPU threads; 0 leaves it to torch")
+    sasrec: bool = setting(False, "also train the one-code-per-item baseline, SASRec, for the table")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A real log. Without --data the run uses the built-in world."""
+
+    data: str = setting(
+        "", "log file: ratings.csv, *.inter, sequences *.txt, or any csv/tsv; .gz as it comes"
+    )
+    columns: str = setting("", "names of csv columns: user=..,item=..,time=..,rating=..,group=..")
+    items: str = setting("", "side information: a csv keyed by item, or a json of item to attributes")
+    split: Literal["last", "group", "time"] = setting(
+        "last", "leave out: last item, last group, or by global time"
+    )
+    core: int = setting(5, "keep users and items with at least this many events (k-core); 0 keeps all")
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """The simulated world (ours): a topic tree, tastes, and a law p*(next | taste, last item, period)."""
+
+    world_items: int = setting(512, "items N")
+    world_users: int = setting(8000, "users; each has one history and one period")
+    world_events: int = setting(7, "events per user, the target included")
+    world_periods: int = setting(6, "periods over which popularity moves")
+    world_beta: float = setting(8.0, "how strongly taste decides the next item")
+
+
+@dataclass(frozen=True)
+class CodesConfig:
+    """Items to code tuples."""
+
+    levels: int = setting(3, "codes per item L; 1 gives each item a code of its own (SASRec)")
+    codes: int = setting(256, "codes per level V (ignored with --levels 1)")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The decoder-only transformer."""
+
+    history: int = setting(50, "most recent items the policy sees")
+    width: int = setting(128, "model width d")
+    layers: int = setting(2, "transformer blocks")
+    heads: int = setting(2, "attention heads")
+    dropout: float = setting(0.3, "dropout on embeddings and residual branches")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Supervised training by NLL on the code tokens at all positions."""
+
+    epochs: int = setting(60, "passes over the training sequences")
+    batch: int = setting(1024, "items of history per step, over all processes")
+    rate: float = setting(1e-3, "peak learning rate")
+    warmup: float = setting(0.05, "share of the steps with a rising rate; then it falls as a cosine")
+    decay: float = setting(0.01, "weight decay of AdamW")
+    clip: float = setting(1.0, "largest gradient norm")
+    validate: int = setting(3, "epochs between validations and checkpoints")
+    resume: bool = setting(False, "go on with an interrupted run")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Full-catalogue evaluation."""
+
+    keep_seen: bool = setting(False, "let items of the user's past be recommended again")
+    beam: int = setting(100, "beam width")
+    samples: int = setting(50, "rollouts per context for Pass@K; 0 leaves it out")
+    valid_users: int = setting(5000, "at most this many validation contexts choose the epoch")
+
+
+@dataclass(frozen=True)
+class Config(RunConfig, DataConfig, WorldConfig, CodesConfig, PolicyConfig, TrainConfig, EvaluateConfig):
+    """All settings of a run, flat: every field is a flag of the command line."""
+
+
+SECTIONS = (RunConfig, DataConfig, WorldConfig, CodesConfig, PolicyConfig, TrainConfig, EvaluateConfig)
+
+TINY = Config(
+    sasrec=True, codes=16, history=6, width=48, epochs=12, batch=512, rate=3e-3, dropout=0.1, validate=3, beam=50
+)  # fmt: skip
+
+
+def check_value(name: str, value: Any) -> Any:
+    """Convert one setting to its declared type.
+
+    Args:
+        name: the field's name.
+        value: what was given, a string or already of the right type.
+
+    Returns:
+        The value as int, float, bool or str.
+
+    Raises:
+        InputError: the field does not exist, or the value is not of its type; names the nearest valid one.
+
+    >>> check_value("epochs", "12")
+    12
+    >>> check_value("split", "tim")
+    Traceback (most recent call last):
+    minirec.errors.InputError: --split: 'tim' is not valid; did you mean time?
+    """
+    types = get_type_hints(Config)
+    if name not in types:
+        raise InputError(f"unknown setting '{name}'{nearest(name, types)}")
+    kind = types[name]
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise InputError(f"--{name}: '{value}' is not valid{nearest(str(value), get_args(kind))}")
+        return value
+    if kind is bool and isinstance(value, bool):
+        return value
+    try:
+        number = kind(value)
+    except (TypeError, ValueError):
+        example = getattr(Config(), name)
+        raise InputError(
+            f"--{name.replace('_', '-')}: '{value}' is not {kind.__name__}; for example {example}"
+        ) from None
+    if isinstance(number, (int, float)) and number < 0:
+        raise InputError(f"--{name.replace('_', '-')}: {number} is negative; the smallest valid value is 0")
+    return number
+
+
+def from_dict(values: dict[str, Any], preset: Config | None = None) -> Config:
+    """Make a Config from named values, the rest from a preset.
+
+    >>> from_dict({"epocs": 3})
+    Traceback (most recent call last):
+    minirec.errors.InputError: unknown setting 'epocs'; did you mean epochs?
+    """
+    return replace(preset or Config(), **{name: check_value(name, value) for name, value in values.items()})
+
+
+def write(cfg: Config, path: Path) -> None:
+    """Write a Config as JSON."""
+    path.write_text(json.dumps(asdict(cfg), indent=1) + "\n")
+
+
+def read(path: Path) -> Config:
+    """Read a Config that ``write`` wrote."""
+    return from_dict(json.loads(path.read_text()))
+
+
+def parse(argv: list[str] | None = None) -> Config:
+    """Read the command line of ``minirec.train``.
+
+    Args:
+        argv: the arguments, by default those of the process.
+
+    Returns:
+        The Config: the flags given, over the ``--tiny`` preset or the defaults.
+
+    Raises:
+        InputError: an unknown flag or an ill-typed value, with the nearest valid one.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m minirec.train",
+        description="Train a generative recommender on a click log or on the built-in world.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--tiny", action="store_true", help="the whole run in seconds, on the built-in world")
+    types = get_type_hints(Config)
+    for section in SECTIONS:
+        group = parser.add_argument_group(section.__name__.removesuffix("Config").lower(), section.__doc__)
+        for f in fields(section):
+            flag = "--" + f.name.replace("_", "-")
+            text = f.metadata["help"] + ("" if f.default in ("", False) else f" [{f.default}]")
+            if types[f.name] is bool:
+                group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+            else:
+                group.add_argument(flag, metavar=f.name.split("_")[-1].upper(), help=text)
+    parser.error = _error  # type: ignore[method-assign]
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = [option for action in parser._actions for option in action.option_strings]
+        raise InputError(f"unknown argument '{unknown[0]}'{nearest(unknown[0].split('=')[0], flags)}")
+    values = vars(known)
+    return from_dict(values, TINY if values.pop("tiny", False) else Config())
+
+
+def _error(message: str) -> None:
+    raise InputError(message)

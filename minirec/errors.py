@@ -1,0 +1,46 @@
+"""Bad input ends in one clear line and exit code 2, never in a traceback."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import sys
+from collections.abc import Callable, Iterable
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; the message says what, where, and what would be right."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """Name the valid word closest to a wrong one, as the end of an error message.
+
+    Args:
+        word: what was given.
+        valid: what would have been right.
+
+    Returns:
+        ``"; did you mean X?"`` when something is close, else the list of valid words.
+
+    >>> nearest("epocs", ["epochs", "batch"])
+    '; did you mean epochs?'
+    >>> nearest("zzz", ["last", "group"])
+    '; choose from last, group'
+    """
+    valid = list(valid)
+    close = difflib.get_close_matches(word, valid, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; choose from {', '.join(valid)}"
+
+
+def command(main: Callable[[], None]) -> Callable[[], None]:
+    """Decorate a command's ``main``: an InputError becomes one line on stderr and exit code 2."""
+
+    @functools.wraps(main)
+    def run() -> None:
+        try:
+            main()
+        except InputError as error:
+            print(f"minirec: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    return run
