@@ -1,0 +1,197 @@
+"""Rollouts: sampling, beam search, and the ranking of a closed candidate set.
+
+All of them branch on a prompt that was encoded once, and all take their probabilities from
+``score.token_logprobs``. With a trie as mask only items can be said; without it, any code tuple.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from minirec.policy import Policy, Prompt
+from minirec.records import HOLE, PAD, Rollout
+from minirec.score import MASKED, token_logprobs
+from minirec.trie import Trie
+
+
+def draw(logp: Tensor, noise: Tensor) -> Tensor:
+    """Sample by inverting the cumulative distribution, so that the same noise gives the same draw.
+
+    Args:
+        logp: (..., V) log-probabilities.
+        noise: (...) float64 uniform in [0, 1).
+
+    Returns:
+        (...) int64, the first code whose cumulative probability exceeds the noise; never one of
+        probability 0.
+
+    Source: definition.
+
+    >>> draw(torch.tensor([0.0, 0.5, 0.5]).log(), torch.tensor(0.75, dtype=torch.float64))
+    tensor(2)
+    """
+    cdf = logp.double().exp().cumsum(-1)
+    cdf = cdf / cdf[..., -1:]  # the last is exactly 1, so some code always exceeds the noise
+    return (cdf > noise[..., None]).int().argmax(-1)
+
+
+@torch.no_grad()
+def sample(
+    policy: Policy,
+    prompt: Prompt,
+    trie: Trie,
+    noise: Tensor,
+    constrained: bool = True,
+    temperature: float = 1.0,
+) -> Rollout:
+    """Sample G next items for each context.
+
+    Args:
+        policy: the policy.
+        prompt: of B contexts.
+        trie: the catalogue.
+        noise: (B, G, L) float64 uniform in [0, 1), one number per code.
+        constrained: mask with the trie; otherwise tuples that are no item (HOLE) can come out.
+        temperature: of the softmax.
+
+    Returns:
+        A Rollout with P = 1.
+    """
+    size, group, levels = noise.shape
+    node = torch.zeros(size, group, dtype=torch.int64, device=noise.device)
+    hidden = prompt.last[:, None].expand(-1, group, -1)  # (B, G, d)
+    codes, logps, past = [], [], None
+    for level in range(levels):
+        if level:
+            hidden, past = policy.branch(prompt, codes[-1][..., None], past)
+            hidden = hidden[:, :, -1]
+        allowed = trie.allowed(level, node) if constrained else None
+        logp = token_logprobs(policy.level_logits(hidden, level), allowed, temperature)  # (B, G, V)
+        code = draw(logp, noise[..., level])
+        node = trie.descend(level, node, code)
+        codes.append(code)
+        logps.append(logp.gather(-1, code[..., None])[..., 0])
+    items = torch.where(node >= 0, trie.item[node.clamp(min=0)], HOLE)
+    return Rollout(items[..., None], torch.stack(codes, -1)[:, :, None], torch.stack(logps, -1)[:, :, None])
+
+
+@torch.no_grad()
+def beam(
+    policy: Policy, prompt: Prompt, trie: Trie, width: int, constrained: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Beam search; width 1 is greedy decoding, and full width an exhaustive ranking.
+
+    Args:
+        policy: the policy.
+        prompt: of B contexts.
+        trie: the catalogue.
+        width: W, beams kept at every level; fewer come out where fewer tuples exist.
+        constrained: mask with the trie; otherwise tuples that are no item (HOLE) can come out.
+
+    Returns:
+        Items (B, W) int64 and their log-probabilities (B, W) float32, best first. A beam that found no
+        item to say (a catalogue smaller than W) is PAD with log-probability -inf.
+    """
+    size, device = len(prompt.last), prompt.last.device
+    node = torch.zeros(size, 1, dtype=torch.int64, device=device)
+    total = torch.zeros(size, 1, device=device)
+    codes = torch.empty(size, 1, 0, dtype=torch.int64, device=device)
+    hidden = prompt.last[:, None]  # (B, 1, d)
+    for level in range(trie.levels):
+        if level:
+            hidden = policy.branch(prompt, codes)[0][:, :, -1]  # (B, W, d)
+        dead = total <= MASKED / 2
+        allowed = trie.allowed(level, node.masked_fill(dead, 0)) if constrained else None
+        logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, W, V)
+        every = (total[..., None] + logp).flatten(1)  # (B, W*V)
+        total, best = every.topk(min(width, every.shape[1]))
+        parent, code = best // trie.size, best % trie.size
+        codes = torch.cat([codes.gather(1, parent[..., None].expand(-1, -1, level)), code[..., None]], -1)
+        node = trie.descend(level, node.gather(1, parent), code)
+    dead = total <= MASKED / 2
+    items = torch.where(node >= 0, trie.item[node.clamp(min=0)], HOLE).masked_fill(dead, PAD)
+    return items, total.masked_fill(dead, float("-inf"))
+
+
+def closed_masks(candidates: Tensor, codes: Tensor) -> Tensor:
+    """The mask at every step of rankings of a closed candidate set.
+
+    Args:
+        candidates: (B, C, L) int64 codes of the candidates.
+        codes: (B, G, P, L) int64, P <= C of them in the order in which they were ranked.
+
+    Returns:
+        (B, G, P, L, V) bool, V = the largest code + 1: the codes that could still lead to a candidate.
+
+    Source: ours; the definition that ``rank`` follows step by step.
+    """
+    same = candidates[:, None, :, None] == codes[:, :, None]  # (B, G, C, P, L)
+    placed = same.all(-1)  # (B, G, C, P)
+    alive = placed.long().cumsum(-1) - placed.long() == 0  # not placed before position P
+    prefix = torch.cat([torch.ones_like(same[..., :1]), same[..., :-1]], -1).cumprod(-1).bool()
+    live = (alive[..., None] & prefix).permute(0, 1, 3, 4, 2)  # (B, G, P, L, C)
+    index = candidates.transpose(1, 2)[:, None, None].expand_as(live)  # (B, G, P, L, C)
+    mask = torch.zeros(*live.shape[:-1], int(candidates.max()) + 1, device=codes.device, dtype=torch.uint8)
+    return mask.scatter_reduce_(-1, index, live.to(torch.uint8), "amax").bool()
+
+
+@torch.no_grad()
+def rank(
+    policy: Policy,
+    prompt: Prompt,
+    trie: Trie,
+    candidates: Tensor,
+    noise: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Rollout:
+    """Rank a closed candidate set: items are emitted one after another, masked to those that remain.
+
+    Args:
+        policy: the policy.
+        prompt: of B contexts.
+        trie: the catalogue, for the candidates' codes.
+        candidates: (B, C) int64 items, distinct in a row, no padding.
+        noise: (B, G, K, L) float64 uniform in [0, 1) for sampled lists of K <= C items; None: one greedy
+            ranking of all C (G = 1).
+        temperature: of the softmax.
+
+    Returns:
+        A Rollout with P = K. The last of C items has log-probability exactly 0: it is the only one left.
+
+    Raises:
+        ValueError: padding or a repeated item among the candidates, or lists longer than the set.
+    """
+    size, total = candidates.shape
+    group, length = (1, total) if noise is None else noise.shape[1:3]
+    ordered = candidates.sort(-1).values
+    if (candidates < 0).any() or (ordered[:, 1:] == ordered[:, :-1]).any():
+        raise ValueError("candidates: expected distinct items without padding in every row")
+    if length > total:
+        raise ValueError(f"noise: lists of {length} from {total} candidates")
+    table = trie.codes[candidates]  # (B, C, L)
+    alive = torch.ones(size, group, total, dtype=torch.bool, device=candidates.device)
+    hidden, past = prompt.last[:, None].expand(-1, group, -1), None  # (B, G, d)
+    items, codes, logps = [], [], []
+    for place in range(length):
+        match = alive
+        for level in range(trie.levels):
+            if place or level:
+                hidden, past = policy.branch(prompt, codes[-1][..., None], past)
+                hidden = hidden[:, :, -1]
+            column = table[:, None, :, level].expand_as(match)  # (B, G, C)
+            mask = torch.zeros(size, group, trie.size, dtype=torch.uint8, device=candidates.device)
+            allowed = mask.scatter_reduce_(-1, column, match.to(torch.uint8), "amax").bool()
+            logp = token_logprobs(policy.level_logits(hidden, level), allowed, temperature)  # (B, G, V)
+            code = logp.argmax(-1) if noise is None else draw(logp, noise[:, :, place, level])
+            match = match & (column == code[..., None])
+            codes.append(code)
+            logps.append(logp.gather(-1, code[..., None])[..., 0])
+        items.append(candidates[:, None].expand_as(match).gather(-1, match.int().argmax(-1, True))[..., 0])
+        alive = alive & ~match
+    shape = (length, trie.levels)
+    return Rollout(
+        torch.stack(items, -1),
+        torch.stack(codes, -1).unflatten(-1, shape),
+        torch.stack(logps, -1).unflatten(-1, shape),
+    )
