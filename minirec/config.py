@@ -108,8 +108,17 @@ class Config(RunConfig, DataConfig, WorldConfig, CodesConfig, PolicyConfig, Trai
 SECTIONS = (RunConfig, DataConfig, WorldConfig, CodesConfig, PolicyConfig, TrainConfig, EvaluateConfig)
 
 TINY = Config(
-    sasrec=True, codes=16, history=6, width=48, epochs=12, batch=512, rate=3e-3, dropout=0.1, validate=3, beam=50
-)  # fmt: skip
+    out="runs/tiny",
+    sasrec=True,
+    codes=16,
+    history=6,
+    width=48,
+    dropout=0.1,
+    epochs=12,
+    batch=512,
+    rate=3e-3,
+    beam=50,
+)
 
 
 def check_value(name: str, value: Any) -> Any:
@@ -207,8 +216,30 @@ def parse(argv: list[str] | None = None) -> Config:
     if unknown:
         flags = [option for action in parser._actions for option in action.option_strings]
         raise InputError(f"unknown argument '{unknown[0]}'{nearest(unknown[0].split('=')[0], flags)}")
-    values = vars(known)
-    return from_dict(values, TINY if values.pop("tiny", False) else Config())
+    given = vars(known)
+    preset = TINY if given.pop("tiny", False) else Config()
+    cfg = from_dict(given, preset)
+    if not cfg.out:
+        name = Path(cfg.data).name.split(".")[0].lower() or "world"
+        cfg = replace(cfg, out=f"runs/{name}")
+    return _resumed(cfg, given) if cfg.resume else cfg
+
+
+def _resumed(cfg: Config, given: dict[str, Any]) -> Config:
+    """The settings of the run that is gone on with; flags beside --resume must not contradict them."""
+    path = Path(cfg.out) / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"--resume: {cfg.out} holds no run; name its folder with --out, or leave out --resume"
+        )
+    old = read(path)
+    for name in given.keys() - {"resume", "out", "device", "threads"}:
+        if getattr(cfg, name) != getattr(old, name):
+            flag = name.replace("_", "-")
+            raise InputError(
+                f"--{flag}: the run in {cfg.out} has {getattr(old, name)}; it cannot change on the way"
+            )
+    return replace(old, resume=True, device=cfg.device, threads=cfg.threads)
 
 
 def _error(message: str) -> None:

@@ -33,7 +33,7 @@ def draw(logp: Tensor, noise: Tensor) -> Tensor:
     """
     cdf = logp.double().exp().cumsum(-1)
     cdf = cdf / cdf[..., -1:]  # the last is exactly 1, so some code always exceeds the noise
-    return (cdf > noise[..., None]).int().argmax(-1)
+    return (cdf <= noise[..., None]).sum(-1)
 
 
 @torch.no_grad()
@@ -58,20 +58,19 @@ def sample(
     Returns:
         A Rollout with P = 1.
     """
-    size, group, levels = noise.shape
-    node = torch.zeros(size, group, dtype=torch.int64, device=noise.device)
-    hidden = prompt.last[:, None].expand(-1, group, -1)  # (B, G, d)
-    codes, logps, past = [], [], None
-    for level in range(levels):
+    node = torch.zeros(1, 1, dtype=torch.int64, device=noise.device)  # the root, for all
+    hidden, past = prompt.last[:, None], None  # (B, 1, d): the first softmax is the same for the whole group
+    codes, logps = [], []
+    for level in range(trie.levels):
         if level:
             hidden, past = policy.branch(prompt, codes[-1][..., None], past)
             hidden = hidden[:, :, -1]
         allowed = trie.allowed(level, node) if constrained else None
-        logp = token_logprobs(policy.level_logits(hidden, level), allowed, temperature)  # (B, G, V)
-        code = draw(logp, noise[..., level])
-        node = trie.descend(level, node, code)
+        logp = token_logprobs(policy.level_logits(hidden, level), allowed, temperature)  # (B, 1 or G, V)
+        code = draw(logp, noise[..., level])  # (B, G)
+        node = trie.descend(level, node, code)  # (B, G)
         codes.append(code)
-        logps.append(logp.gather(-1, code[..., None])[..., 0])
+        logps.append(logp.expand(*code.shape, -1).gather(-1, code[..., None])[..., 0])
     items = torch.where(node >= 0, trie.item[node.clamp(min=0)], HOLE)
     return Rollout(items[..., None], torch.stack(codes, -1)[:, :, None], torch.stack(logps, -1)[:, :, None])
 

@@ -58,13 +58,11 @@ class Trie:
         """Look up the codes of items (...), as (..., L); padding becomes a row of -1."""
         return torch.where(items[..., None] >= 0, self.codes[items.clamp(min=0)], -1)
 
-    def _children(self, level: int, node: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Index, code and existence of each child slot of the nodes (...), each (..., fan)."""
-        slot = torch.arange(self.fan[level], device=node.device)
-        start, stop = self.first[level][node.clamp(min=0)], self.first[level][node.clamp(min=0) + 1]
-        index = start[..., None] + slot
-        exists = (index < stop[..., None]) & (node >= 0)[..., None]
-        return index, self.code[level][index.clamp(max=len(self.code[level]) - 1)].long(), exists
+    def _slice(self, level: int, node: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the children of nodes (...) begin and end; an empty slice for HOLE."""
+        known = node.clamp(min=0)
+        start, stop = self.first[level][known], self.first[level][known + 1]
+        return start, torch.where(node >= 0, stop, start)
 
     def allowed(self, level: int, node: Tensor) -> Tensor:
         """Which codes may follow.
@@ -81,15 +79,23 @@ class Trie:
         """
         if (node < 0).any():
             raise ValueError(f"level {level}: a prefix that no item has, so no code may follow")
-        _, code, exists = self._children(level, node)
+        start, stop = self._slice(level, node)
+        index = start[..., None] + torch.arange(self.fan[level], device=node.device)  # (..., fan)
+        code = self.code[level][index.clamp(max=len(self.code[level]) - 1)].long()
         mask = torch.zeros(*node.shape, self.size + 1, dtype=torch.bool, device=node.device)
-        return mask.scatter_(-1, torch.where(exists, code, self.size), True)[..., : self.size]
+        beyond = index >= stop[..., None]
+        return mask.scatter_(-1, code.masked_fill(beyond, self.size), True)[..., : self.size]
 
     def descend(self, level: int, node: Tensor, code: Tensor) -> Tensor:
         """Follow one code: nodes (...) of depth ``level`` to nodes of the next depth, HOLE where none is."""
-        index, child, exists = self._children(level, node)
-        match = exists & (child == code[..., None])  # (..., fan), at most one True
-        return torch.where(match, index, HOLE).amax(-1)
+        low, stop = self._slice(level, node)
+        high, last = stop, len(self.code[level]) - 1
+        for _ in range(self.fan[level].bit_length()):  # binary search among the children
+            middle = (low + high) // 2
+            right = (low < high) & (self.code[level][middle.clamp(max=last)] < code)
+            low, high = torch.where(right, middle + 1, low), torch.where(right, high, middle)
+        found = (low < stop) & (self.code[level][low.clamp(max=last)] == code)
+        return torch.where(found, low, HOLE)
 
     def path(self, codes: Tensor) -> Tensor:
         """Nodes along code tuples (..., L): (..., L + 1), the root first, HOLE once the path has left."""

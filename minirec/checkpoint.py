@@ -1,0 +1,118 @@
+"""The files of a run folder: written whole or not at all, read without executing anything.
+
+    config.json     every setting of the run
+    data.pt         catalogue, users, splits and codes, so that nothing below needs the raw log again
+    checkpoint.pt   what training needs to go on, and the weights that validation chose
+    metrics.jsonl   one line per measurement
+    report.md, report.json, *.png   the results, see report.py
+
+On a simulated world data.pt holds no law: it is rebuilt from the settings.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from minirec.codes import Codes
+from minirec.config import Config
+from minirec.errors import InputError
+from minirec.records import Catalogue, Dataset, Examples
+from minirec.world import make_world
+
+SPLITS = ("train", "valid", "test")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that appears whole or not at all: a temporary name, flushed to the disk, then renamed.
+
+    Args:
+        path: the file; an older one stays as it is until the new one is complete.
+
+    Yields:
+        The temporary file, open for bytes. If the block raises, it is removed and ``path`` is untouched.
+
+    Raises:
+        InputError: the folder is missing or cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(path: Path, value: Any) -> None:
+    """Write tensors, numbers, strings, and lists and dicts of them, atomically."""
+    with atomic(path) as file:
+        torch.save(value, file)
+
+
+def load(path: Path) -> Any:
+    """Read what ``save`` wrote, on the CPU.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds anything that would execute code when read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; a run folder of minirec.train has it") from None
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path}: refused: it holds more than tensors and plain values, or is damaged"
+        ) from None
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: cannot be read ({reason}); is it damaged or cut short?") from error
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    """A record's fields by name, not copied: splits that share their events share them in the file too."""
+    return {f.name: getattr(record, f.name) for f in fields(record)}
+
+
+def save_data(run: Path, dataset: Dataset, codes: Codes) -> None:
+    """Write a run's catalogue, users, splits and codes to ``data.pt``."""
+    splits = {name: _plain(getattr(dataset, name)) for name in SPLITS}
+    rest = {"users": dataset.users, "periods": dataset.periods, "simulated": dataset.law is not None}
+    save(run / "data.pt", {"catalogue": _plain(dataset.catalogue), "codes": _plain(codes), **splits, **rest})
+
+
+def load_data(run: Path, cfg: Config) -> tuple[Dataset, Codes]:
+    """Read what ``save_data`` wrote.
+
+    Args:
+        run: the run folder.
+        cfg: the run's settings, to rebuild the law of a simulated world.
+
+    Returns:
+        The Dataset and the Codes.
+
+    Raises:
+        InputError: data.pt is missing or damaged, or is not such a file.
+    """
+    path = run / "data.pt"
+    data = load(path)
+    try:
+        splits = {name: Examples(**data[name]) for name in SPLITS}
+        catalogue, codes = Catalogue(**data["catalogue"]), Codes(**data["codes"])
+        users, periods, simulated = data["users"], data["periods"], data["simulated"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not the data of a run ({error})") from error
+    law = make_world(cfg).law if simulated else None
+    return Dataset(catalogue, users, periods=periods, law=law, **splits), codes

@@ -1,0 +1,393 @@
+"""Items to code tuples: item vectors, residual k-means, and a tuple of its own for each item.
+
+    vectors (N, D) -> L rounds of k-means, each on what the rounds before left over -> codes (N, L)
+
+Items whose vectors are alike share their first codes: that is what a policy can generalise over. Items that
+would share all L codes are moved apart, by the smallest move, so that a tuple names exactly one item.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from minirec.errors import InputError
+from minirec.records import Dataset, Examples, check
+
+WINDOW = 5  # co-occurrence: largest distance of two events of one sequence
+WIDTH = 64  # dimensions of a block of item vectors after the truncated SVD
+ITERATIONS = 50  # Lloyd iterations at most
+CHUNK = 1 << 22  # distances held at once
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The code tuples of N items, and what is needed to give one to a new item."""
+
+    codes: Tensor  # (N, L) int64, each row differs from all others
+    size: int  # V
+    centroids: Tensor  # (L, V, D) float32
+    moved: int  # items that did not get the tuple nearest to them
+
+    def __post_init__(self) -> None:
+        check("codes", self.codes, None, len(self.centroids))
+        check("centroids", self.centroids, None, self.size, None, dtype=torch.float32)
+        if len(self.codes.unique(dim=0)) != len(self.codes):
+            raise ValueError("codes: two items share a code tuple; each needs its own")
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+# --- item vectors -----------------------------------------------------------------------------------------
+
+
+def training_events(train: Examples) -> tuple[Tensor, Tensor]:
+    """Flatten training sequences.
+
+    Args:
+        train: B sequences with E events in all.
+
+    Returns:
+        row (E,) int64, the sequence of each event, and item (E,) int64, sequence by sequence in time order.
+
+    Source: definition.
+    """
+    length = train.lengths
+    row = torch.arange(len(train)).repeat_interleave(length)  # (E,)
+    offset = torch.arange(len(row)) - (length.cumsum(0) - length)[row]  # place within the sequence
+    return row, train.events[train.start[row] + offset]
+
+
+def _truncated_svd(matrix: Tensor, dim: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Left singular vectors (N, dim) and singular values (dim,), filled with zeros beyond the matrix's size."""
+    rank = min(dim, *matrix.shape)
+    with torch.random.fork_rng(devices=[]):  # svd_lowrank draws from the global generator
+        torch.manual_seed(seed)
+        left, value, _ = torch.svd_lowrank(matrix, q=rank, niter=4)
+    pad = (0, dim - rank)
+    return torch.nn.functional.pad(left, pad), torch.nn.functional.pad(value, pad)
+
+
+def _ppmi(train: Examples, items: int) -> Tensor:
+    """Positive pointwise mutual information of items near each other, (N, N) sparse float64."""
+    row, item = training_events(train)
+    pairs, weights = [], []
+    for distance in range(1, WINDOW + 1):
+        near = row[distance:] == row[:-distance]
+        one, other = item[:-distance][near], item[distance:][near]
+        pairs += [torch.stack([one, other]), torch.stack([other, one])]
+        weights.append(torch.full((2 * len(one),), 1 / distance, dtype=torch.float64))
+    counts = torch.sparse_coo_tensor(torch.cat(pairs, 1), torch.cat(weights), (items, items)).coalesce()
+    (one, other), count = counts.indices(), counts.values()
+    margin = torch.zeros(items, dtype=torch.float64).index_add_(0, one, count)
+    information = (count * margin.sum() / (margin[one] * margin[other])).log()
+    keep = (information > 0) & (one != other)  # that an item comes with itself says nothing about others
+    return torch.sparse_coo_tensor(
+        counts.indices()[:, keep], information[keep], (items, items), is_coalesced=True
+    )
+
+
+def cooccurrence_vectors(train: Examples, items: int, dim: int, seed: int) -> Tensor:
+    """Embed items so that those found near each other in training sequences lie near each other.
+
+    Counts of pairs at distance d <= WINDOW of one sequence, weighted 1/d and symmetric; their positive
+    pointwise mutual information; its truncated SVD; rows scaled by the root of the singular values and to
+    unit length. Nothing is dense in N × N.
+
+    Args:
+        train: training sequences; no other event is read.
+        items: N.
+        dim: columns; those beyond N are 0.
+        seed: of the randomised SVD.
+
+    Returns:
+        (N, dim) float32. An item without informative neighbours, so also one without events, is a row of 0.
+
+    Source: PPMI and SVD (Levy & Goldberg 2014); window and weights are ours.
+    """
+    matrix = _ppmi(train, items)
+    left, value = _truncated_svd(matrix, dim, seed)
+    rows = torch.nn.functional.normalize(left * value.sqrt(), dim=1)
+    known = torch.zeros(items, dtype=torch.bool).index_fill_(0, matrix.indices()[0], True)
+    return torch.where(known[:, None], rows, 0).float()
+
+
+def item_vectors(dataset: Dataset, seed: int) -> Tensor:
+    """Choose what the codes are made from.
+
+    Args:
+        dataset: its training events and its catalogue's side information are read.
+        seed: of the randomised SVD.
+
+    Returns:
+        (N, D) float32. On a simulated world, whose features are the truth, the features alone; on real data
+        co-occurrence vectors, after the side information where there is any. Side information wider than
+        WIDTH is reduced to that by truncated SVD; each block has mean squared norm 1.
+
+    Source: ours.
+    """
+    features = dataset.catalogue.features
+    if features is not None and dataset.law is not None:
+        return features
+    together = cooccurrence_vectors(dataset.train, len(dataset.catalogue), WIDTH, seed)
+    if features is None:
+        return together
+    if features.shape[1] > WIDTH:
+        left, value = _truncated_svd(features, WIDTH, seed)
+        features = left * value
+    return torch.cat([_unit_norm(features), _unit_norm(together)], 1)
+
+
+def _unit_norm(block: Tensor) -> Tensor:
+    """Scale a block to mean squared row norm 1; a block of zeros stays."""
+    norm = block.double().square().sum(1).mean().sqrt()
+    return (block / norm).float() if norm > 0 else block
+
+
+# --- residual k-means -------------------------------------------------------------------------------------
+
+
+def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
+    """Give each item a code tuple of its own by residual k-means.
+
+    Level by level, k-means runs on what the centroids of the levels before left over of each vector. Then
+    each item takes the nearest centroid level by level; items that share a tuple are moved (see ``_settle``).
+
+    Args:
+        vectors: (N, D) float.
+        levels: L. With L = 1 there is nothing to share: V = N, code i is item i, and its centroid its vector.
+        codes: V, codes per level.
+        seed: of the k-means starts.
+
+    Returns:
+        Codes: a bijection between the N items and N of the V^L tuples.
+
+    Raises:
+        InputError: a value that is not finite, or more items than tuples; names the smallest V that fits.
+
+    Source: residual quantisation of item vectors into semantic IDs after TIGER (2305.05065), with k-means
+    in place of the RQ-VAE; moving instead of a further code for collisions is ours.
+
+    >>> vectors = torch.tensor([[0.0, 0.0], [0.0, 0.1], [9.0, 0.0], [9.0, 0.1]])
+    >>> fit(vectors, levels=2, codes=2, seed=0).codes.tolist()
+    [[1, 1], [1, 0], [0, 1], [0, 0]]
+    """
+    broken = (~vectors.isfinite().all(1)).nonzero()
+    if len(broken):
+        raise InputError(f"item vectors: row {int(broken[0])} is not finite; every value must be a number")
+    if levels == 1:
+        return Codes(torch.arange(len(vectors))[:, None], len(vectors), vectors.float()[None], 0)
+    _check_room(len(vectors), levels, codes)
+    generator = torch.Generator().manual_seed(seed)
+    residual, centroids = vectors.float(), []
+    for _ in tqdm(range(levels), "item codes", delay=2, leave=False):
+        centroids.append(_kmeans(residual, codes, generator))
+        residual = residual - centroids[-1][_nearest(residual, centroids[-1])]
+    tuples, moved = _settle(vectors, torch.stack(centroids), torch.empty(0, levels, dtype=torch.int64))
+    return Codes(tuples, codes, torch.stack(centroids), moved)
+
+
+def assign(codes: Codes, vectors: Tensor) -> Tensor:
+    """Give new items code tuples without refitting; the items that have one keep it.
+
+    Args:
+        codes: of the items so far.
+        vectors: (M, D) float, of the new items, made the same way.
+
+    Returns:
+        (M, L) int64, tuples that no other item, old or new, has. By the same rule as in ``fit``, but that
+        old items go first: a new item takes the nearest centroid level by level, or moves from there.
+
+    Raises:
+        InputError: old and new items together are more than tuples; with L = 1 they always are.
+
+    Source: ours.
+    """
+    _check_room(len(codes) + len(vectors), codes.codes.shape[1], codes.size)
+    return _settle(vectors, codes.centroids, codes.codes)[0]
+
+
+def _check_room(items: int, levels: int, codes: int) -> None:
+    if min(levels, codes) < 1:
+        raise InputError(f"--levels {levels} --codes {codes}: both must be at least 1")
+    if items > codes**levels:
+        fits = int(items ** (1 / levels))
+        fits += fits**levels < items  # the root, rounded up
+        raise InputError(
+            f"{items} items do not fit into {levels} levels of {codes} codes ({codes**levels} tuples); "
+            f"the smallest that fits is --codes {fits}"
+        )
+
+
+def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
+    """Index of the centroid nearest to each point, (N,) int64; the smaller index among equals."""
+    norm = centroids.square().sum(1)  # |p - c|² = |p|² - 2 p·c + |c|², and |p|² is the same for all c
+    parts = points.split(max(1, CHUNK // len(centroids)))
+    return torch.cat([torch.addmm(norm, part, centroids.T, alpha=-2).argmin(1) for part in parts])
+
+
+def _kmeans(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Lloyd's k-means from a k-means++ start: (N, D) float32 points to (V, D) float32 centroids.
+
+    A cluster that loses all its points takes over the point farthest from its own centroid.
+    """
+    centroids = _spread_out(points, size, generator)
+    before = None
+    for _ in range(ITERATIONS):
+        code = _nearest(points, centroids)
+        distance = (points - centroids[code]).square().sum(1)
+        empty = (torch.bincount(code, minlength=size) == 0).nonzero()[:, 0]
+        far = distance.sort(descending=True, stable=True).indices[: len(empty)]
+        far = far[distance[far] > 0]  # with fewer distinct points than codes some clusters stay empty
+        code[far] = empty[: len(far)]
+        if before is not None and torch.equal(code, before):
+            break
+        before = code
+        count = torch.bincount(code, minlength=size)[:, None]
+        total = torch.zeros(size, points.shape[1], dtype=torch.float64).index_add_(0, code, points.double())
+        centroids = torch.where(count > 0, (total / count).float(), centroids)
+    return centroids
+
+
+def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """k-means++: draw (V, D) starts, each with probability by squared distance to those drawn before."""
+    distance = torch.full((len(points),), torch.inf, dtype=torch.float64)
+    weight = torch.ones_like(distance)
+    starts = []
+    for _ in range(size):
+        drawn = torch.multinomial(weight, 1, generator=generator)
+        starts.append(points[drawn])
+        distance = torch.minimum(distance, (points - points[drawn]).square().sum(1).double())
+        # Where every point is a start already, any of them will do.
+        weight = distance if distance.any() else torch.ones_like(distance)
+    return torch.cat(starts)
+
+
+# --- one tuple, one item ----------------------------------------------------------------------------------
+
+
+def _settle(vectors: Tensor, centroids: Tensor, occupied: Tensor) -> tuple[Tensor, int]:
+    """Give each vector a tuple that no other has.
+
+    An item's own tuple is the nearest centroid level by level. Items are served in the order of their squared
+    distance to the centroid sum of their own tuple, then of their index. First every tuple that is free goes
+    to the first item whose own it is. Then each item left over moves, in the same order, and occupies a
+    tuple for those after it. It keeps the longest prefix of its own tuple under which a tuple is free, and
+    below takes, level by level, the nearest centroid among the codes under which a tuple is free. So as long as
+    a last code is free under its first L - 1 codes, its move is the smallest of all to such a tuple; where
+    none is, V codes are searched on each of the levels below the kept prefix, never V^L tuples.
+
+    Args:
+        vectors: (M, D) float.
+        centroids: (L, V, D) float.
+        occupied: (K, L) int64, tuples that are not free.
+
+    Returns:
+        (M, L) int64 tuples, and the number of items that moved.
+    """
+    levels, size, _ = centroids.shape
+    own, residual = [], vectors.float()
+    for level in centroids:
+        own.append(_nearest(residual, level))
+        residual = residual - level[own[-1]]
+    tuples = torch.stack(own, 1).tolist()
+    used: dict[tuple, Counter] = defaultdict(Counter)  # per prefix: occupied tuples below each next code
+
+    def occupy(item: tuple) -> None:
+        for level in range(levels):
+            used[item[:level]][item[level]] += 1
+
+    for row in occupied.tolist():
+        occupy(tuple(row))
+    left = []
+    for i in residual.double().square().sum(1).sort(stable=True).indices.tolist():
+        own = tuple(tuples[i])
+        if used[own[:-1]][own[-1]]:
+            left.append(i)
+        else:
+            occupy(own)
+    for i in left:
+        tuples[i] = _free_tuple(vectors[i].double(), tuple(tuples[i]), centroids, used)
+        occupy(tuples[i])
+    return torch.tensor(tuples).view(-1, levels), len(left)
+
+
+def _free_tuple(vector: Tensor, own: tuple, centroids: Tensor, used: dict[tuple, Counter]) -> tuple:
+    """Find the free tuple that ``_settle`` describes for one vector (D,) float64."""
+    levels, size, _ = centroids.shape
+    keep = max(n for n in range(levels) if used[own[:n]].total() < size ** (levels - n))
+    found = own[:keep]
+    for level, code in enumerate(found):
+        vector = vector - centroids[level, code]
+    for level in range(keep, levels):
+        distance = (vector - centroids[level]).square().sum(1)  # (V,)
+        full = [code for code, count in used[found].items() if count == size ** (levels - 1 - level)]
+        distance[full] = torch.inf
+        found += (int(distance.argmin()),)
+        vector = vector - centroids[level, found[-1]]
+    return found
+
+
+# --- what came of it --------------------------------------------------------------------------------------
+
+
+def describe(codes: Codes, vectors: Tensor) -> list[dict]:
+    """Measure how well each level uses its codes and how much of the vectors it leaves over.
+
+    Args:
+        codes: of the items.
+        vectors: (N, D) float, the vectors they were made from.
+
+    Returns:
+        One dict per level: ``used`` codes; ``entropy`` of their use in bits, at most log2 V; ``perplexity``,
+        2^entropy; ``residual``, the squared norm that is left over after this level as a share of the
+        vectors', both summed over all items.
+
+    Source: definition.
+    """
+    left, rows = vectors.double(), []
+    whole = left.square().sum()
+    for code, centroids in zip(codes.codes.T, codes.centroids, strict=True):
+        left = left - centroids[code]
+        share = torch.bincount(code, minlength=codes.size) / len(code)
+        entropy = torch.special.entr(share.double()).sum().item() / math.log(2)
+        rows.append(
+            {
+                "used": int((share > 0).sum()),
+                "entropy": entropy,
+                "perplexity": 2**entropy,
+                "residual": float(left.square().sum() / whole) if whole > 0 else 0.0,
+            }
+        )
+    return rows
+
+
+def summary(codes: Codes, vectors: Tensor) -> str:
+    """Write what ``describe`` measured, the repaired collisions and the holes as a few lines.
+
+    Args:
+        codes: of the items.
+        vectors: (N, D) float, the vectors they were made from.
+
+    Returns:
+        A heading and one line per level.
+
+    Source: ours.
+    """
+    items, levels = codes.codes.shape
+    lines = [
+        f"codes: {items} items on {levels} levels of {codes.size}; {codes.moved} collisions repaired, "
+        f"{codes.size**levels - items} holes"
+    ]
+    for number, row in enumerate(describe(codes, vectors), 1):
+        lines.append(
+            f"  level {number}: {row['used']} codes used, entropy {row['entropy']:.2f} bits "
+            f"(perplexity {row['perplexity']:.1f}), residual {row['residual']:.1%}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,95 @@
+"""What a run stands on: a device, memory, the other processes of ``torchrun``, and Ctrl-C."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from minirec.config import Config
+from minirec.errors import InputError, nearest
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu`` or ``cuda`` into a device, under ``torchrun`` the one of this process.
+
+    Raises:
+        InputError: another name, or CUDA where there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device: '{name}' is not valid{nearest(name, ('auto', 'cpu', 'cuda'))}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device: this machine has no CUDA device; use cpu or auto")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory: on a CPU, fresh pages for every large tensor halve the speed."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return
+    for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):  # no mmap, no trim, one arena
+        mallopt(parameter, value)
+
+
+class Processes:
+    """This process among those that ``torchrun`` started, or alone."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.device = pick_device(cfg.device)
+        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        if cfg.threads:
+            torch.set_num_threads(cfg.threads)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        if self.count > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+
+    def share(self, rows: Tensor) -> tuple[Tensor, float]:
+        """This process's rows of a batch, and their weight in the loss.
+
+        The weight is the number of processes, because the wrapper averages gradients over them. A process
+        without rows repeats one with weight 0: it must still run backward.
+        """
+        mine = rows[self.rank :: self.count]
+        return (mine, float(self.count)) if len(mine) else (rows[:1], 0.0)
+
+    def wrap(self, policy: nn.Module) -> nn.Module:
+        """Average gradients over the processes where there are several."""
+        return DistributedDataParallel(policy) if self.count > 1 else policy
+
+    def total(self, value: float) -> float:
+        """Sum a number over the processes."""
+        if self.count == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.item()
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextmanager
+def interruptions() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM in a list, so that the step in progress ends before the run does."""
+    caught: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda n, _: caught.append(n)) for number in signals]
+    try:
+        yield caught
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

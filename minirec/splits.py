@@ -1,0 +1,220 @@
+"""Every user's events in order of time, cut into training, validation and test without a leak.
+
+A split is two cuts per user: what lies before the first cut is for training, what lies between the cuts is
+the validation target set, and what comes after the second cut is the test target set. A history is always
+everything before its targets, so the test history holds the validation targets and nothing later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from minirec.errors import InputError
+from minirec.records import CONDITION, PAD, Examples
+
+Ints = NDArray[np.int64]
+Cuts = tuple[Ints, Ints]  # (U,) first validation target, (U,) first test target; both = stop: training only
+TRAIN_SHARE, VALID_SHARE = 0.8, 0.1  # of the events, for the split by global time
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The events of all users, one user after another, each in order of time."""
+
+    item: Ints  # (E,)
+    start: Ints  # (U,) each user's first event
+    stop: Ints  # (U,) one past the last; every user has an event
+    time: NDArray[np.float64] | None = None  # (E,)
+    group: Ints | None = None  # (E,)
+
+
+def leave_last_out(line: Timeline) -> Cuts:
+    """Cut off the last event for test and the one before for validation; needs three events.
+
+    Args:
+        line: the events.
+
+    Returns:
+        The two cuts, (U,) int64 each.
+
+    Source: definition (as in SASRec and S3-Rec).
+
+    >>> leave_last_out(Timeline(np.arange(6), np.array([0, 4]), np.array([4, 6])))
+    (array([2, 6]), array([3, 6]))
+    """
+    enough = line.stop - line.start >= 3
+    return np.where(enough, line.stop - 2, line.stop), np.where(enough, line.stop - 1, line.stop)
+
+
+def leave_last_group_out(line: Timeline) -> Cuts:
+    """Cut off the last group for test and the one before for validation; needs three groups.
+
+    A group is an unbroken run of one group id in a user's order of time. An id that comes back later
+    opens a new group, or a history would hold events later than its targets.
+
+    Args:
+        line: the events, with groups.
+
+    Returns:
+        The two cuts, (U,) int64 each.
+
+    Raises:
+        InputError: the log has no group column.
+
+    Source: ours.
+    """
+    if line.group is None:
+        raise InputError("--split group: the log has no group column; name it by --columns ..,group=..")
+    opens = np.ones(len(line.item), dtype=bool)
+    opens[1:] = line.group[1:] != line.group[:-1]
+    opens[line.start] = True
+    first = np.flatnonzero(opens)  # (groups,)
+    before, after = np.searchsorted(first, line.start), np.searchsorted(first, line.stop)  # (U,)
+    enough = after - before >= 3
+    valid = np.where(enough, first[after - 2], line.stop)  # index -1: unused
+    return valid, np.where(enough, first[after - 1], line.stop)
+
+
+def global_time(line: Timeline) -> Cuts:
+    """Cut all users at the same two moments: when 80 % and 90 % of the events have happened.
+
+    All of a user's events between the moments are the validation targets, all from the second on those
+    of the test. Events at a cut's own time stamp come after the cut.
+
+    Args:
+        line: the events, with times.
+
+    Returns:
+        The two cuts, (U,) int64 each.
+
+    Raises:
+        InputError: the log has no times.
+
+    Source: ours.
+
+    >>> times = np.arange(10.0)
+    >>> global_time(Timeline(np.arange(10), np.array([0]), np.array([10]), time=times))
+    (array([8]), array([9]))
+    """
+    if line.time is None:
+        raise InputError("--split time: the log has no times; name their column by --columns ..,time=..")
+    ranks = [int(TRAIN_SHARE * len(line.time)), int((TRAIN_SHARE + VALID_SHARE) * len(line.time))]
+    first, second = np.sort(line.time)[ranks]
+    earlier = [np.add.reduceat((line.time < cut).astype(np.int64), line.start) for cut in (first, second)]
+    return line.start + earlier[0], line.start + earlier[1]
+
+
+SPLITS = {"last": leave_last_out, "group": leave_last_group_out, "time": global_time}
+
+
+def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
+    """Cut sequences into pieces of at most ``size`` items that do not overlap.
+
+    Counted from the end, so that the most recent window is full; pieces of one item are left out, since
+    they hold nothing to predict.
+
+    Args:
+        start: (U,) int64 first event of each sequence.
+        stop: (U,) int64 one past the last.
+        size: items per window.
+
+    Returns:
+        Of each window: its sequence, its start, its stop; (W,) int64.
+
+    Source: ours.
+
+    >>> windows(np.array([0]), np.array([7]), 3)  # the piece 0:1 is left out
+    (array([0, 0]), array([1, 4]), array([4, 7]))
+    """
+    count = -(-(stop - start) // size)  # (U,) rounded up
+    owner = np.repeat(np.arange(len(start)), count)  # (W,)
+    steps = np.cumsum(count)[owner] - 1 - np.arange(len(owner))  # windows that follow in the same sequence
+    end = stop[owner] - steps * size
+    begin = np.maximum(start[owner], end - size)
+    long = end - begin >= 2
+    return owner[long], begin[long], end[long]
+
+
+def target_sets(item: Ints, start: Ints, stop: Ints) -> Ints:
+    """Collect each slice's items as a set, in order of first appearance.
+
+    Args:
+        item: (E,) int64.
+        start: (B,) int64.
+        stop: (B,) int64, above start.
+
+    Returns:
+        (B, n) int64, padded with PAD; n is the size of the largest set.
+
+    Source: definition.
+
+    >>> target_sets(np.array([5, 5, 7, 5, 2]), np.array([0, 4]), np.array([4, 5]))
+    array([[ 5,  7],
+           [ 2, -1]])
+    """
+    size = stop - start
+    row = np.repeat(np.arange(len(start)), size)  # (sum of sizes,)
+    value = item[np.arange(len(row)) - (np.cumsum(size) - size - start)[row]]
+    _, once = np.unique(row * (item.max() + 1) + value, return_index=True)
+    row, value = row[np.sort(once)], value[np.sort(once)]
+    column = np.arange(len(row)) - np.searchsorted(row, row)
+    targets = np.full((len(start), column.max(initial=-1) + 1), PAD)  # (B, n)
+    targets[row, column] = value
+    return targets
+
+
+def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, Examples]:
+    """Make the training, validation and test examples of a log.
+
+    Args:
+        line: the events.
+        name: a key of ``SPLITS``.
+        history: most items of a training sequence.
+
+    Returns:
+        Train (windows, without targets), valid and test. A user is in valid or test when there is
+        something before the cut and something after it.
+
+    Raises:
+        InputError: the split needs groups or times that the log lacks, or leaves one part empty.
+    """
+    valid, test = SPLITS[name](line)
+    train = _examples(line, *windows(line.start, valid, history))
+    parts = (train, _contexts(line, valid, test), _contexts(line, test, line.stop))
+    for part, examples in zip(("training", "validation", "test"), parts, strict=True):
+        if not len(examples):
+            raise InputError(
+                f"--split {name}: no {part} example is left; use a longer log or another --split"
+            )
+    return parts
+
+
+def _contexts(line: Timeline, cut: Ints, stop: Ints) -> Examples:
+    user = np.flatnonzero((line.start < cut) & (cut < stop))  # (B,)
+    start, cut, stop = line.start[user], cut[user], stop[user]
+    tied = np.zeros(len(user), dtype=bool) if line.time is None else line.time[cut] == line.time[cut - 1]
+    return _examples(line, user, start, cut, target_sets(line.item, cut, stop), tied)
+
+
+def _examples(
+    line: Timeline,
+    user: Ints,
+    start: Ints,
+    stop: Ints,
+    targets: Ints | None = None,
+    tied: NDArray | None = None,
+) -> Examples:
+    size = len(user)
+    return Examples(
+        events=torch.from_numpy(line.item),
+        start=torch.from_numpy(start),
+        stop=torch.from_numpy(stop),
+        user=torch.from_numpy(user),
+        condition=torch.zeros(size, len(CONDITION), dtype=torch.int64),  # the next item, no need, no period
+        targets=torch.from_numpy(np.empty((size, 0), dtype=np.int64) if targets is None else targets),
+        tied=torch.zeros(size, dtype=torch.bool) if tied is None else torch.from_numpy(tied),
+    )

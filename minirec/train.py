@@ -1,0 +1,297 @@
+"""Supervised training, from a log to a report: ``python -m minirec.train --tiny``.
+
+The randomness of a step is made from (seed, step, process), and the order of an epoch from (seed, epoch). So
+there is no random state to save: a run that is stopped at any moment goes on bit for bit where its last
+checkpoint stands. A batch is that of all processes together, each takes its share of the rows, and the loss
+is divided by the items of the whole batch: the number of processes does not change the gradient.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from minirec import checkpoint, codes, config, evaluate, logs, report, world
+from minirec.config import Config
+from minirec.errors import InputError, command
+from minirec.machine import Processes, interruptions
+from minirec.policy import Policy
+from minirec.records import Batch, Dataset, Examples
+from minirec.trie import Trie
+
+
+def epoch_rows(lengths: Tensor, budget: int, seed: int, epoch: int) -> list[Tensor]:
+    """Cut an epoch into batches of rows of similar length, in random order.
+
+    Args:
+        lengths: (S,) int64 items per training sequence.
+        budget: most items of a batch, padding counted; one row at least.
+        seed: of the run.
+        epoch: of the pass; each has its own order.
+
+    Returns:
+        Row indices per batch. Their number is the same in every epoch.
+
+    >>> sorted(len(rows) for rows in epoch_rows(torch.tensor([2, 6, 2, 5, 2]), 6, seed=0, epoch=0))
+    [1, 1, 3]
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(len(lengths), generator=generator)
+    order = order[lengths[order].sort(stable=True).indices]  # by length, in random order among equals
+    batches, start = [], 0
+    for stop, longest in enumerate(lengths[order].tolist()):
+        if stop > start and (stop + 1 - start) * longest > budget:
+            batches.append(order[start:stop])
+            start = stop
+    batches.append(order[start:])
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def learning_rate(step: int, steps: int, cfg: config.TrainConfig) -> float:
+    """Warm up linearly over the first share of the steps, then fall as a cosine to a hundredth.
+
+    >>> cfg = config.TrainConfig(rate=1.0, warmup=0.1)
+    >>> [round(learning_rate(step, 101, cfg), 3) for step in (0, 9, 10, 55, 100)]
+    [0.1, 1.0, 1.0, 0.505, 0.01]
+    """
+    rise = max(1, round(cfg.warmup * steps))
+    if step < rise:
+        return cfg.rate * (step + 1) / rise
+    progress = (step - rise) / max(1, steps - 1 - rise)
+    return cfg.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def nll(model: nn.Module, trie: Trie, batch: Batch) -> Tensor:
+    """Sum of −log π(codes | condition, items before) over all items of a batch, in nats; a scalar.
+
+    Source: definition; AdaGRPO's NLL(g | x), at every position.
+    """
+    return -model(batch.condition, trie.encode(batch.history)).sum()
+
+
+METRICS = {
+    "step": "updates done",
+    "epoch": "passes over the training sequences",
+    "nll": "training NLL with dropout, nats per item, mean since the line before; 0 and up",
+    "gradient_norm": "norm of the gradient before clipping, mean since the line before; 0 and up",
+    "recall@10": "on the validation contexts that choose the epoch, beam 20; 0 to 1",
+    "ndcg@10": "on the same contexts; its maximum chooses the weights; 0 to 1",
+}  # every number in metrics.jsonl
+
+
+class Training:
+    """A policy while it is trained; ``save`` and ``load`` hold all that changes."""
+
+    def __init__(self, cfg: Config, dataset: Dataset, trie: Trie, processes: Processes) -> None:
+        self.cfg, self.dataset, self.trie, self.processes = cfg, dataset, trie, processes
+        torch.manual_seed(cfg.seed)
+        self.policy = Policy(cfg, trie.levels, trie.size, dataset.periods).to(processes.device)
+        self.model = processes.wrap(self.policy)
+        self.optimiser = torch.optim.AdamW(
+            self.policy.parameters(), cfg.rate, betas=(0.9, 0.98), weight_decay=cfg.decay, fused=True
+        )
+        self.lengths = dataset.train.lengths
+        self.per_epoch = len(epoch_rows(self.lengths, cfg.batch, cfg.seed, 0))
+        self.steps = self.per_epoch * cfg.epochs
+        order = torch.randperm(len(dataset.valid), generator=torch.Generator().manual_seed(cfg.seed))
+        self.valid = dataset.valid.select(order[: cfg.valid_users])
+        self.step = 0
+        self.recent: list[tuple[float, int, float]] = []  # NLL, items, norm of each step since ..
+        self.measured: list[dict] = []  # .. the last line of metrics
+        self.best = self.policy.state_dict()
+
+    def save(self, run: Path) -> None:
+        """Write ``checkpoint.pt``, then ``metrics.jsonl``, which follows from it."""
+        if self.processes.rank:
+            return
+        state = {
+            "policy": self.policy.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "best": self.best,
+        }
+        state |= {"step": self.step, "recent": self.recent, "measured": self.measured}
+        checkpoint.save(run / "checkpoint.pt", state)
+        with checkpoint.atomic(run / "metrics.jsonl") as file:
+            file.writelines(json.dumps(line).encode() + b"\n" for line in self.measured)
+
+    def load(self, run: Path) -> None:
+        """Go on where ``checkpoint.pt`` stands."""
+        state = checkpoint.load(run / "checkpoint.pt")
+        self.policy.load_state_dict(state["policy"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.recent, self.measured = state["step"], state["recent"], state["measured"]
+        self.best = state["best"]
+
+    def update(self, rows: Tensor) -> None:
+        """One step of AdamW on the mean NLL per code of a batch of training rows (B,)."""
+        cfg, processes, device = self.cfg, self.processes, self.processes.device
+        mine, weight = processes.share(rows)
+        batch = self.dataset.train.batch(mine, cfg.history + 1).to(device)
+        items = int(self.lengths[rows].sum())  # of all processes
+        torch.manual_seed((cfg.seed * 1_000_003 + self.step) * processes.count + processes.rank)  # dropout
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.step, self.steps, cfg)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = nll(self.model, self.trie, batch) * weight / items  # per item
+        (loss / self.trie.levels).backward()  # per code, so that the rate means the same for every L
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), cfg.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.recent.append((processes.total(loss.item()) * items / processes.count, items, norm.item()))
+        self.step += 1
+
+    def measure(self) -> None:
+        """Add a line of metrics; keep the weights if they are the best on validation so far."""
+        nlls, items, norms = zip(*self.recent, strict=True)
+        self.recent = []
+        if self.processes.rank:
+            return
+        line = {"step": self.step, "epoch": self.step // self.per_epoch}
+        line |= {"nll": sum(nlls) / sum(items), "gradient_norm": sum(norms) / len(norms)}
+        result = evaluate.evaluate_policy(
+            self.policy,
+            self.trie,
+            self.dataset,
+            self.valid,
+            replace(self.cfg, beam=20),
+            self.processes.device,
+            full=False,
+        )
+        line |= {name: result.values[name].mean().item() for name in ("recall@10", "ndcg@10")}
+        if line["ndcg@10"] > max((old["ndcg@10"] for old in self.measured), default=-1.0):
+            self.best = {name: value.clone() for name, value in self.policy.state_dict().items()}
+        self.measured.append(line)
+        tqdm.write("epoch {epoch:3}  nll {nll:.3f}  valid ndcg@10 {ndcg@10:.4f}".format(**line))
+
+
+def fit(training: Training, run: Path) -> Policy:
+    """Train to the last epoch, with a validation and a checkpoint every ``cfg.validate`` epochs.
+
+    Args:
+        training: a new one, or one that was loaded.
+        run: the run folder.
+
+    Returns:
+        The policy with the best ndcg@10 on validation, in evaluation mode.
+
+    Raises:
+        SystemExit: Ctrl-C; a checkpoint stands in the run folder, and the way to go on is printed.
+    """
+    cfg, processes = training.cfg, training.processes
+    quiet = True if processes.rank else None  # one bar, and none where nobody looks
+    bar = tqdm(
+        total=training.steps, initial=training.step, desc="train", unit=" steps", leave=False, disable=quiet
+    )
+    with bar, interruptions() as caught:
+        while training.step < training.steps:
+            epoch, done = divmod(training.step, training.per_epoch)
+            training.policy.train()
+            for rows in epoch_rows(training.lengths, cfg.batch, cfg.seed, epoch)[done:]:
+                training.update(rows)
+                bar.update()
+                if processes.total(len(caught)):
+                    training.save(run)
+                    if processes.rank == 0:
+                        print(
+                            f"stopped; to go on: python -m minirec.train --resume --out {run}",
+                            file=sys.stderr,
+                        )
+                    sys.exit(130)
+            if (epoch + 1) % cfg.validate == 0 or epoch + 1 == cfg.epochs:
+                training.measure()
+                training.save(run)
+    training.policy.load_state_dict(training.best)
+    return training.policy.eval()
+
+
+def prepare(cfg: Config) -> tuple[Dataset, codes.Codes, list[str]]:
+    """Read the log or make the world, and give every item its codes.
+
+    Returns:
+        The dataset, the codes, and what is to be said of both.
+    """
+    if cfg.data:
+        dataset, summary = logs.load(cfg)
+        said = summary.describe()
+    else:
+        dataset = world.make_world(cfg).dataset()
+        said = f"built-in world: {len(dataset.users):,} users, {len(dataset.catalogue):,} items"
+    if cfg.levels == 1:
+        return dataset, codes.fit(torch.zeros(len(dataset.catalogue), 1), 1, cfg.codes, cfg.seed), [said]
+    vectors = codes.item_vectors(dataset, cfg.seed)
+    fitted = codes.fit(vectors, cfg.levels, cfg.codes, cfg.seed)
+    return dataset, fitted, [said, codes.table(fitted, vectors)]
+
+
+def open_run(cfg: Config) -> Path:
+    """Make the run folder and write config.json; a folder with another run's settings is left alone.
+
+    Raises:
+        InputError: the folder holds a run with other settings.
+    """
+    run, settings = Path(cfg.out), replace(cfg, resume=False)
+    if (run / "config.json").is_file() and (old := config.read(run / "config.json")) != settings:
+        names = [name for name, value in vars(old).items() if value != getattr(settings, name)]
+        raise InputError(f"{run} holds a run with another {', '.join(names)}; name a new folder with --out")
+    run.mkdir(parents=True, exist_ok=True)
+    config.write(settings, run / "config.json")
+    return run
+
+
+def train(cfg: Config, processes: Processes) -> tuple[Policy, Trie, Dataset, list[str]]:
+    """Prepare the data and train one policy in its run folder; every process returns the same.
+
+    Returns:
+        The policy, its trie, the dataset, and what is to be said of the data.
+    """
+    run = Path(cfg.out)
+    if processes.rank == 0:
+        open_run(cfg)
+        if not (cfg.resume and (run / "data.pt").is_file()):
+            (run / "checkpoint.pt").unlink(missing_ok=True)
+            checkpoint.save_data(run, *prepare(cfg))
+    processes.total(0)  # all wait for the data
+    dataset, fitted, notes = checkpoint.load_data(run, cfg)
+    trie = Trie(fitted.codes, fitted.size).to(processes.device)
+    training = Training(cfg, dataset, trie, processes)
+    if cfg.resume and (run / "checkpoint.pt").is_file():
+        training.load(run)
+    if processes.rank == 0:
+        parameters = sum(p.numel() for p in training.policy.parameters())
+        print(*notes, f"policy: {parameters:,} parameters, {training.steps:,} steps", sep="\n", flush=True)
+    return fit(training, run), trie, dataset, notes
+
+
+@command
+def main() -> None:
+    """Train, evaluate beside the floors, and write the report of a run."""
+    began = time.monotonic()
+    cfg = config.parse()
+    processes = Processes(cfg)
+    methods = {"SASRec": replace(cfg, levels=1, sasrec=False, out=f"{cfg.out}/sasrec")} if cfg.sasrec else {}
+    trained = {name: train(each, processes) for name, each in (methods | {"policy": cfg}).items()}
+    if processes.rank == 0:
+        policy, _, dataset, notes = trained["policy"]
+        results = evaluate.floors(dataset, dataset.test, cfg)
+        for name, (policy, trie, _, _) in trained.items():
+            results[name] = evaluate.evaluate_policy(
+                policy, trie, dataset, dataset.test, cfg, processes.device
+            )
+        print("\n" + report.text(results, "test", cfg.seed))
+        seconds = time.monotonic() - began
+        written = report.write(Path(cfg.out), results, "test", dataset, cfg, seconds, notes)
+        print(f"\n{seconds:.0f} s; written: {', '.join(map(str, written))}")
+        print("Read next: minirec/records.py, then the files in the order of minirec/__init__.py.")
+    processes.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,401 @@
+"""One simulated world whose truth is known, for next-item and list claims alike. All of it is ours.
+
+**Items** stand in a topic tree of three levels with V branches each; only an eighth of the V³ places are
+taken, so most code tuples are no item. The first half of the topics is A, which a logging policy exposes; the
+other half is B, the tail. Each item has two vectors, both sums of one random vector per level of the tree:
+
+- ``features`` say what an item *is*. The level vectors are the same in A and B, so codes fitted on them find
+  the tree back, and the deeper codes are shared by the whole catalogue.
+- ``latent`` says *who likes it*. The vectors of the two deeper levels are other ones in A than in B: the same
+  codes mean other things in the tail. What a ranker learns in A is confidently wrong in B.
+
+**Users** have a taste w, the mix of two latent vectors of one half, and one period, which the policy may see.
+Their items are drawn one after another from the law
+
+    p*(next | taste, last item, period) = softmax(β⟨w, e⟩ + 2⟨e_last, e⟩ + b_period)
+
+(the first one without e_last), where b_period is a long-tailed popularity that moves by period. Items are
+drawn with replacement, so the law is exactly what made the data. **Gains** of lists, **clicks** of the
+exposure log and the designed **rankers** all come from the same affinity ⟨w, e⟩. That is a function of a user
+and an item; a table of users × items never exists, only chunks of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from minirec.config import Config
+from minirec.errors import InputError, nearest
+from minirec.records import HOLE, NEXT, PAD, Batch, Catalogue, Dataset, Examples
+
+LEVELS = 3
+FEATURES, FEATURE_SCALES, FEATURE_NOISE = 32, (1.0, 0.5, 0.25), 0.05
+LATENT, LATENT_SCALES, LATENT_NOISE = 16, (1.0, 0.7, 0.5), 0.2
+LAST = 2.0  # weight of the last item in the law
+TAIL, DRIFT = 0.5, 1.0  # log popularity: −TAIL·log(rank) + DRIFT·sin(2π(period / periods + phase))
+GAIN_QUANTILES = (0.5, 0.75, 0.9)  # of the affinity of a random user and item: where the gain steps up
+PAIRS = 1 << 16  # random users and items that these quantiles are taken over
+CLICK_SCALE = 0.1  # affinity over which a click's odds change
+TAIL_EXPOSURE = 0.005  # of a tail item, against an equally popular item of A
+CELLS = 1 << 22  # users × items that are held at once, 32 MiB of float64
+SMALLEST = {"world_items": 2, "world_users": 10, "world_events": 2, "world_periods": 1}
+
+
+@dataclass(frozen=True)
+class Exposures:
+    """A log of what was shown, and whether it was clicked."""
+
+    user: Tensor  # (n,) int64
+    item: Tensor  # (n,) int64
+    clicked: Tensor  # (n,) bool
+
+
+Ranker = Callable[[Tensor, Tensor], Tensor]  # user (B,), items (B, C) -> scores (B, C) float32
+
+
+@dataclass(frozen=True)
+class World:
+    """N items, U users, T periods, and the laws that bind them. Real numbers are float64 unless said."""
+
+    seed: int
+    beta: float
+    events: int  # items per user
+    place: Tensor  # (N, 3) int64, the branch of each level; the first is the topic
+    features: Tensor  # (N, F) float32, what an item is
+    latent: Tensor  # (N, d), who likes it; unit length
+    tail: Tensor  # (N,) bool, the item belongs to B
+    bias: Tensor  # (T, N), log popularity
+    taste: Tensor  # (U, d), unit length
+    tail_user: Tensor  # (U,) bool, the taste belongs to B
+    period: Tensor  # (U,) int64
+    cuts: Tensor  # (3,) affinities where the gain steps up
+
+    def affinity(self, user: Tensor, items: Tensor) -> Tensor:
+        """How much users like items, ⟨w, e⟩.
+
+        Args:
+            user: (B,) int64.
+            items: (B, C) int64; HOLE is allowed, its value means nothing.
+
+        Returns:
+            (B, C) float64 in [−1, 1]; a user and an item give the same bits in whatever tensor they stand.
+
+        Source: ours.
+        """
+        return _affinity(self.taste, self.latent, user, items.clamp(min=0))
+
+    def popularity(self, period: int) -> Tensor:
+        """Share of each item among people without a taste in a period, (N,) float64; sums to 1.
+
+        Source: ours.
+        """
+        return self.bias[period].softmax(0)
+
+    def law(self, batch: Batch) -> Tensor:
+        """The exact probability of each next item: the p* of the module's docstring.
+
+        Args:
+            batch: B contexts; what counts is each user, and the last item of the history, if there is one.
+
+        Returns:
+            (B, N) float64, each row sums to 1.
+
+        Source: ours.
+        """
+        length = (batch.history != PAD).sum(1, keepdim=True)  # (B, 1)
+        padded = torch.cat([torch.full_like(length, PAD), batch.history], 1)
+        return self._law(batch.user, padded.gather(1, length)[:, 0])
+
+    def _law(self, user: Tensor, last: Tensor) -> Tensor:
+        before = self.latent[last.clamp(min=0)] * (last != PAD)[:, None]  # (B, d)
+        query = self.beta * self.taste[user] + LAST * before
+        return torch.addmm(self.bias[self.period[user]], query, self.latent.T).softmax(1)  # (B, N)
+
+    def sequences(self) -> Tensor:
+        """Draw every user's items from the law, one after another.
+
+        Returns:
+            (U, events) int64; the same at every call.
+
+        Source: ours; inverse distribution function in float64, on noise made for all users beforehand, so
+        that the size of the chunks does not matter.
+        """
+        users, items = len(self.taste), len(self.latent)
+        random = _generator(self.seed, 2)
+        noise = torch.rand(users, self.events, generator=random, dtype=torch.float64)
+        drawn = torch.empty(users, self.events, dtype=torch.int64)
+        chunks = torch.arange(users).split(max(1, CELLS // items))
+        for user in tqdm(chunks, "drawing sequences", delay=2, leave=False):
+            last = torch.full_like(user, PAD)
+            for event in range(self.events):
+                last = _draw(self._law(user, last), noise[user, event, None])[:, 0]
+                drawn[user, event] = last
+        return drawn
+
+    def dataset(self) -> Dataset:
+        """The world as a Dataset: 80 % of the users train, 10 % validate, 10 % test.
+
+        Returns:
+            A Dataset with the law. A training sequence holds all of a user's items; elsewhere the last item
+            is the target. The condition shows the period.
+
+        Source: ours.
+        """
+        drawn, users = self.sequences(), len(self.taste)
+        start = torch.arange(users) * self.events
+        condition = torch.zeros(users, 4, dtype=torch.int64)
+        condition[:, 0], condition[:, 3] = NEXT, self.period + 1
+
+        def split(low: int, high: int, held_out: int) -> Examples:
+            rows = slice(low, high)
+            return Examples(
+                events=drawn.flatten(),
+                start=start[rows],
+                stop=start[rows] + self.events - held_out,
+                user=torch.arange(low, high),
+                condition=condition[rows],
+                targets=drawn[rows, self.events - held_out :],
+                tied=torch.zeros(high - low, dtype=torch.bool),
+            )
+
+        titles = [
+            f"topic {a} · {b} · {c} ({'AB'[half]})"
+            for (a, b, c), half in zip(self.place.tolist(), self.tail.tolist(), strict=True)
+        ]
+        return Dataset(
+            catalogue=Catalogue([str(i) for i in range(len(titles))], titles, self.features),
+            users=[str(u) for u in range(users)],
+            train=split(0, users * 8 // 10, 0),
+            valid=split(users * 8 // 10, users * 9 // 10, 1),
+            test=split(users * 9 // 10, users, 1),
+            periods=len(self.bias),
+            law=self.law,
+        )
+
+    def gains(
+        self, user: Tensor, candidates: Tensor, novel: Tensor, trend: Tensor, history: Tensor
+    ) -> Tensor:
+        """The true gains of candidates for a user and a need.
+
+        Args:
+            user: (B,) int64.
+            candidates: (B, C) int64.
+            novel: (B,) bool, the need asks for topics that the history does not have.
+            trend: (B,) bool, the need asks for what is popular in the user's period.
+            history: (B, H) int64, recent items, padded with PAD.
+
+        Returns:
+            (B, C) float32 in [0, 1]. Interest: the affinity in four steps 0, 1/3, 2/3, 1, which a random user
+            and item reach with probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel sets items of the
+            history's topics to 0. Trend multiplies by 1/3, 2/3 or 1 for the least, middle and most popular
+            third of the items in the period. Both may hold. A HOLE gains 0.
+
+        Source: the needs are FlexRec's (interest, explore, trend); flags, steps and products are ours.
+        """
+        interest = torch.bucketize(self.affinity(user, candidates), self.cuts, right=True) / 3
+        topic = self.place[:, 0]
+        past = torch.where(history != PAD, topic[history.clamp(min=0)], PAD)  # (B, H)
+        known = (topic[candidates.clamp(min=0)][:, :, None] == past[:, None, :]).any(2)  # (B, C)
+        rank = self.bias.argsort(1).argsort(1)  # (T, N), 0 the least popular
+        third = (rank * 3 // len(topic) + 1) / 3
+        popular = third[self.period[user][:, None], candidates.clamp(min=0)]
+        gains = interest * torch.where(trend[:, None], popular, 1.0)
+        return gains.masked_fill((novel[:, None] & known) | (candidates == HOLE), 0.0)
+
+    def score(self, user: Tensor, items: Tensor) -> Tensor:
+        """The true score: the probability that a user clicks an item that is shown.
+
+        Args:
+            user: (B,) int64.
+            items: (B, C) int64.
+
+        Returns:
+            (B, C) float64 in (0, 1): ½ + ½ z/(1 + |z|), where z = (affinity − highest cut) / ``CLICK_SCALE``.
+
+        Source: ours. A rational sigmoid, as exp gives other last bits in other places of a tensor.
+        """
+        z = (self.affinity(user, items) - self.cuts[-1]) / CLICK_SCALE
+        return 0.5 + 0.5 * z / (1 + z.abs())
+
+    def exposures(self, n: int, seed: int) -> Exposures:
+        """Log n impressions of a policy that shows the popular, and hides the tail.
+
+        Args:
+            n: impressions; their users are uniform.
+            seed: of the log; together with the world's seed it decides everything.
+
+        Returns:
+            Exposures. Items are shown with probability ∝ popularity in the user's period × (1 in A,
+            ``TAIL_EXPOSURE`` in B), and clicked with the probability ``score``.
+
+        Source: ours.
+        """
+        random = _generator(self.seed, 3, seed)
+        user = torch.randint(len(self.taste), (n,), generator=random)
+        noise = torch.rand(2, n, generator=random, dtype=torch.float64)
+        shown = self.bias.softmax(1) * torch.where(self.tail, TAIL_EXPOSURE, 1.0)  # (T, N)
+        item = torch.empty_like(user)
+        for period, weight in enumerate(shown):
+            rows = self.period[user] == period
+            item[rows] = _draw(weight, noise[0, rows])
+        return Exposures(user, item, noise[1] < self.score(user, item[:, None])[:, 0])
+
+    def ranker(self, kind: str) -> Ranker:
+        """A ranker of designed reliability.
+
+        Args:
+            kind: "right": the true score; "noise": the true score for users of A, for those of B a number
+                that depends on user and item alone; "harmful": for users of B the true score reversed.
+
+        Returns:
+            A function of user (B,) and items (B, C) that gives scores (B, C) float32 in (0, 1), and 0 to a
+            HOLE. Equal items have equal bits.
+
+        Raises:
+            InputError: there is no such kind.
+
+        Source: ours.
+        """
+        random = _generator(self.seed, 4)
+        # The fraction of a product of two large random numbers: noise for each pair without a table of pairs.
+        one, other = (
+            2**15 * (1 + torch.rand(size, generator=random, dtype=torch.float64))
+            for size in (len(self.taste), len(self.latent))
+        )
+        in_tail = {
+            "right": lambda true, user, items: true,
+            "noise": lambda true, user, items: 0.1 + 0.8 * (one[user, None] * other[items] % 1),
+            "harmful": lambda true, user, items: 1 - true,
+        }
+        if kind not in in_tail:
+            raise InputError(f"ranker: '{kind}' is not valid{nearest(kind, in_tail)}")
+
+        def rank(user: Tensor, items: Tensor) -> Tensor:
+            true = self.score(user, items)  # (B, C)
+            mixed = torch.where(self.tail_user[user, None], in_tail[kind](true, user, items), true)
+            return mixed.float().masked_fill(items == HOLE, 0.0)
+
+        return rank
+
+
+def make_world(cfg: Config) -> World:
+    """Make the world of a config's ``world_*`` settings and seed. Sequences are drawn by ``dataset``.
+
+    Args:
+        cfg: the settings; items do not depend on the number of users, nor on β.
+
+    Returns:
+        A World, bit-identical for equal settings.
+
+    Raises:
+        InputError: a setting is too small.
+
+    Source: ours.
+
+    >>> world = make_world(Config(world_items=512, world_users=10))
+    >>> world.place.max().item() + 1, world.tail.sum().item()
+    (16, 256)
+    """
+    for name, least in SMALLEST.items():
+        if getattr(cfg, name) < least:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(
+                f"{flag}: {getattr(cfg, name)} is too small; the smallest valid value is {least}"
+            )
+    items, users, periods = cfg.world_items, cfg.world_users, cfg.world_periods
+    branches = next(v for v in itertools.count(2) if 8 * items <= v**LEVELS)
+    random = _generator(cfg.seed, 0)
+    place = _tree(items, branches, random)
+    tail = place[:, 0] >= branches // 2
+    one = torch.zeros_like(tail)  # features have one meaning in A and B
+    features = _sum_of_levels(place, one, FEATURES, FEATURE_SCALES, FEATURE_NOISE, random)
+    latent = _unit(_sum_of_levels(place, tail, LATENT, LATENT_SCALES, LATENT_NOISE, random))
+    rank = 1 + torch.randperm(items, generator=random)
+    phase = torch.rand(items, generator=random, dtype=torch.float64)
+    moment = torch.arange(periods, dtype=torch.float64)[:, None] / periods
+    bias = -TAIL * rank.double().log() + DRIFT * torch.sin(2 * math.pi * (moment + phase))  # (T, N)
+
+    random = _generator(cfg.seed, 1)
+    first = torch.randint(items, (users,), generator=random)
+    second = _same_half(tail, tail[first], random)
+    taste = _unit(latent[first] + latent[second])
+    period = torch.randint(periods, (users,), generator=random)
+    pairs = torch.randint(users, (PAIRS,), generator=random), torch.randint(items, (PAIRS,), generator=random)
+    cuts = _affinity(taste, latent, pairs[0], pairs[1][:, None]).quantile(
+        torch.tensor(GAIN_QUANTILES).double()
+    )
+    return World(
+        seed=cfg.seed,
+        beta=cfg.world_beta,
+        events=cfg.world_events,
+        place=place,
+        features=features.float(),
+        latent=latent,
+        tail=tail,
+        bias=bias,
+        taste=taste,
+        tail_user=tail[first],
+        period=period,
+        cuts=cuts,
+    )
+
+
+def _generator(*seeds: int) -> torch.Generator:
+    """Make a stream of its own for each tuple of seeds."""
+    return torch.Generator().manual_seed(
+        int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
+    )
+
+
+def _tree(items: int, branches: int, random: torch.Generator) -> Tensor:
+    """Give items distinct random places in the tree, equally many (± 1) to each topic: (N, 3) int64."""
+    below = torch.rand(branches, branches**2, generator=random).argsort(1)  # (V, V²) each topic's places
+    below = below[:, : -(-items // branches)].T  # (items per topic, V)
+    topic = torch.arange(branches).expand_as(below)
+    place = torch.stack([topic, below // branches, below % branches], 2).flatten(0, 1)[:items]
+    return place[torch.randperm(items, generator=random)]  # the id of an item says nothing
+
+
+def _sum_of_levels(
+    place: Tensor, half: Tensor, size: int, scales: tuple[float, ...], noise: float, random: torch.Generator
+) -> Tensor:
+    """Add a random unit vector per level and half, by scale, and noise of that length: (N, size)."""
+    vectors = _unit(_normal(LEVELS, 2, int(place.max()) + 1, size, random=random))
+    levels = (scale * vectors[k, half.long(), place[:, k]] for k, scale in enumerate(scales))
+    return sum(levels) + noise * _unit(_normal(len(place), size, random=random))
+
+
+def _normal(*shape: int, random: torch.Generator) -> Tensor:
+    return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors / vectors.norm(dim=-1, keepdim=True)
+
+
+def _same_half(tail: Tensor, wanted: Tensor, random: torch.Generator) -> Tensor:
+    """Draw for each user an item of the wanted half (True: B), uniformly: (U,) int64."""
+    order = tail.int().argsort(stable=True)  # the items of A, then those of B
+    in_a = (~tail).sum()
+    start, size = torch.where(wanted, in_a, 0), torch.where(wanted, len(tail) - in_a, in_a)
+    return order[start + (torch.rand(len(wanted), generator=random, dtype=torch.float64) * size).long()]
+
+
+def _affinity(taste: Tensor, latent: Tensor, user: Tensor, items: Tensor) -> Tensor:
+    # A library's sum may add in another order in another shape; products and sums one by one may not.
+    return sum(taste[user, k, None] * latent[items, k] for k in range(LATENT))  # (B, C)
+
+
+def _draw(weights: Tensor, noise: Tensor) -> Tensor:
+    """Draw by the inverse distribution function: weights (..., N), noise in [0, 1) and result (..., n)."""
+    total = weights.cumsum(-1)
+    picked = torch.searchsorted(total, (noise * total[..., -1:]).contiguous(), right=True)
+    return picked.clamp(max=weights.shape[-1] - 1)  # rounding may reach the very end

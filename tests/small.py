@@ -1,0 +1,35 @@
+"""A small catalogue, an untrained policy with large weights, and prompts of unequal length."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from minirec.config import PolicyConfig
+from minirec.policy import Policy, Prompt
+from minirec.trie import Trie
+
+CONDITION = torch.tensor([[0, 0, 0, 1], [0, 0, 0, 2], [1, 2, 1, 0]])
+HISTORY = torch.tensor([[1, 2, 3, 4], [5, 6, -1, -1], [-1, -1, -1, -1]])
+
+
+def random_codes(items: int, levels: int, size: int, seed: int) -> Tensor:
+    """Distinct random code tuples (N, L)."""
+    generator = torch.Generator().manual_seed(seed)
+    flat = torch.randperm(size**levels, generator=generator)[:items]
+    return torch.stack([flat // size**level % size for level in range(levels)], -1)
+
+
+def make(items: int = 40, levels: int = 3, size: int = 6, seed: int = 0) -> tuple[Policy, Trie, Prompt]:
+    """A policy in evaluation mode with weights so large that its distributions are far from uniform."""
+    trie = Trie(random_codes(items, levels, size, seed), size)
+    policy = Policy(PolicyConfig(width=32, layers=2, heads=2, dropout=0.0), levels, size, periods=3).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in policy.parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    return policy, trie, policy.encode(CONDITION, trie.encode(HISTORY))
+
+
+levels = pytest.mark.parametrize(("levels", "size"), [(1, 40), (2, 8), (3, 6), (4, 3)])

@@ -1,0 +1,161 @@
+import math
+
+import pytest
+import torch
+
+from minirec.exact import item_logprobs
+from minirec.records import HOLE, PAD
+from minirec.rollout import beam, closed_masks, draw, rank, sample
+from minirec.score import MASKED, score, token_logprobs
+from tests.small import levels, make
+
+CLOSE = {"atol": 1e-5, "rtol": 0}  # float32 sums in another order
+
+
+def uniform(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@levels
+def test_probabilities_over_the_catalogue_sum_to_one(levels, size):
+    policy, trie, prompt = make(levels=levels, size=size)
+    total = item_logprobs(policy, prompt, trie).double().exp().sum(1)
+    torch.testing.assert_close(total, torch.ones(3, dtype=torch.float64), atol=1e-6, rtol=0)
+    free = item_logprobs(policy, prompt, trie, constrained=False).double().exp().sum(1)
+    holes = size**levels > len(trie)
+    assert (free < 0.999).all() if holes else torch.allclose(free, torch.ones_like(free), atol=1e-6)
+
+
+@levels
+@pytest.mark.parametrize("constrained", [True, False])
+def test_sampler_scorer_and_enumeration_agree(levels, size, constrained):
+    policy, trie, prompt = make(levels=levels, size=size)
+    rollout = sample(policy, prompt, trie, uniform(3, 64, levels), constrained)
+    allowed = trie.masks(rollout.codes) if constrained else None
+    torch.testing.assert_close(score(policy, prompt, rollout.codes, allowed), rollout.logp, **CLOSE)
+    items = rollout.items[..., 0]
+    exact = item_logprobs(policy, prompt, trie, constrained).gather(1, items.clamp(min=0))
+    real = items != HOLE
+    torch.testing.assert_close(rollout.logp.sum((2, 3))[real], exact[real], **CLOSE)
+    assert torch.equal(trie.lookup(rollout.codes), rollout.items)
+    assert real.all() if constrained or size**levels == len(trie) else not real.all()
+
+
+def test_temperature_is_the_same_for_sampler_and_scorer():
+    policy, trie, prompt = make()
+    rollout = sample(policy, prompt, trie, uniform(3, 16, 3), temperature=0.5)
+    again = score(policy, prompt, rollout.codes, trie.masks(rollout.codes), temperature=0.5)
+    torch.testing.assert_close(again, rollout.logp, **CLOSE)
+    other = score(policy, prompt, rollout.codes, trie.masks(rollout.codes))
+    assert (other - rollout.logp).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_sampling_frequencies_fit_the_exact_distribution(constrained):
+    policy, trie, prompt = make(items=20, size=4)
+    draws = 20_000
+    items = sample(policy, prompt, trie, uniform(3, draws, 3), constrained).items[..., 0]
+    p = item_logprobs(policy, prompt, trie, constrained).double().exp()
+    p = torch.cat([p, (1 - p.sum(1, keepdim=True)).clamp(min=0)], 1)  # the last cell: a hole
+    for row in range(3):
+        count = torch.bincount(items[row] % (len(trie) + 1), minlength=len(trie) + 1)  # HOLE = -1 is the last
+        expected = p[row] * draws
+        cells = expected >= 5
+        assert count[expected < 1e-9].sum() == 0
+        count = torch.cat([count[cells], count[~cells].sum()[None]])
+        expected = torch.cat([expected[cells], expected[~cells].sum()[None]]).clamp(min=1e-9)
+        statistic, freedom = ((count - expected) ** 2 / expected).sum().item(), len(count) - 1
+        # Wilson-Hilferty: the cube root of chi-square over its freedom is normal; 4 sigma is p = 3e-5
+        z = ((statistic / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / math.sqrt(2 / (9 * freedom))
+        assert z < 4
+
+
+def test_draw_never_picks_probability_zero():
+    logp = token_logprobs(
+        torch.randn(50, 9, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3 == 1
+    )
+    edges = torch.tensor([0.0, 0.5, math.nextafter(1.0, 0.0)], dtype=torch.float64)
+    for u in edges:
+        assert (draw(logp, u.expand(50)) % 3 == 1).all()
+
+
+@levels
+def test_full_beam_is_the_exhaustive_ranking(levels, size):
+    policy, trie, prompt = make(levels=levels, size=size)
+    items, logp = beam(policy, prompt, trie, width=len(trie))
+    exact = item_logprobs(policy, prompt, trie)
+    best = exact.sort(1, descending=True)
+    torch.testing.assert_close(logp, best.values, **CLOSE)
+    torch.testing.assert_close(exact.gather(1, items), logp, **CLOSE)  # each item with its own probability
+    assert torch.equal(items.sort(1).values, torch.arange(len(trie)).expand(3, -1))
+
+
+def test_a_beam_wider_than_the_catalogue_is_padded():
+    policy, trie, prompt = make(items=7)
+    items, logp = beam(policy, prompt, trie, width=9)
+    assert (items[:, 7:] == PAD).all()
+    assert (logp[:, 7:] == -torch.inf).all()
+    assert torch.equal(items[:, :7].sort(1).values, torch.arange(7).expand(3, -1))
+
+
+def test_greedy_takes_the_likeliest_code_at_every_level():
+    policy, trie, prompt = make()
+    items, _ = beam(policy, prompt, trie, width=1)
+    first = token_logprobs(policy.level_logits(prompt.last, 0), trie.allowed(0, torch.tensor(0)))
+    assert torch.equal(trie.codes[items[:, 0], 0], first.argmax(-1))
+
+
+def test_an_unconstrained_beam_finds_holes_and_its_probabilities_are_right():
+    policy, trie, prompt = make(items=10, size=4)
+    items, logp = beam(policy, prompt, trie, width=64, constrained=False)
+    assert ((items == HOLE).sum(1) == 64 - 10).all()
+    torch.testing.assert_close(logp.exp().sum(1), torch.ones(3), atol=1e-5, rtol=0)
+    real = items != HOLE
+    exact = item_logprobs(policy, prompt, trie, constrained=False).gather(1, items.clamp(min=0))
+    torch.testing.assert_close(logp[real], exact[real], **CLOSE)
+
+
+@levels
+def test_closed_ranking_emits_each_candidate_once(levels, size):
+    policy, trie, prompt = make(levels=levels, size=size)
+    candidates = torch.stack(
+        [torch.randperm(40, generator=torch.Generator().manual_seed(i))[:5] for i in range(3)]
+    )
+    rollout = rank(policy, prompt, trie, candidates, uniform(3, 7, 5, levels))
+    assert torch.equal(rollout.items.sort(-1).values, candidates.sort(-1).values[:, None].expand(-1, 7, -1))
+    assert torch.equal(trie.lookup(rollout.codes), rollout.items)
+    assert (rollout.logp[:, :, -1] == 0).all()  # only one item is left: no choice, probability exactly 1
+    masks = closed_masks(trie.codes[candidates], rollout.codes)
+    masks = torch.nn.functional.pad(masks, (0, size - masks.shape[-1]))
+    torch.testing.assert_close(score(policy, prompt, rollout.codes, masks), rollout.logp, **CLOSE)
+
+
+def test_closed_ranking_probabilities_sum_to_one():
+    policy, trie, prompt = make()
+    candidates = torch.tensor([[3, 17, 29], [0, 1, 2], [39, 5, 20]])
+    orders = torch.tensor([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
+    codes = trie.codes[candidates[:, orders]]  # (B, 6, 3, L): every list there is
+    masks = closed_masks(trie.codes[candidates], codes)
+    masks = torch.nn.functional.pad(masks, (0, trie.size - masks.shape[-1]))
+    total = score(policy, prompt, codes, masks).sum((2, 3)).exp().sum(1)
+    torch.testing.assert_close(total, torch.ones(3), atol=1e-5, rtol=0)
+
+
+def test_greedy_ranking_needs_no_noise_and_bad_sets_raise():
+    policy, trie, prompt = make()
+    candidates = torch.tensor([[3, 17, 29], [0, 1, 2], [39, 5, 20]])
+    assert rank(policy, prompt, trie, candidates).items.shape == (3, 1, 3)
+    with pytest.raises(ValueError, match="distinct"):
+        rank(policy, prompt, trie, torch.tensor([[1, 1, 2]] * 3))
+    with pytest.raises(ValueError, match="distinct"):
+        rank(policy, prompt, trie, torch.tensor([[1, -1, 2]] * 3))
+    with pytest.raises(ValueError, match="lists of 4"):
+        rank(policy, prompt, trie, candidates, uniform(3, 2, 4, 3))
+
+
+def test_masked_codes_have_probability_exactly_zero():
+    allowed = torch.tensor([True, False, True])
+    p = token_logprobs(torch.tensor([-50.0, 90.0, 2.0]), allowed).exp()
+    assert p[1] == 0
+    assert p.sum() == 1
+    assert MASKED < -1e8
