@@ -86,14 +86,15 @@ def _plain(record: Any) -> dict[str, Any]:
     return {f.name: getattr(record, f.name) for f in fields(record)}
 
 
-def save_data(run: Path, dataset: Dataset, codes: Codes) -> None:
-    """Write a run's catalogue, users, splits and codes to ``data.pt``."""
+def save_data(run: Path, dataset: Dataset, codes: Codes, notes: list[str]) -> None:
+    """Write a run's catalogue, users, splits, codes, and what was said of them, to ``data.pt``."""
     splits = {name: _plain(getattr(dataset, name)) for name in SPLITS}
     rest = {"users": dataset.users, "periods": dataset.periods, "simulated": dataset.law is not None}
-    save(run / "data.pt", {"catalogue": _plain(dataset.catalogue), "codes": _plain(codes), **splits, **rest})
+    parts = {"catalogue": _plain(dataset.catalogue), "codes": _plain(codes), "notes": list(notes)}
+    save(run / "data.pt", parts | splits | rest)
 
 
-def load_data(run: Path, cfg: Config) -> tuple[Dataset, Codes]:
+def load_data(run: Path, cfg: Config) -> tuple[Dataset, Codes, list[str]]:
     """Read what ``save_data`` wrote.
 
     Args:
@@ -101,7 +102,7 @@ def load_data(run: Path, cfg: Config) -> tuple[Dataset, Codes]:
         cfg: the run's settings, to rebuild the law of a simulated world.
 
     Returns:
-        The Dataset and the Codes.
+        The Dataset, the Codes, and the notes.
 
     Raises:
         InputError: data.pt is missing or damaged, or is not such a file.
@@ -112,7 +113,8 @@ def load_data(run: Path, cfg: Config) -> tuple[Dataset, Codes]:
         splits = {name: Examples(**data[name]) for name in SPLITS}
         catalogue, codes = Catalogue(**data["catalogue"]), Codes(**data["codes"])
         users, periods, simulated = data["users"], data["periods"], data["simulated"]
+        notes = data["notes"]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not the data of a run ({error})") from error
     law = make_world(cfg).law if simulated else None
-    return Dataset(catalogue, users, periods=periods, law=law, **splits), codes
+    return Dataset(catalogue, users, periods=periods, law=law, **splits), codes, notes

@@ -65,7 +65,7 @@ def training_events(train: Examples) -> tuple[Tensor, Tensor]:
 
 
 def _truncated_svd(matrix: Tensor, dim: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Left singular vectors (N, dim) and singular values (dim,), filled with zeros beyond the matrix's size."""
+    """Left singular vectors (N, dim) and singular values (dim,), zero beyond the matrix's size."""
     rank = min(dim, *matrix.shape)
     with torch.random.fork_rng(devices=[]):  # svd_lowrank draws from the global generator
         torch.manual_seed(seed)
@@ -83,14 +83,17 @@ def _ppmi(train: Examples, items: int) -> Tensor:
         one, other = item[:-distance][near], item[distance:][near]
         pairs += [torch.stack([one, other]), torch.stack([other, one])]
         weights.append(torch.full((2 * len(one),), 1 / distance, dtype=torch.float64))
-    counts = torch.sparse_coo_tensor(torch.cat(pairs, 1), torch.cat(weights), (items, items)).coalesce()
+    counts = _square(torch.cat(pairs, 1), torch.cat(weights), items)
     (one, other), count = counts.indices(), counts.values()
     margin = torch.zeros(items, dtype=torch.float64).index_add_(0, one, count)
     information = (count * margin.sum() / (margin[one] * margin[other])).log()
     keep = (information > 0) & (one != other)  # that an item comes with itself says nothing about others
-    return torch.sparse_coo_tensor(
-        counts.indices()[:, keep], information[keep], (items, items), is_coalesced=True
-    )
+    return _square(counts.indices()[:, keep], information[keep], items)
+
+
+def _square(index: Tensor, value: Tensor, items: int) -> Tensor:
+    """A sparse (N, N) matrix; values at one place add up."""
+    return torch.sparse_coo_tensor(index, value, (items, items), check_invariants=True).coalesce()
 
 
 def cooccurrence_vectors(train: Examples, items: int, dim: int, seed: int) -> Tensor:
@@ -279,9 +282,10 @@ def _settle(vectors: Tensor, centroids: Tensor, occupied: Tensor) -> tuple[Tenso
     distance to the centroid sum of their own tuple, then of their index. First every tuple that is free goes
     to the first item whose own it is. Then each item left over moves, in the same order, and occupies a
     tuple for those after it. It keeps the longest prefix of its own tuple under which a tuple is free, and
-    below takes, level by level, the nearest centroid among the codes under which a tuple is free. So as long as
-    a last code is free under its first L - 1 codes, its move is the smallest of all to such a tuple; where
-    none is, V codes are searched on each of the levels below the kept prefix, never V^L tuples.
+    below takes, level by level, the nearest centroid among the codes under which a tuple is free. So where
+    last codes are free under its first L - 1 codes, it takes the best of those tuples, by squared distance to
+    the centroid sum. Where none is, V codes are searched on each level below the kept prefix, never all V^L
+    tuples.
 
     Args:
         vectors: (M, D) float.
@@ -291,7 +295,7 @@ def _settle(vectors: Tensor, centroids: Tensor, occupied: Tensor) -> tuple[Tenso
     Returns:
         (M, L) int64 tuples, and the number of items that moved.
     """
-    levels, size, _ = centroids.shape
+    levels = len(centroids)
     own, residual = [], vectors.float()
     for level in centroids:
         own.append(_nearest(residual, level))

@@ -122,7 +122,7 @@ def load_run(run: str | Path, device: torch.device | str = "cpu") -> Recommender
         cfg = config.read(run / "config.json")
     except ValueError as error:
         raise InputError(f"{run / 'config.json'}: {error}") from error
-    dataset, codes = checkpoint.load_data(run, cfg)
+    dataset, codes, _ = checkpoint.load_data(run, cfg)
     trie = Trie(codes.codes, codes.size)
     policy = Policy(cfg, trie.levels, trie.size, dataset.periods)
     state = checkpoint.load(run / "checkpoint.pt")

@@ -181,6 +181,6 @@ def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
                 found[role] = there[0]
     for role in ("user", "item"):
         if role not in found:
-            names = shown(", ".join(header))
-            raise InputError(f"{path}, line 1: no {role} column in {names}; name it by --columns {role}=..")
+            given = shown(", ".join(header))
+            raise InputError(f"{path}, line 1: no {role} column in {given}; name it by --columns {role}=..")
     return found

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from minirec import checkpoint, codes, config, evaluate, logs, report, world
+from minirec.codes import Codes
 from minirec.config import Config
 from minirec.errors import InputError, command
 from minirec.machine import Processes, interruptions
@@ -212,7 +213,7 @@ def fit(training: Training, run: Path) -> Policy:
     return training.policy.eval()
 
 
-def prepare(cfg: Config) -> tuple[Dataset, codes.Codes, list[str]]:
+def prepare(cfg: Config) -> tuple[Dataset, Codes, list[str]]:
     """Read the log or make the world, and give every item its codes.
 
     Returns:
@@ -228,7 +229,7 @@ def prepare(cfg: Config) -> tuple[Dataset, codes.Codes, list[str]]:
         return dataset, codes.fit(torch.zeros(len(dataset.catalogue), 1), 1, cfg.codes, cfg.seed), [said]
     vectors = codes.item_vectors(dataset, cfg.seed)
     fitted = codes.fit(vectors, cfg.levels, cfg.codes, cfg.seed)
-    return dataset, fitted, [said, codes.table(fitted, vectors)]
+    return dataset, fitted, [said, codes.summary(fitted, vectors)]
 
 
 def open_run(cfg: Config) -> Path:

@@ -37,7 +37,7 @@ from minirec.errors import InputError, nearest
 from minirec.records import HOLE, NEXT, PAD, Batch, Catalogue, Dataset, Examples
 
 LEVELS = 3
-FEATURES, FEATURE_SCALES, FEATURE_NOISE = 32, (1.0, 0.5, 0.25), 0.05
+FEATURES, FEATURE_SCALES, FEATURE_NOISE = 64, (1.0, 0.5, 0.25), 0.05
 LATENT, LATENT_SCALES, LATENT_NOISE = 16, (1.0, 0.7, 0.5), 0.2
 LAST = 2.0  # weight of the last item in the law
 TAIL, DRIFT = 0.5, 1.0  # log popularity: −TAIL·log(rank) + DRIFT·sin(2π(period / periods + phase))
@@ -45,7 +45,7 @@ GAIN_QUANTILES = (0.5, 0.75, 0.9)  # of the affinity of a random user and item: 
 PAIRS = 1 << 16  # random users and items that these quantiles are taken over
 CLICK_SCALE = 0.1  # affinity over which a click's odds change
 TAIL_EXPOSURE = 0.005  # of a tail item, against an equally popular item of A
-CELLS = 1 << 22  # users × items that are held at once, 32 MiB of float64
+CELLS = 1 << 20  # users × items drawn for at once: 8 MiB of float64 stay near the cache
 SMALLEST = {"world_items": 2, "world_users": 10, "world_events": 2, "world_periods": 1}
 
 
@@ -73,6 +73,7 @@ class World:
     latent: Tensor  # (N, d), who likes it; unit length
     tail: Tensor  # (N,) bool, the item belongs to B
     bias: Tensor  # (T, N), log popularity
+    third: Tensor  # (T, N) int64, 1, 2, 3: the least, middle and most popular third of the period
     taste: Tensor  # (U, d), unit length
     tail_user: Tensor  # (U,) bool, the taste belongs to B
     period: Tensor  # (U,) int64
@@ -188,8 +189,8 @@ class World:
         Args:
             user: (B,) int64.
             candidates: (B, C) int64.
-            novel: (B,) bool, the need asks for topics that the history does not have.
-            trend: (B,) bool, the need asks for what is popular in the user's period.
+            novel: (B,) bool, the need asks for topics that the history lacks: ``condition[:, 1] == ON``.
+            trend: (B,) bool, the need asks for what is popular in the period: ``condition[:, 2] == ON``.
             history: (B, H) int64, recent items, padded with PAD.
 
         Returns:
@@ -200,14 +201,12 @@ class World:
 
         Source: the needs are FlexRec's (interest, explore, trend); flags, steps and products are ours.
         """
-        interest = torch.bucketize(self.affinity(user, candidates), self.cuts, right=True) / 3
+        step = torch.bucketize(self.affinity(user, candidates), self.cuts, right=True)  # (B, C) 0, 1, 2, 3
+        third = self.third[self.period[user, None], candidates.clamp(min=0)]
+        gains = step * torch.where(trend[:, None], third, 3) / 9
         topic = self.place[:, 0]
-        past = torch.where(history != PAD, topic[history.clamp(min=0)], PAD)  # (B, H)
+        past = torch.where(history == PAD, PAD, topic[history.clamp(min=0)])  # (B, H)
         known = (topic[candidates.clamp(min=0)][:, :, None] == past[:, None, :]).any(2)  # (B, C)
-        rank = self.bias.argsort(1).argsort(1)  # (T, N), 0 the least popular
-        third = (rank * 3 // len(topic) + 1) / 3
-        popular = third[self.period[user][:, None], candidates.clamp(min=0)]
-        gains = interest * torch.where(trend[:, None], popular, 1.0)
         return gains.masked_fill((novel[:, None] & known) | (candidates == HOLE), 0.0)
 
     def score(self, user: Tensor, items: Tensor) -> Tensor:
@@ -322,6 +321,7 @@ def make_world(cfg: Config) -> World:
     phase = torch.rand(items, generator=random, dtype=torch.float64)
     moment = torch.arange(periods, dtype=torch.float64)[:, None] / periods
     bias = -TAIL * rank.double().log() + DRIFT * torch.sin(2 * math.pi * (moment + phase))  # (T, N)
+    third = 1 + bias.argsort(1).argsort(1) * 3 // items  # (T, N)
 
     random = _generator(cfg.seed, 1)
     first = torch.randint(items, (users,), generator=random)
@@ -341,6 +341,7 @@ def make_world(cfg: Config) -> World:
         latent=latent,
         tail=tail,
         bias=bias,
+        third=third,
         taste=taste,
         tail_user=tail[first],
         period=period,

@@ -63,6 +63,6 @@ def make_run(folder, cfg=CFG):
     """Write what recommend and evaluate need."""
     folder.mkdir(exist_ok=True)
     config.write(cfg, folder / "config.json")
-    checkpoint.save_data(folder, make_dataset(), make_codes())
+    checkpoint.save_data(folder, make_dataset(), make_codes(), [])
     checkpoint.save(folder / "checkpoint.pt", {"step": 0, "best": make_policy(cfg)[0].state_dict()})
     return folder

@@ -5,10 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_run import CFG, make_codes, make_dataset
 
-from minirec import checkpoint
+from minirec import checkpoint, config
 from minirec.errors import InputError
+from minirec.world import make_world
+from tests.small_run import CFG, make_codes, make_dataset
 
 STATE = {"step": 3, "best": {"w": torch.arange(5.0)}, "names": ["a", "b"], "score": None}
 
@@ -68,7 +69,7 @@ class Bomb:
         return (os.mkdir, ("exploded",))
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, 2))])
 def test_loading_never_executes(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
     write({"best": Bomb()}, tmp_path / "x.pt")
@@ -104,8 +105,9 @@ def test_a_file_of_junk_is_one_line(tmp_path, junk):
 
 def test_data_round_trip(tmp_path):
     dataset, codes = make_dataset(), make_codes()
-    checkpoint.save_data(tmp_path, dataset, codes)
-    loaded, loaded_codes = checkpoint.load_data(tmp_path, CFG)
+    checkpoint.save_data(tmp_path, dataset, codes, ["24 users"])
+    loaded, loaded_codes, notes = checkpoint.load_data(tmp_path, CFG)
+    assert notes == ["24 users"]
     assert loaded.users == dataset.users
     assert loaded.catalogue == dataset.catalogue
     assert loaded.law is None
@@ -115,6 +117,15 @@ def test_data_round_trip(tmp_path):
     assert loaded.train.events.data_ptr() == loaded.test.events.data_ptr()  # stored once
     assert loaded_codes.moved == codes.moved
     assert torch.equal(loaded_codes.codes, codes.codes)
+
+
+def test_the_law_of_a_world_is_rebuilt(tmp_path):
+    cfg = config.from_dict({"world_items": 60, "world_users": 40, "history": 6})
+    dataset = make_world(cfg).dataset()
+    checkpoint.save_data(tmp_path, dataset, make_codes(), [])
+    loaded, _, _ = checkpoint.load_data(tmp_path, cfg)
+    batch = dataset.test.batch(torch.arange(len(dataset.test)), cfg.history)
+    assert torch.equal(loaded.law(batch), dataset.law(batch))
 
 
 def test_other_data_is_refused(tmp_path):

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_run import CFG, ITEMS, USERS, make_dataset, make_policy, make_run
 
 from minirec import evaluate, metrics, rollout
 from minirec.errors import InputError
 from minirec.exact import item_logprobs
+from tests.small_run import CFG, ITEMS, USERS, make_dataset, make_policy, make_run
 
 PLAIN = replace(CFG, keep_seen=True)
 
@@ -101,6 +101,30 @@ def test_full_evaluation_adds_samples_and_holes():
     )
 
 
+def test_pass_at_k_is_of_samples_and_not_of_the_beam():
+    data, (policy, trie) = make_dataset(), make_policy()
+    result = evaluate.evaluate_policy(policy, trie, data, data.test, CFG)
+    (rows,) = evaluate.batches(data.test.lengths, lambda length: 1)  # one batch, longest first
+    batch = data.test.batch(rows, 4)
+    noise = torch.rand(
+        USERS, CFG.samples, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(CFG.seed)
+    )
+    prompt = policy.encode(batch.condition, trie.encode(batch.history))
+    drawn = rollout.sample(policy, prompt, trie, noise).items[..., 0]
+    want = (drawn == batch.targets).any(1).double()  # one target; all samples, as there are fewer than 50
+    assert torch.equal(result.values["pass@50"][rows], want)
+
+
+def test_target_sets_are_shared_out_over_the_buckets():
+    data = make_dataset()
+    pairs = torch.stack([torch.arange(USERS), torch.arange(USERS) + 3], 1)
+    pairs[::2, 1] = -1
+    result = evaluate.evaluate_scorer(scorer, data, replace(data.test, targets=pairs), PLAIN)
+    assert torch.allclose(result.mass.sum(1), torch.ones(USERS).double())
+    assert torch.allclose(result.found.sum(1), result.values["recall@10"])
+    assert 0 < result.values["recall@10"].mean() < 1
+
+
 def test_a_law_gives_expected_metrics():
     data = make_dataset(fixed_law)
     best = evaluate.evaluate_scorer(lambda batch: fixed_law(batch).float(), data, data.test, PLAIN)
@@ -163,7 +187,11 @@ def test_the_command_repeats_the_evaluation_and_writes_predictions(tmp_path, mon
     assert len(lines[0]["items"]) >= CFG.beam
 
     call(monkeypatch, "--run", run, "--split", "valid", "--keep-seen")
-    assert capsys.readouterr().out.startswith("valid split")
+    shown = capsys.readouterr().out
+    assert shown.startswith("valid split")
+    row = evaluate.summary(evaluate.evaluate_policy(policy, trie, data, data.valid, PLAIN))
+    line = next(line for line in shown.splitlines() if line.startswith("policy"))
+    assert f"{row['ndcg@10']:.4f}" in line.split()
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_run import CFG, ITEMS, make_dataset, make_policy, make_run
 
 from minirec import config, recommend
 from minirec.errors import InputError
 from minirec.exact import item_logprobs
 from minirec.records import PAD
+from tests.small_run import CFG, ITEMS, make_dataset, make_policy, make_run
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_run import CFG, make_dataset, make_policy
 
 from minirec import evaluate, report
+from tests.small_run import CFG, make_dataset, make_policy
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,12 @@ def test_a_floor_above_the_policy_is_said(results):
 
 
 def test_an_uncertain_lead_is_not_stated_plainly():
-    row = dict(zip(report.DIFFERENCE, ("markov", "ndcg@10", 0.01, -0.02, 0.04), strict=True))
-    assert report.sentences([row]) == [
-        "The policy is above markov on ndcg@10, though not every interval excludes 0."
+    values = [("markov", "ndcg@10", 0.01, -0.02, 0.04), ("popularity", "ndcg@10", 0.09, 0.08, 0.1)]
+    unsure, sure = (dict(zip(report.DIFFERENCE, row, strict=True)) for row in values)
+    assert report.sentences([unsure, sure]) == [
+        "The policy is above markov, popularity on ndcg@10, though not every interval excludes 0."
     ]
+    assert report.sentences([sure]) == ["The policy is above popularity on ndcg@10."]
 
 
 def test_the_files_of_a_report(tmp_path, results):

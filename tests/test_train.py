@@ -1,0 +1,188 @@
+"""Training from the outside: one command, killed, stopped, gone on with, alone and in two processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minirec.train import METRICS, epoch_rows
+
+SMALL = (
+    "--world-items 64 --world-users 400 --codes 8 --width 16 --layers 1 --heads 2 --history 6 --epochs 6 "
+    "--batch 128 --rate 0.003 --validate 2 --beam 10 --samples 4 --threads 1 --device cpu"
+).split()
+
+
+def command(*arguments, processes=1):
+    launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    return [sys.executable, "-m", *(launch if processes > 1 else []), "minirec.train", *map(str, arguments)]
+
+
+def run(*arguments, processes=1):
+    """Run to the end; stderr on failure."""
+    done = subprocess.run(
+        command(*arguments, processes=processes), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def state(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+def assert_same_run(one, other):
+    """Bit for bit: weights, best weights, optimiser, and metrics."""
+    a, b = state(one), state(other)
+    for part in ("policy", "best"):
+        assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
+    for i, moments in a["optimiser"]["state"].items():
+        assert all(torch.equal(moments[name], b["optimiser"]["state"][i][name]) for name in moments)
+    assert (one / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
+    assert (one / "report.json").read_text() == (other / "report.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run without interruption."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    return folder, run(*SMALL, "--out", folder)
+
+
+def wait_for(path, process):
+    """Wait until a file is there, at most a minute."""
+    for _ in range(600):
+        if path.is_file():
+            return
+        assert process.poll() is None, "the run ended before it could be stopped"
+        time.sleep(0.1)
+    raise AssertionError(f"{path} did not appear")
+
+
+def test_a_run_ends_in_a_table_with_its_floors(straight):
+    folder, printed = straight
+    rows = {row["method"]: row for row in json.loads((folder / "report.json").read_text())}
+    assert list(rows) == ["popularity", "markov", "item-kNN", "policy"]
+    assert all(name in printed for name in rows)
+    assert all(0 <= row["ndcg@10"] <= row["recall@10"] <= 1 for row in rows.values())
+    assert "Read next" in printed
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [2, 4, 6]
+    assert lines[-1]["nll"] < lines[0]["nll"]
+    assert all(set(line) == set(METRICS) for line in lines)  # every number is defined, and none is missing
+
+
+def test_killed_and_resumed_is_the_same_run(straight, tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command(*SMALL, "--out", folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    wait_for(folder / "checkpoint.pt", process)
+    process.kill()
+    process.communicate()
+    assert state(folder)["step"] < state(straight[0])["step"]
+    run("--resume", "--out", folder)
+    assert_same_run(straight[0], folder)
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_a_way_to_go_on(straight, tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command(*SMALL, "--out", folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(folder / "checkpoint.pt", process)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert f"python -m minirec.train --resume --out {folder}" in error
+    run("--resume", "--out", folder)
+    assert_same_run(straight[0], folder)
+
+
+@pytest.mark.parametrize("constant", [0, 1])
+def test_two_processes_are_one_process(tmp_path, constant):
+    """The same weights after training, up to the order in which float32 gradients are added (seen: 2e-6)."""
+    # With a batch of 7 items every batch is one sequence, and one of the two processes is without rows.
+    flags = [
+        *SMALL,
+        "--dropout",
+        0,
+        "--epochs",
+        1,
+        *([] if constant else ["--world-users", 100, "--batch", 7]),
+    ]
+    run(*flags, "--out", tmp_path / "one")
+    run(*flags, "--out", tmp_path / "two", processes=2)
+    one, two = state(tmp_path / "one")["policy"], state(tmp_path / "two")["policy"]
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epocs", "3"], "did you mean --epochs?"),
+        (["--epochs", "many"], "'many' is not int"),
+        (["--split", "tim"], "did you mean time?"),
+        (["--device", "gpu"], "choose from"),
+        (["--data", "nowhere.csv"], "nowhere.csv"),
+        (["--codes", "2"], "smallest that fits"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, message):
+    env = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        command(*SMALL, *arguments), capture_output=True, text=True, cwd=tmp_path, env=env, check=False
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_another_run_is_not_overwritten(straight):
+    folder, _ = straight
+    before = (folder / "checkpoint.pt").read_bytes()
+    done = subprocess.run(
+        command(*SMALL, "--rate", 1, "--out", folder), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "another rate" in done.stderr
+    done = subprocess.run(
+        command("--resume", "--rate", 1, "--out", folder), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "cannot change" in done.stderr
+    assert (folder / "checkpoint.pt").read_bytes() == before
+
+
+def test_evaluating_again_gives_the_same_numbers(straight):
+    folder, printed = straight
+    done = subprocess.run(
+        [sys.executable, "-m", "minirec.evaluate", "--run", folder],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() in printed
+
+
+@given(
+    st.lists(st.integers(1, 20), min_size=1, max_size=60),
+    st.integers(1, 50),
+    st.integers(0, 9),
+    st.integers(0, 9),
+)
+def test_an_epoch_has_every_row_once(lengths, budget, seed, epoch):
+    lengths = torch.tensor(lengths)
+    batches = epoch_rows(lengths, budget, seed, epoch)
+    assert sorted(torch.cat(batches).tolist()) == list(range(len(lengths)))
+    assert all(len(rows) == 1 or len(rows) * int(lengths[rows].max()) <= budget for rows in batches)
+    assert len(batches) == len(epoch_rows(lengths, budget, seed, epoch + 1))
