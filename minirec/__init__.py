@@ -1,1 +1,37 @@
-"""minirec: reinforcement learning for generative recommendation, written to be read."""
+"""minirec: reinforcement learning for generative recommendation, written to be read.
+
+The files in the order of the pipeline, which is the order to read them in:
+
+    records     what passes between the stages
+    config      every setting, and the command line made from them
+    world       a simulated world whose truth is known
+    logs        real click logs; with tables, catalogue (side information) and splits
+    vectors     items as vectors, from side information and co-occurrence
+    codes       items as code tuples, by residual k-means
+    trie        the catalogue as tensors: which codes may follow, which item a tuple is
+    score       log-probabilities of code tokens, for the sampler and the loss alike
+    policy      the decoder-only transformer
+    rollout     sampling, beam search, ranking a closed set
+    exact       the same by enumeration
+    baselines   the floors: popularity, Markov chain, item-kNN
+    metrics     what is measured
+    evaluate    over the full catalogue
+    train       the loop; with machine (device, processes) and checkpoint (files)
+    report      tables and pictures
+    recommend   a history in, items out
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minirec.recommend import Recommender
+
+
+def load(run: str | Path, device: str = "cpu") -> Recommender:
+    """Load a trained run from its folder; see ``minirec.recommend.Recommender``."""
+    from minirec.recommend import load_run  # here, so that ``import minirec`` stays light
+
+    return load_run(run, device)

@@ -21,6 +21,7 @@ from minirec.records import Dataset, Examples, check
 
 WINDOW = 5  # co-occurrence: largest distance of two events of one sequence
 WIDTH = 64  # dimensions of a block of item vectors after the truncated SVD
+STARTS = 4  # runs of k-means per level, of which the best is kept
 ITERATIONS = 50  # Lloyd iterations at most
 CHUNK = 1 << 22  # distances held at once
 
@@ -236,12 +237,18 @@ def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
 
 
 def _kmeans(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Lloyd's k-means from a k-means++ start: (N, D) float32 points to (V, D) float32 centroids.
+    """The best of STARTS runs of k-means, by squared distance: (N, D) float32 points to (V, D) centroids."""
+    runs = [_lloyd(points, _spread_out(points, size, generator)) for _ in range(STARTS)]
+    left = [(points - run[_nearest(points, run)]).double().square().sum().item() for run in runs]
+    return runs[left.index(min(left))]
+
+
+def _lloyd(points: Tensor, centroids: Tensor) -> Tensor:
+    """Lloyd's iterations from (V, D) starts until nothing changes, ITERATIONS at most.
 
     A cluster that loses all its points takes over the point farthest from its own centroid.
     """
-    centroids = _spread_out(points, size, generator)
-    before = None
+    size, before = len(centroids), None
     for _ in range(ITERATIONS):
         code = _nearest(points, centroids)
         distance = (points - centroids[code]).square().sum(1)
@@ -259,17 +266,23 @@ def _kmeans(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 
 def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """k-means++: draw (V, D) starts, each with probability by squared distance to those drawn before."""
-    distance = torch.full((len(points),), torch.inf, dtype=torch.float64)
-    weight = torch.ones_like(distance)
+    """Greedy k-means++: (V, D) starts. Each is the best of some points drawn by squared distance to the starts
+    so far: the one that leaves the least squared distance in all."""
+    trials = 2 + int(math.log(size))
+    norm = points.square().sum(1)
+    distance = torch.full_like(norm, torch.inf)
+    weight = torch.ones_like(norm)
     starts = []
     for _ in range(size):
-        drawn = torch.multinomial(weight, 1, generator=generator)
-        starts.append(points[drawn])
-        distance = torch.minimum(distance, (points - points[drawn]).square().sum(1).double())
+        drawn = torch.multinomial(weight, trials, replacement=True, generator=generator)
+        to_drawn = (norm + norm[drawn, None] - 2 * points[drawn] @ points.T).clamp(min=0)  # (trials, N)
+        left = torch.minimum(distance, to_drawn)
+        best = int(left.double().sum(1).argmin())
+        starts.append(points[drawn[best]])
+        distance = left[best].index_fill(0, drawn[best], 0.0)
         # Where every point is a start already, any of them will do.
         weight = distance if distance.any() else torch.ones_like(distance)
-    return torch.cat(starts)
+    return torch.stack(starts)
 
 
 # --- one tuple, one item ----------------------------------------------------------------------------------
@@ -281,11 +294,10 @@ def _settle(vectors: Tensor, centroids: Tensor, occupied: Tensor) -> tuple[Tenso
     An item's own tuple is the nearest centroid level by level. Items are served in the order of their squared
     distance to the centroid sum of their own tuple, then of their index. First every tuple that is free goes
     to the first item whose own it is. Then each item left over moves, in the same order, and occupies a
-    tuple for those after it. It keeps the longest prefix of its own tuple under which a tuple is free, and
-    below takes, level by level, the nearest centroid among the codes under which a tuple is free. So where
-    last codes are free under its first L - 1 codes, it takes the best of those tuples, by squared distance to
-    the centroid sum. Where none is, V codes are searched on each level below the kept prefix, never all V^L
-    tuples.
+    tuple for those after it: level by level it takes the nearest centroid among the codes under which a tuple
+    is free. So it keeps its first L - 1 codes while a last code is free under them, and gets the best of the
+    tuples that differ in the last code only, by squared distance to the centroid sum. Where none of them is
+    free, an earlier code gives way, the last possible one. L × V codes are searched, never V^L tuples.
 
     Args:
         vectors: (M, D) float.
@@ -317,19 +329,16 @@ def _settle(vectors: Tensor, centroids: Tensor, occupied: Tensor) -> tuple[Tenso
         else:
             occupy(own)
     for i in left:
-        tuples[i] = _free_tuple(vectors[i].double(), tuple(tuples[i]), centroids, used)
+        tuples[i] = _free_tuple(vectors[i].double(), centroids, used)
         occupy(tuples[i])
     return torch.tensor(tuples).view(-1, levels), len(left)
 
 
-def _free_tuple(vector: Tensor, own: tuple, centroids: Tensor, used: dict[tuple, Counter]) -> tuple:
+def _free_tuple(vector: Tensor, centroids: Tensor, used: dict[tuple, Counter]) -> tuple:
     """Find the free tuple that ``_settle`` describes for one vector (D,) float64."""
     levels, size, _ = centroids.shape
-    keep = max(n for n in range(levels) if used[own[:n]].total() < size ** (levels - n))
-    found = own[:keep]
-    for level, code in enumerate(found):
-        vector = vector - centroids[level, code]
-    for level in range(keep, levels):
+    found: tuple = ()
+    for level in range(levels):
         distance = (vector - centroids[level]).square().sum(1)  # (V,)
         full = [code for code, count in used[found].items() if count == size ** (levels - 1 - level)]
         distance[full] = torch.inf

@@ -10,7 +10,7 @@ import json
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from minirec.records import Dataset
 
 Row = dict[str, Any]
 
-RANKING = ["hr@10", "recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr@10", "recall@50", "coverage@10"]
-MAIN = ["method", *RANKING, "hallucination"]
+RANKING = ["hr@10", "recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr@10", "recall@50"]
+MAIN = ["method", *RANKING, "coverage@10", "hallucination"]
 SLICES = ["head recall@10", "mid recall@10", "tail recall@10", "tied recall@10", "tied ndcg@10"]
 MORE = ["method", *SLICES, "pass@10", "pass@50"]
 COMPARED = ("ndcg@10", "recall@10")
@@ -158,10 +158,13 @@ def definitions(lines: list[Row]) -> str:
 
 
 def _settings(cfg: Config) -> str:
-    default = asdict(Config())
-    changed = {name: value for name, value in asdict(cfg).items() if value != default[name]}
-    flags = (f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
-    return "\n".join(f"- `{flag}`" for flag in flags) or "- all at their defaults"
+    default, given = asdict(Config()), asdict(replace(cfg, out=""))
+    flags = []
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        if value != default[name]:
+            flags.append(f"- `--{flag}`" if value is True else f"- `--{flag} {value}`")
+    return "\n".join(flags) or "- none"
 
 
 def _page(
@@ -182,7 +185,7 @@ def _page(
     data = [
         f"{len(dataset.users):,} users, {len(dataset.catalogue):,} items",
         *(f"{name}: {len(getattr(dataset, name)):,} contexts" for name in ("train", "valid", "test")),
-        *notes,
+        *(line.strip() for note in notes for line in note.splitlines()),
     ]
     run = [
         f"wall time {seconds:.0f} s, {torch.get_num_threads()} CPU threads",

@@ -130,7 +130,7 @@ class World:
         that the size of the chunks does not matter.
         """
         users, items = len(self.taste), len(self.latent)
-        random = _generator(self.seed, 2)
+        random = _generator(self.seed, 1)
         noise = torch.rand(users, self.events, generator=random, dtype=torch.float64)
         drawn = torch.empty(users, self.events, dtype=torch.int64)
         chunks = torch.arange(users).split(max(1, CELLS // items))
@@ -237,7 +237,7 @@ class World:
 
         Source: ours.
         """
-        random = _generator(self.seed, 3, seed)
+        random = _generator(self.seed, 2, seed)
         user = torch.randint(len(self.taste), (n,), generator=random)
         noise = torch.rand(2, n, generator=random, dtype=torch.float64)
         shown = self.bias.softmax(1) * torch.where(self.tail, TAIL_EXPOSURE, 1.0)  # (T, N)
@@ -263,7 +263,7 @@ class World:
 
         Source: ours.
         """
-        random = _generator(self.seed, 4)
+        random = _generator(self.seed, 3)
         # The fraction of a product of two large random numbers: noise for each pair without a table of pairs.
         one, other = (
             2**15 * (1 + torch.rand(size, generator=random, dtype=torch.float64))
@@ -323,7 +323,6 @@ def make_world(cfg: Config) -> World:
     bias = -TAIL * rank.double().log() + DRIFT * torch.sin(2 * math.pi * (moment + phase))  # (T, N)
     third = 1 + bias.argsort(1).argsort(1) * 3 // items  # (T, N)
 
-    random = _generator(cfg.seed, 1)
     first = torch.randint(items, (users,), generator=random)
     second = _same_half(tail, tail[first], random)
     taste = _unit(latent[first] + latent[second])

@@ -81,7 +81,7 @@ def test_an_uncertain_lead_is_not_stated_plainly():
 def test_the_files_of_a_report(tmp_path, results):
     points = [{"epoch": 1, "nll": 3.5}, {"epoch": 1, "ndcg@10": 0.1}, {"epoch": 2, "nll": 3.0}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points))
-    written = report.write(tmp_path, results, "test", make_dataset(), CFG, 12.3, ["3 duplicates dropped"])
+    written = report.write(tmp_path, results, "test", make_dataset(), CFG, 12.3, ["3 duplicates\n  dropped"])
     assert {path.name for path in written} == {path.name for path in tmp_path.iterdir()} - {"metrics.jsonl"}
 
     rows = json.loads((tmp_path / "report.json").read_text())
@@ -92,7 +92,7 @@ def test_the_files_of_a_report(tmp_path, results):
 
     page = (tmp_path / "report.md").read_text()
     for words in (
-        "3 duplicates dropped",
+        "- 3 duplicates\n- dropped\n",
         "`--codes 8`",
         "wall time 12 s",
         torch.__version__,

@@ -306,13 +306,15 @@ def test_equal_items_have_equal_bits_wherever_they_stand(
     large: World, kind: str, rows: int, width: int
 ) -> None:
     ranker, user = large.ranker(kind), torch.arange(rows)
-    items = (torch.arange(rows * width) % 7 * 31).reshape(rows, width)
+    items = (torch.arange(rows * width) * 37 % 512).reshape(rows, width)
     items[:, -1] = HOLE
-    wide = ranker(user, items)
+    wide, score = ranker(user, items), large.score(user, items)
     assert (wide[:, -1] == 0).all()
     assert (wide[:, :-1] > 0).all()
     for row, column in itertools.product(range(rows), range(width)):
-        assert wide[row, column] == ranker(user[row, None], items[row, column].reshape(1, 1))[0, 0]
+        alone = user[row, None], items[row, column].reshape(1, 1)
+        assert wide[row, column] == ranker(*alone)[0, 0]
+        assert score[row, column] == large.score(*alone)[0, 0]
 
 
 def test_unknown_ranker_names_the_nearest(small: World) -> None:
