@@ -1,4 +1,4 @@
-"""Rollouts against transformers' ``generate``, with a dictionary trie as logits processor and without a mask."""
+"""Rollouts against transformers' ``generate``, with a dictionary trie as logits processor and without."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def main() -> None:
         rounds=5,
     )
     lines = [
-        f"{CONTEXTS} contexts of {HISTORY} items, {GROUP} rollouts each, {ITEMS:,} items, {LEVELS} × {SIZE} codes, "
-        "d = 128, 2 layers; median of 5 rounds in turn.",
+        f"{CONTEXTS} contexts of {HISTORY} items, {GROUP} rollouts each, {ITEMS:,} items, "
+        f"{LEVELS} × {SIZE} codes, d = 128, 2 layers; median of 5 rounds in turn.",
         "",
         "| | rollouts per second | minirec's gain, same mask |",
         "|---|---|---|",

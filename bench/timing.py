@@ -36,7 +36,8 @@ def machine() -> str:
         model = next(
             (x.split(":")[1].strip() for x in info.read_text().splitlines() if "model name" in x), model
         )
-    return f"{model}, {torch.get_num_threads()} threads; torch {torch.__version__}, Python {platform.python_version()}"
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    return f"{model}, {torch.get_num_threads()} threads; {versions}"
 
 
 def write(name: str, title: str, lines: list[str]) -> None:

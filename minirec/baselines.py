@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from minirec.codes import training_events
 from minirec.records import PAD, Batch, Examples
+from minirec.vectors import training_events
 
 Scorer = Callable[[Batch], Tensor]  # a batch of B contexts to (B, N) float64, higher is better
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from minirec.errors import InputError, nearest
+from minirec.errors import InputError, nearest, usage_error
 
 
 def setting(default: Any, help: str) -> Any:
@@ -80,13 +80,13 @@ class PolicyConfig:
 class TrainConfig:
     """Supervised training by NLL on the code tokens at all positions."""
 
-    epochs: int = setting(60, "passes over the training sequences")
+    epochs: int = setting(40, "passes over the training sequences")
     batch: int = setting(1024, "items of history per step, over all processes")
-    rate: float = setting(1e-3, "peak learning rate")
+    rate: float = setting(2e-3, "peak learning rate")
     warmup: float = setting(0.05, "share of the steps with a rising rate; then it falls as a cosine")
     decay: float = setting(0.01, "weight decay of AdamW")
     clip: float = setting(1.0, "largest gradient norm")
-    validate: int = setting(3, "epochs between validations and checkpoints")
+    validate: int = setting(5, "epochs between validations and checkpoints")
     resume: bool = setting(False, "go on with an interrupted run")
 
 
@@ -94,7 +94,7 @@ class TrainConfig:
 class EvaluateConfig:
     """Full-catalogue evaluation."""
 
-    keep_seen: bool = setting(False, "let items of the user's past be recommended again")
+    keep_seen: bool = setting(False, "let items of the user's past be recommended again (the world does)")
     beam: int = setting(100, "beam width")
     samples: int = setting(50, "rollouts per context for Pass@K; 0 leaves it out")
     valid_users: int = setting(5000, "at most this many validation contexts choose the epoch")
@@ -117,6 +117,7 @@ TINY = Config(
     epochs=12,
     batch=512,
     rate=3e-3,
+    validate=3,
     beam=50,
 )
 
@@ -211,7 +212,7 @@ def parse(argv: list[str] | None = None) -> Config:
                 group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
             else:
                 group.add_argument(flag, metavar=f.name.split("_")[-1].upper(), help=text)
-    parser.error = _error  # type: ignore[method-assign]
+    parser.error = usage_error  # type: ignore[method-assign]
     known, unknown = parser.parse_known_args(argv)
     if unknown:
         flags = [option for action in parser._actions for option in action.option_strings]
@@ -219,6 +220,8 @@ def parse(argv: list[str] | None = None) -> Config:
     given = vars(known)
     preset = TINY if given.pop("tiny", False) else Config()
     cfg = from_dict(given, preset)
+    if not cfg.data and "keep_seen" not in given:
+        cfg = replace(cfg, keep_seen=True)  # the world draws with replacement: what was seen comes again
     if not cfg.out:
         name = Path(cfg.data).name.split(".")[0].lower() or "world"
         cfg = replace(cfg, out=f"runs/{name}")
@@ -240,7 +243,3 @@ def _resumed(cfg: Config, given: dict[str, Any]) -> Config:
                 f"--{flag}: the run in {cfg.out} has {getattr(old, name)}; it cannot change on the way"
             )
     return replace(old, resume=True, device=cfg.device, threads=cfg.threads)
-
-
-def _error(message: str) -> None:
-    raise InputError(message)

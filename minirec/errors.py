@@ -6,6 +6,7 @@ import difflib
 import functools
 import sys
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 
 class InputError(ValueError):
@@ -20,7 +21,7 @@ def nearest(word: str, valid: Iterable[str]) -> str:
         valid: what would have been right.
 
     Returns:
-        ``"; did you mean X?"`` when something is close, else the list of valid words.
+        ``"; did you mean X?"`` when something is close, else some of the valid words.
 
     >>> nearest("epocs", ["epochs", "batch"])
     '; did you mean epochs?'
@@ -29,7 +30,13 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     """
     valid = list(valid)
     close = difflib.get_close_matches(word, valid, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; choose from {', '.join(valid)}"
+    some = ", ".join(valid[:8]) + (", ..." if len(valid) > 8 else "")
+    return f"; did you mean {close[0]}?" if close else f"; choose from {some}"
+
+
+def usage_error(message: str) -> NoReturn:
+    """Take the place of ``ArgumentParser.error``: one line instead of the usage."""
+    raise InputError(message)
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:

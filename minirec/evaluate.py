@@ -21,7 +21,7 @@ from tqdm import tqdm
 from minirec import checkpoint, rollout
 from minirec.baselines import Scorer, item_knn, markov, popularity, top_k
 from minirec.config import Config
-from minirec.errors import InputError, command
+from minirec.errors import InputError, command, usage_error
 from minirec.machine import pick_device
 from minirec.metrics import (
     BUCKETS,
@@ -221,7 +221,7 @@ def main() -> None:
     from minirec import recommend, report  # these two build on this module
 
     parser = argparse.ArgumentParser(prog="python -m minirec.evaluate", description=main.__doc__)
-    parser.error = recommend.usage_error  # type: ignore[method-assign]
+    parser.error = usage_error  # type: ignore[method-assign]
     parser.add_argument("--run", required=True, type=Path, help="run folder")
     parser.add_argument("--split", choices=("test", "valid"), default="test", help="[test]")
     parser.add_argument("--predictions", type=Path, help="write the top 50 of every context as JSON lines")

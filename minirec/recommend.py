@@ -7,18 +7,17 @@ python -m minirec.recommend --run runs/tiny --history 3,17,29 --top 5 --json
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from minirec import checkpoint, config, report, rollout
 from minirec.config import Config
-from minirec.errors import InputError, command, nearest
+from minirec.errors import InputError, command, nearest, usage_error
 from minirec.policy import Policy
 from minirec.records import CONDITION, PAD, Batch, Dataset
 from minirec.trie import Trie
@@ -89,11 +88,9 @@ class Recommender:
 
 
 def _find(kind: str, name: str, known: dict[str, int]) -> int:
-    """The row of an external id; the error names the nearest one, or some, of what may be many thousand."""
+    """The row of an external id."""
     if name not in known:
-        some = difflib.get_close_matches(name, known, n=1)
-        hint = nearest(name, some) if some else f"; valid ones are {', '.join(list(known)[:3])}, ..."
-        raise InputError(f"unknown {kind} '{name}'{hint}")
+        raise InputError(f"unknown {kind} '{name}'{nearest(name, known)}")
     return known[name]
 
 
@@ -131,11 +128,6 @@ def load_run(run: str | Path, device: torch.device | str = "cpu") -> Recommender
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{run / 'checkpoint.pt'}: no weights that fit this run's config.json") from error
     return Recommender(policy.to(device), trie.to(device), dataset, cfg)
-
-
-def usage_error(message: str) -> NoReturn:
-    """Turn argparse's error into one line; it takes the place of ``ArgumentParser.error``."""
-    raise InputError(message)
 
 
 @command

@@ -96,17 +96,20 @@ def beam(
     node = torch.zeros(size, 1, dtype=torch.int64, device=device)
     total = torch.zeros(size, 1, device=device)
     codes = torch.empty(size, 1, 0, dtype=torch.int64, device=device)
-    hidden = prompt.last[:, None]  # (B, 1, d)
+    hidden, past = prompt.last[:, None], None  # (B, 1, d)
+    rows = torch.arange(size, device=device)[:, None]
     for level in range(trie.levels):
         if level:
-            hidden = policy.branch(prompt, codes)[0][:, :, -1]  # (B, W, d)
+            hidden, past = policy.branch(prompt, codes[..., -1:], past)
+            hidden = hidden[:, :, -1]  # (B, W, d)
         dead = total <= MASKED / 2
         allowed = trie.allowed(level, node.masked_fill(dead, 0)) if constrained else None
         logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, W, V)
         every = (total[..., None] + logp).flatten(1)  # (B, W*V)
         total, best = every.topk(min(width, every.shape[1]))
         parent, code = best // trie.size, best % trie.size
-        codes = torch.cat([codes.gather(1, parent[..., None].expand(-1, -1, level)), code[..., None]], -1)
+        codes = torch.cat([codes[rows, parent], code[..., None]], -1)
+        past = past and [(k[rows, parent], v[rows, parent]) for k, v in past]
         node = trie.descend(level, node.gather(1, parent), code)
     dead = total <= MASKED / 2
     items = torch.where(node >= 0, trie.item[node.clamp(min=0)], HOLE).masked_fill(dead, PAD)

@@ -25,8 +25,9 @@ from minirec.config import Config
 from minirec.errors import InputError, command
 from minirec.machine import Processes, interruptions
 from minirec.policy import Policy
-from minirec.records import Batch, Dataset, Examples
+from minirec.records import Batch, Dataset
 from minirec.trie import Trie
+from minirec.vectors import item_vectors
 
 
 def epoch_rows(lengths: Tensor, budget: int, seed: int, epoch: int) -> list[Tensor]:
@@ -227,7 +228,7 @@ def prepare(cfg: Config) -> tuple[Dataset, Codes, list[str]]:
         said = f"built-in world: {len(dataset.users):,} users, {len(dataset.catalogue):,} items"
     if cfg.levels == 1:
         return dataset, codes.fit(torch.zeros(len(dataset.catalogue), 1), 1, cfg.codes, cfg.seed), [said]
-    vectors = codes.item_vectors(dataset, cfg.seed)
+    vectors = item_vectors(dataset, cfg.seed)
     fitted = codes.fit(vectors, cfg.levels, cfg.codes, cfg.seed)
     return dataset, fitted, [said, codes.summary(fitted, vectors)]
 

@@ -74,7 +74,7 @@ def test_the_policy_answers_without_dropout(run):
     ("ask", "words"),
     [
         (lambda r: r.recommend(["item33"]), r"unknown item 'item33'; did you mean item3?"),
-        (lambda r: r.recommend(["zzz"]), r"unknown item 'zzz'; valid ones are item0, item1, item2, \.\.\."),
+        (lambda r: r.recommend(["zzz"]), r"unknown item 'zzz'; choose from item0, item1, .*, \.\.\."),
         (lambda r: r.for_user("usr7"), r"unknown user 'usr7'; did you mean user7"),
         (lambda r: r.recommend([], top=0), r"--top: 0 is too small"),
         (lambda r: r.recommend([], top=-4), r"--top: -4 is too small"),
