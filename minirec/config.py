@@ -113,10 +113,10 @@ TINY = Config(
     codes=16,
     history=6,
     width=48,
-    dropout=0.1,
+    dropout=0.0,
     epochs=12,
     batch=512,
-    rate=3e-3,
+    rate=7e-3,
     validate=3,
     beam=50,
 )

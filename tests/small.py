@@ -1,4 +1,4 @@
-"""A small catalogue, an untrained policy with large weights, and prompts of unequal length."""
+"""A small catalogue, an untrained policy with large weights, prompts of unequal length, and training logs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from minirec.config import PolicyConfig
 from minirec.policy import Policy, Prompt
+from minirec.records import Examples
 from minirec.trie import Trie
 
 CONDITION = torch.tensor([[0, 0, 0, 1], [0, 0, 0, 2], [1, 2, 1, 0]])
@@ -33,3 +34,18 @@ def make(items: int = 40, levels: int = 3, size: int = 6, seed: int = 0) -> tupl
 
 
 levels = pytest.mark.parametrize(("levels", "size"), [(1, 40), (2, 8), (3, 6), (4, 3)])
+
+
+def examples(sequences: list[list[int]], keep_out: int = 0) -> Examples:
+    """One context per sequence; its last ``keep_out`` events lie in the array but outside the slice."""
+    length = torch.tensor([len(s) for s in sequences])
+    stop = length.cumsum(0)
+    return Examples(
+        events=torch.tensor([item for s in sequences for item in s], dtype=torch.int64),
+        start=stop - length,
+        stop=torch.maximum(stop - keep_out, stop - length),
+        user=torch.arange(len(sequences)),
+        condition=torch.zeros(len(sequences), 4, dtype=torch.int64),
+        targets=torch.empty(len(sequences), 0, dtype=torch.int64),
+        tied=torch.zeros(len(sequences), dtype=torch.bool),
+    )

@@ -12,25 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minirec.baselines import RECENCY, item_knn, markov, popularity, top_k
-from minirec.records import PAD, Batch, Examples
+from minirec.records import PAD, Batch
+from tests.small import examples
 
 ITEMS = 6
 logs = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=8), min_size=1, max_size=8)
-
-
-def examples(sequences: list[list[int]], keep_out: int = 0) -> Examples:
-    """One context per sequence; its last ``keep_out`` events lie in the array but outside the slice."""
-    length = torch.tensor([len(s) for s in sequences])
-    stop = length.cumsum(0)
-    return Examples(
-        events=torch.tensor([item for s in sequences for item in s], dtype=torch.int64),
-        start=stop - length,
-        stop=torch.maximum(stop - keep_out, stop - length),
-        user=torch.arange(len(sequences)),
-        condition=torch.zeros(len(sequences), 4, dtype=torch.int64),
-        targets=torch.empty(len(sequences), 0, dtype=torch.int64),
-        tied=torch.zeros(len(sequences), dtype=torch.bool),
-    )
 
 
 def batch(histories: list[list[int]]) -> Batch:
@@ -67,7 +53,7 @@ def test_item_knn_sums_cosines_of_user_sets(log: list[list[int]], histories: lis
     for row, history in zip(scores.tolist(), histories, strict=True):
         newest = {item: age for age, item in reversed(list(enumerate(reversed(history))))}
         for i, score in enumerate(row):
-            near = [j for j in newest if j != i and users[i] and users[j]]
+            near = [j for j in newest if users[i] and users[j]]
             total = sum(
                 RECENCY ** newest[j] * len(users[i] & users[j]) / math.sqrt(len(users[i]) * len(users[j]))
                 for j in near

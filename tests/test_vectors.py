@@ -12,23 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minirec.records import Catalogue, Dataset, Examples
+from minirec.records import Catalogue, Dataset
 from minirec.vectors import WIDTH, WINDOW, _ppmi, cooccurrence_vectors, item_vectors
-
-
-def examples(sequences: list[list[int]], keep_out: int = 0) -> Examples:
-    """One sequence per row; its last ``keep_out`` events lie in the array but outside the slice."""
-    length = torch.tensor([len(s) for s in sequences])
-    stop = length.cumsum(0)
-    return Examples(
-        events=torch.tensor([item for s in sequences for item in s], dtype=torch.int64),
-        start=stop - length,
-        stop=torch.maximum(stop - keep_out, stop - length),
-        user=torch.arange(len(sequences)),
-        condition=torch.zeros(len(sequences), 4, dtype=torch.int64),
-        targets=torch.empty(len(sequences), 0, dtype=torch.int64),
-        tied=torch.zeros(len(sequences), dtype=torch.bool),
-    )
+from tests.small import examples
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
