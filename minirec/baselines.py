@@ -70,9 +70,10 @@ def markov(train: Examples, items: int) -> Scorer:
 def item_knn(train: Examples, items: int) -> Scorer:
     """Score each item by its summed similarity to the items of the context, recent ones counting more.
 
-    The similarity of two items is the cosine between the sets of training sequences that hold them. All items
-    are neighbours, so nothing of size N × N is built: similarities are summed by way of the sequences. An item
-    is also its own neighbour, with cosine 1; where seen items are masked that changes nothing. An item that was last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``.
+    The similarity of two items is the cosine between the sets of training sequences that hold them. All
+    items are neighbours, so nothing of size N × N is built: similarities are summed by way of the
+    sequences. An item is also its own neighbour, with cosine 1; where seen items are masked that changes
+    nothing. An item that was last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``.
 
     Args:
         train: training sequences.
