@@ -14,6 +14,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from minirec.errors import InputError, nearest, usage_error
 
+ELSEWHERE = {"out", "device", "threads", "resume"}  # may change when a run goes on elsewhere
+
 
 def setting(default: Any, help: str) -> Any:
     """Declare a dataclass field with its line of help."""
@@ -26,7 +28,7 @@ class RunConfig:
 
     out: str = setting("", "run folder (default: runs/NAME)")
     seed: int = setting(0, "seed of everything that is drawn")
-    device: str = setting("auto", "cpu, cuda, or auto")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto, cpu or cuda")
     threads: int = setting(0, "CPU threads; 0 leaves it to torch")
     sasrec: bool = setting(False, "also train the one-code-per-item baseline, SASRec, for the table")
 
@@ -236,10 +238,8 @@ def _resumed(cfg: Config, given: dict[str, Any]) -> Config:
             f"--resume: {cfg.out} holds no run; name its folder with --out, or leave out --resume"
         )
     old = read(path)
-    for name in given.keys() - {"resume", "out", "device", "threads"}:
+    for name in given.keys() - ELSEWHERE:
         if getattr(cfg, name) != getattr(old, name):
-            flag = name.replace("_", "-")
-            raise InputError(
-                f"--{flag}: the run in {cfg.out} has {getattr(old, name)}; it cannot change on the way"
-            )
-    return replace(old, resume=True, device=cfg.device, threads=cfg.threads)
+            flag, value = name.replace("_", "-"), getattr(old, name)
+            raise InputError(f"--{flag}: the run in {cfg.out} has {value}; it cannot change on the way")
+    return replace(old, **{name: getattr(cfg, name) for name in ELSEWHERE & given.keys()})

@@ -40,7 +40,7 @@ def usage_error(message: str) -> NoReturn:
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a command's ``main``: an InputError becomes one line on stderr and exit code 2."""
+    """Decorate a command's ``main``: an InputError becomes one line on stderr and exit code 2, Ctrl-C 130."""
 
     @functools.wraps(main)
     def run() -> None:
@@ -49,5 +49,8 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         except InputError as error:
             print(f"minirec: {error}", file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
 
     return run

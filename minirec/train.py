@@ -233,19 +233,14 @@ def prepare(cfg: Config) -> tuple[Dataset, Codes, list[str]]:
     return dataset, fitted, [said, codes.summary(fitted, vectors)]
 
 
-def open_run(cfg: Config) -> Path:
-    """Make the run folder and write config.json; a folder with another run's settings is left alone.
-
-    Raises:
-        InputError: the folder holds a run with other settings.
-    """
-    run, settings = Path(cfg.out), replace(cfg, resume=False)
-    if (run / "config.json").is_file() and (old := config.read(run / "config.json")) != settings:
-        names = [name for name, value in vars(old).items() if value != getattr(settings, name)]
-        raise InputError(f"{run} holds a run with another {', '.join(names)}; name a new folder with --out")
-    run.mkdir(parents=True, exist_ok=True)
-    config.write(settings, run / "config.json")
-    return run
+def check_folder(run: Path, cfg: Config) -> None:
+    """Raise an InputError where the folder holds a run with other settings: it is not overwritten."""
+    if (run / "config.json").is_file():
+        old = vars(config.read(run / "config.json"))
+        names = [name for name in old.keys() - config.ELSEWHERE if old[name] != getattr(cfg, name)]
+        if names:
+            others = ", ".join(sorted(names))
+            raise InputError(f"{run} holds a run with another {others}; name a new folder with --out")
 
 
 def train(cfg: Config, processes: Processes) -> tuple[Policy, Trie, Dataset, list[str]]:
@@ -253,13 +248,18 @@ def train(cfg: Config, processes: Processes) -> tuple[Policy, Trie, Dataset, lis
 
     Returns:
         The policy, its trie, the dataset, and what is to be said of the data.
+
+    Raises:
+        InputError: the data cannot be used, or the folder holds another run; nothing has been written then.
     """
     run = Path(cfg.out)
-    if processes.rank == 0:
-        open_run(cfg)
-        if not (cfg.resume and (run / "data.pt").is_file()):
-            (run / "checkpoint.pt").unlink(missing_ok=True)
-            checkpoint.save_data(run, *prepare(cfg))
+    if processes.rank == 0 and not (cfg.resume and (run / "data.pt").is_file()):
+        check_folder(run, cfg)
+        prepared = prepare(cfg)
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "checkpoint.pt").unlink(missing_ok=True)
+        config.write(replace(cfg, resume=False), run / "config.json")
+        checkpoint.save_data(run, *prepared)
     processes.total(0)  # all wait for the data
     dataset, fitted, notes = checkpoint.load_data(run, cfg)
     trie = Trie(fitted.codes, fitted.size).to(processes.device)
@@ -281,7 +281,7 @@ def main() -> None:
     methods = {"SASRec": replace(cfg, levels=1, sasrec=False, out=f"{cfg.out}/sasrec")} if cfg.sasrec else {}
     trained = {name: train(each, processes) for name, each in (methods | {"policy": cfg}).items()}
     if processes.rank == 0:
-        policy, _, dataset, notes = trained["policy"]
+        _, _, dataset, notes = trained["policy"]
         results = evaluate.floors(dataset, dataset.test, cfg)
         for name, (policy, trie, _, _) in trained.items():
             results[name] = evaluate.evaluate_policy(

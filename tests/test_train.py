@@ -133,7 +133,7 @@ def test_two_processes_are_one_process(tmp_path, constant):
         (["--epocs", "3"], "did you mean --epochs?"),
         (["--epochs", "many"], "'many' is not int"),
         (["--split", "tim"], "did you mean time?"),
-        (["--device", "gpu"], "choose from"),
+        (["--device", "gpu"], "did you mean cpu?"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
         (["--codes", "2"], "smallest that fits"),
     ],
@@ -146,6 +146,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())  # nothing was written
 
 
 def test_another_run_is_not_overwritten(straight):
