@@ -5,38 +5,41 @@ from __future__ import annotations
 import torch
 
 from bench.timing import medians, write
-from bench.training import CFG, LEVELS, SIZE, llama
+from bench.training import llama
+from minirec.config import TINY, Config, PolicyConfig
 from minirec.machine import keep_freed_memory
 from minirec.policy import Policy
 from minirec.rollout import sample
 from minirec.trie import Trie
 
-ITEMS, CONTEXTS, GROUP, HISTORY = 12_101, 32, 16, 20
+LEVELS, CONTEXTS, GROUP = 3, 32, 32
+NAMES = ("minirec, trie", "minirec, no mask", "generate, dictionary trie", "generate, no mask")
 
 
-def main() -> None:
-    """Draw 16 rollouts for each of 32 contexts of 20 items."""
-    torch.manual_seed(0)
-    keep_freed_memory()  # for both
-    flat = torch.randperm(SIZE**LEVELS)[:ITEMS]
-    trie = Trie(torch.stack([flat // SIZE**level % SIZE for level in range(LEVELS)], -1), SIZE)
-    policy, peer = Policy(CFG, LEVELS, SIZE).eval(), llama().eval()
-    history = trie.codes[torch.randint(ITEMS, (CONTEXTS, HISTORY))]  # (B, H, L)
+def measure(cfg: PolicyConfig, size: int, items: int, history: int) -> dict[str, float]:
+    """Median seconds to draw GROUP rollouts for each of CONTEXTS contexts of ``history`` items."""
+    flat = torch.randperm(size**LEVELS)[:items]
+    trie = Trie(torch.stack([flat // size**level % size for level in range(LEVELS)], -1), size)
+    policy, peer = Policy(cfg, LEVELS, size).eval(), llama(cfg, LEVELS * size + 1).eval()
+    past = trie.codes[torch.randint(items, (CONTEXTS, history))]  # (B, H, L)
     condition = torch.zeros(CONTEXTS, 4, dtype=torch.int64)
 
     @torch.no_grad()
     def ours(constrained: bool) -> None:
         noise = torch.rand(CONTEXTS, GROUP, LEVELS, dtype=torch.float64)
-        sample(policy, policy.encode(condition, history), trie, noise, constrained)
+        sample(policy, policy.encode(condition, past), trie, noise, constrained)
 
-    offset = torch.arange(LEVELS) * SIZE
+    offset = torch.arange(LEVELS) * size
     children: dict[tuple[int, ...], set[int]] = {}
     for tokens in (trie.codes + offset).tolist():
         for level, token in enumerate(tokens):
             children.setdefault(tuple(tokens[:level]), set()).add(token)
     next_tokens = {prefix: sorted(tokens) for prefix, tokens in children.items()}
-    start = torch.full((CONTEXTS, 1), LEVELS * SIZE)
-    prompt = torch.cat([start, (history + offset).flatten(1)], 1)  # (B, T)
+    start = torch.full((CONTEXTS, 1), LEVELS * size)
+    prompt = torch.cat([start, (past + offset).flatten(1)], 1)  # (B, T)
+
+    def follow(_: int, tokens: torch.Tensor) -> list[int]:
+        return next_tokens[tuple(tokens[prompt.shape[1] :].tolist())]
 
     def generate(**more) -> None:
         peer.generate(
@@ -50,28 +53,32 @@ def main() -> None:
             **more,
         )
 
-    def follow(_: int, tokens: torch.Tensor) -> list[int]:
-        return next_tokens[tuple(tokens[prompt.shape[1] :].tolist())]
-
-    seconds = medians(
-        {
-            "minirec, trie": lambda: ours(True),
-            "minirec, no mask": lambda: ours(False),
-            "generate, dictionary trie": lambda: generate(prefix_allowed_tokens_fn=follow),
-            "generate, no mask": lambda: generate(),
-        },
-        rounds=5,
+    runs = (
+        lambda: ours(True),
+        lambda: ours(False),
+        lambda: generate(prefix_allowed_tokens_fn=follow),
+        lambda: generate(),
     )
-    lines = [
-        f"{CONTEXTS} contexts of {HISTORY} items, {GROUP} rollouts each, {ITEMS:,} items, "
-        f"{LEVELS} × {SIZE} codes, d = 128, 2 layers; median of 5 rounds in turn.",
-        "",
-        "| | rollouts per second | minirec's gain, same mask |",
-        "|---|---|---|",
-    ]
-    for name, value in seconds.items():
-        own = seconds["minirec, trie" if "trie" in name else "minirec, no mask"]
-        lines.append(f"| {name} | {CONTEXTS * GROUP / value:,.0f} | {value / own:.1f} |")
+    return medians(dict(zip(NAMES, runs, strict=True)), rounds=5)
+
+
+def main() -> None:
+    """Measure at the sizes of the tiny preset and of the defaults on Amazon Beauty."""
+    torch.manual_seed(0)
+    keep_freed_memory()  # for both
+    lines = [f"{CONTEXTS} contexts, {GROUP} rollouts each; median of 5 rounds in turn.", ""]
+    sizes = {
+        "tiny: d = 48, 3 × 16 codes, 512 items, history 6": (TINY, 16, 512, 6),
+        "default: d = 128, 3 × 256 codes, 12,101 items, history 20": (Config(), 256, 12_101, 20),
+        "default, the longest history, 50": (Config(), 256, 12_101, 50),
+    }
+    for name, size in sizes.items():
+        seconds = measure(*size)
+        lines += [f"| {name} | rollouts per second | minirec's gain, same mask |", "|---|---|---|"]
+        for who, value in seconds.items():
+            own = seconds[NAMES[0] if "trie" in who else NAMES[1]]
+            lines.append(f"| {who} | {CONTEXTS * GROUP / value:,.0f} | {value / own:.1f} |")
+        lines.append("")
     write("rollouts", "Rollouts against generate", lines)
 
 

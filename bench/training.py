@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.timing import medians, write
 from minirec import logs
-from minirec.config import Config
+from minirec.config import Config, PolicyConfig
 from minirec.machine import keep_freed_memory
 from minirec.policy import Policy
 from minirec.train import epoch_rows
@@ -25,18 +25,20 @@ CFG = Config(width=128, layers=2, heads=2, dropout=0.0)
 LEVELS, SIZE, BATCH = 3, 256, 1024  # items per batch
 
 
-def llama() -> LlamaForCausalLM:
+def llama(cfg: PolicyConfig, vocabulary: int) -> LlamaForCausalLM:
     """The same width, depth, heads, tied embeddings, and parameters of the MLP (3 × 8/3 instead of 2 × 4)."""
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=LEVELS * SIZE + 1,
-            hidden_size=CFG.width,
-            intermediate_size=CFG.width * 8 // 3,
-            num_hidden_layers=CFG.layers,
-            num_attention_heads=CFG.heads,
+            vocab_size=vocabulary,
+            hidden_size=cfg.width,
+            intermediate_size=cfg.width * 8 // 3,
+            num_hidden_layers=cfg.layers,
+            num_attention_heads=cfg.heads,
             max_position_embeddings=256,
             tie_word_embeddings=True,
             attn_implementation="sdpa",
+            bos_token_id=None,
+            eos_token_id=None,
         )
     )
 
@@ -51,7 +53,7 @@ def main() -> None:
     """Time one pass over some batches with each, optimiser included."""
     torch.manual_seed(0)
     keep_freed_memory()  # for both
-    policy, peer = Policy(CFG, LEVELS, SIZE), llama()
+    policy, peer = Policy(CFG, LEVELS, SIZE), llama(CFG, LEVELS * SIZE + 1)
     optimisers = {id(m): torch.optim.AdamW(m.parameters(), fused=True) for m in (policy, peer)}
 
     def ours(batches: list[torch.Tensor]) -> None:

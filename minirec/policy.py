@@ -43,23 +43,37 @@ class Prompt:
         return Prompt([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows], self.last[rows])
 
 
-def rotate(x: Tensor, position: Tensor) -> Tensor:
-    """Rotary position embedding: turn each pair of channels by an angle that grows with the position.
+def angles(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Angles of the rotary position embedding, one per pair of channels and growing with the position.
 
     Args:
-        x: (..., S, e) queries or keys.
-        position: (..., S) int64, broadcastable to x without its last dimension.
+        position: (..., S) int64.
+        size: e, channels of a head.
 
     Returns:
-        (..., S, e); the product of a rotated query and key depends on the distance alone.
+        Their cosines and sines, each (..., S, e/2) float32.
 
-    Source: RoFormer (2104.09864), equation 34, with pairs (i, i + e/2).
+    Source: RoFormer (2104.09864), equation 15.
     """
-    half = x.shape[-1] // 2
-    frequency = 10_000.0 ** (-torch.arange(half, device=x.device) / half)
-    angle = position[..., None] * frequency  # (..., S, e/2)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
+    frequency = 10_000.0 ** (-torch.arange(size // 2, device=position.device) / (size // 2))
+    angle = position[..., None] * frequency
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, by: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate the channel pairs (i, i + e/2) of queries or keys.
+
+    Args:
+        x: (..., S, e).
+        by: cosines and sines from ``angles``, broadcastable to (..., S, e/2).
+
+    Returns:
+        (..., S, e); the product of a rotated query and key depends on the distance of their positions alone.
+
+    Source: RoFormer (2104.09864), equation 34; which channels make a pair is ours.
+    """
+    cos, sin = (part.to(x.dtype) for part in by)
+    a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
 
@@ -101,11 +115,12 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * width, width, bias=False)
         self.dropout = nn.Dropout(dropout)
 
-    def project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, by: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Map (..., S, d) to rotated queries and keys, and values, each (..., h, S, e)."""
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3 * self.heads, -1)).transpose(-2, -3)
-        q, k, v = qkv.chunk(3, -3)  # (..., h, S, e)
-        return rotate(q, position), rotate(k, position), v
+        qk, v = qkv.split([2 * self.heads, self.heads], -3)
+        q, k = rotate(qk, by).chunk(2, -3)
+        return q, k, v
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Add the attention's output (..., h, S, e) and the MLP's to the residual stream (..., S, d)."""
@@ -119,7 +134,7 @@ class Policy(nn.Module):
     def __init__(self, cfg: PolicyConfig, levels: int, size: int, periods: int = 0) -> None:
         """Args: model settings; L levels; V codes per level; periods of the condition (0: none)."""
         super().__init__()
-        self.levels, self.size = levels, size
+        self.levels, self.size, self.head_size = levels, size, cfg.width // cfg.heads
         kinds = (2, 3, 3, periods + 1)  # mode; novel and trend: none, off, on; period: none, 1..
         self.register_buffer("offset", torch.tensor([0, 2, 5, 8]), persistent=False)
         self.condition = nn.Embedding(sum(kinds), cfg.width)
@@ -152,10 +167,10 @@ class Policy(nn.Module):
         """Run the condition and S tokens: hidden states (B, 1 + S, d), and each block's keys and values."""
         start = self.condition(condition + self.offset).sum(-2, keepdim=True)  # (B, 1, d)
         x = self.dropout(torch.cat([start, self.embed(tokens)], 1))  # (B, 1 + S, d)
-        position = torch.arange(x.shape[1], device=x.device)
+        by = angles(torch.arange(x.shape[1], device=x.device), self.head_size)
         layers = []
         for block in self.blocks:
-            q, k, v = block.project(x, position)
+            q, k, v = block.project(x, by)
             layers.append((k, v))
             # Padding stands on the right, so the causal mask alone hides it from every real position.
             x = block.finish(x, F.scaled_dot_product_attention(q, k, v, is_causal=True))
@@ -209,10 +224,11 @@ class Policy(nn.Module):
         before = past[0][0].shape[-2] if past else 0
         x = self.dropout(self.embed(tokens, before))  # (B, G, S, d)
         step = before + torch.arange(tokens.shape[-1], device=tokens.device)
-        position = (prompt.mask.sum(1)[:, None] + step)[:, None, None]  # (B, 1, 1, S)
+        position = prompt.mask.sum(1)[:, None] + step  # (B, S)
+        by = angles(position[:, None, None], self.head_size)  # (B, 1, 1, S, e/2)
         layers = []
         for i, block in enumerate(self.blocks):
-            q, k, v = block.project(x, position)
+            q, k, v = block.project(x, by)
             if past:
                 k, v = torch.cat([past[i][0], k], -2), torch.cat([past[i][1], v], -2)
             layers.append((k, v))

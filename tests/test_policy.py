@@ -3,7 +3,7 @@ import torch
 
 from minirec.config import PolicyConfig
 from minirec.exact import item_logprobs
-from minirec.policy import Policy, rotate
+from minirec.policy import Policy, angles, rotate
 from minirec.score import score
 from tests.small import CONDITION, HISTORY, levels, make
 
@@ -103,7 +103,7 @@ def test_rotation_depends_on_distance_alone():
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 1, 8, generator=generator)
     products = [
-        (rotate(q, torch.tensor([a])) * rotate(k, torch.tensor([b]))).sum().item()
+        (rotate(q, angles(torch.tensor([a]), 8)) * rotate(k, angles(torch.tensor([b]), 8))).sum().item()
         for a, b in ((3, 1), (40, 38), (2, 0))
     ]
     assert products[0] == pytest.approx(products[1], abs=1e-5)  # float32 angles
