@@ -90,8 +90,9 @@ def item_knn(train: Examples, items: int) -> Scorer:
     row, item = torch.stack([row, item]).unique(dim=1)  # a set: once per sequence
     sequences = torch.bincount(item, minlength=items).double()  # that hold the item, (N,)
     unit = sequences[item].rsqrt()  # each item's column has length 1
-    to_sequences = _sparse(row, item, unit, (len(train), items))
-    to_items = _sparse(item, row, unit, (items, len(train)))
+    users = int(train.user.max()) + 1
+    to_sequences = _sparse(row, item, unit, (users, items))
+    to_items = _sparse(item, row, unit, (items, users))
     fill = _below_one(training_events(train)[1], items)
 
     def score(batch: Batch) -> Tensor:

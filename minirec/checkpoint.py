@@ -11,49 +11,21 @@ On a simulated world data.pt holds no law: it is rebuilt from the settings.
 
 from __future__ import annotations
 
-import os
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from minirec.codes import Codes
 from minirec.config import Config
 from minirec.errors import InputError
+from minirec.files import atomic
 from minirec.records import Catalogue, Dataset, Examples
 from minirec.world import make_world
 
 SPLITS = ("train", "valid", "test")
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears whole or not at all: a temporary name, flushed to the disk, then renamed.
-
-    Args:
-        path: the file; an older one stays as it is until the new one is complete.
-
-    Yields:
-        The temporary file, open for bytes. If the block raises, it is removed and ``path`` is untouched.
-
-    Raises:
-        InputError: the folder is missing or cannot be written, or the disk is full.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(path: Path, value: Any) -> None:

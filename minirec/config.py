@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from minirec.errors import InputError, nearest, usage_error
+from minirec.files import atomic
 
 ELSEWHERE = {"out", "device", "threads", "resume"}  # may change when a run goes on elsewhere
 
 
-def setting(default: Any, help: str) -> Any:
-    """Declare a dataclass field with its line of help."""
-    return field(default=default, metadata={"help": help})
+def setting(default: Any, help: str, least: float = 0, most: float = 2**31 - 1) -> Any:
+    """Declare a dataclass field with its line of help, and the range of a number."""
+    return field(default=default, metadata={"help": help, "least": least, "most": most})
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class RunConfig:
     seed: int = setting(0, "seed of everything that is drawn")
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto, cpu or cuda")
     threads: int = setting(0, "CPU threads; 0 leaves it to torch")
-    sasrec: bool = setting(False, "also train the one-code-per-item baseline, SASRec, for the table")
+    sasrec: bool = setting(True, "also train the one-code-per-item baseline, SASRec, for the table")
 
 
 @dataclass(frozen=True)
@@ -63,32 +64,32 @@ class WorldConfig:
 class CodesConfig:
     """Items to code tuples."""
 
-    levels: int = setting(3, "codes per item L; 1 gives each item a code of its own (SASRec)")
-    codes: int = setting(256, "codes per level V (ignored with --levels 1)")
+    levels: int = setting(3, "codes per item L; 1 gives each item a code of its own (SASRec)", least=1)
+    codes: int = setting(256, "codes per level V (ignored with --levels 1)", least=1)
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
     """The decoder-only transformer."""
 
-    history: int = setting(50, "most recent items the policy sees")
-    width: int = setting(128, "model width d")
-    layers: int = setting(2, "transformer blocks")
-    heads: int = setting(2, "attention heads")
-    dropout: float = setting(0.3, "dropout on embeddings and residual branches")
+    history: int = setting(50, "most recent items the policy sees", least=1)
+    width: int = setting(128, "model width d", least=2)
+    layers: int = setting(2, "transformer blocks", least=1)
+    heads: int = setting(2, "attention heads", least=1)
+    dropout: float = setting(0.3, "dropout on embeddings and residual branches", most=0.9)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Supervised training by NLL on the code tokens at all positions."""
 
-    epochs: int = setting(40, "passes over the training sequences")
-    batch: int = setting(1024, "items of history per step, over all processes")
+    epochs: int = setting(40, "passes over the training sequences", least=1)
+    batch: int = setting(1024, "items of history per step, over all processes", least=1)
     rate: float = setting(2e-3, "peak learning rate")
-    warmup: float = setting(0.05, "share of the steps with a rising rate; then it falls as a cosine")
+    warmup: float = setting(0.05, "share of the steps with a rising rate; then it falls as a cosine", most=1)
     decay: float = setting(0.01, "weight decay of AdamW")
     clip: float = setting(1.0, "largest gradient norm")
-    validate: int = setting(5, "epochs between validations and checkpoints")
+    validate: int = setting(5, "epochs between validations and checkpoints", least=1)
     resume: bool = setting(False, "go on with an interrupted run")
 
 
@@ -97,9 +98,9 @@ class EvaluateConfig:
     """Full-catalogue evaluation."""
 
     keep_seen: bool = setting(False, "let items of the user's past be recommended again (the world does)")
-    beam: int = setting(100, "beam width")
+    beam: int = setting(100, "beam width", least=1)
     samples: int = setting(50, "rollouts per context for Pass@K; 0 leaves it out")
-    valid_users: int = setting(5000, "at most this many validation contexts choose the epoch")
+    valid_users: int = setting(5000, "at most this many validation contexts choose the epoch", least=1)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,6 @@ SECTIONS = (RunConfig, DataConfig, WorldConfig, CodesConfig, PolicyConfig, Train
 
 TINY = Config(
     out="runs/tiny",
-    sasrec=True,
     codes=16,
     history=6,
     width=48,
@@ -146,10 +146,10 @@ def check_value(name: str, value: Any) -> Any:
     types = get_type_hints(Config)
     if name not in types:
         raise InputError(f"unknown setting '{name}'{nearest(name, types)}")
-    kind = types[name]
+    kind, flag = types[name], "--" + name.replace("_", "-")
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise InputError(f"--{name}: '{value}' is not valid{nearest(str(value), get_args(kind))}")
+            raise InputError(f"{flag}: '{value}' is not valid{nearest(str(value), get_args(kind))}")
         return value
     if kind is bool and isinstance(value, bool):
         return value
@@ -157,11 +157,10 @@ def check_value(name: str, value: Any) -> Any:
         number = kind(value)
     except (TypeError, ValueError):
         example = getattr(Config(), name)
-        raise InputError(
-            f"--{name.replace('_', '-')}: '{value}' is not {kind.__name__}; for example {example}"
-        ) from None
-    if isinstance(number, (int, float)) and number < 0:
-        raise InputError(f"--{name.replace('_', '-')}: {number} is negative; the smallest valid value is 0")
+        raise InputError(f"{flag}: '{value}' is not {kind.__name__}; for example {example}") from None
+    limits = Config.__dataclass_fields__[name].metadata
+    if kind is not str and not limits["least"] <= number <= limits["most"]:  # NaN fails too
+        raise InputError(f"{flag}: {value} is not valid; choose from {limits['least']} to {limits['most']}")
     return number
 
 
@@ -172,17 +171,29 @@ def from_dict(values: dict[str, Any], preset: Config | None = None) -> Config:
     Traceback (most recent call last):
     minirec.errors.InputError: unknown setting 'epocs'; did you mean epochs?
     """
-    return replace(preset or Config(), **{name: check_value(name, value) for name, value in values.items()})
+    cfg = replace(preset or Config(), **{name: check_value(name, value) for name, value in values.items()})
+    if cfg.width % (2 * cfg.heads):
+        most = max(2 * cfg.heads, cfg.width // (2 * cfg.heads) * 2 * cfg.heads)
+        raise InputError(f"--width: {cfg.width} is no multiple of twice --heads; the nearest is {most}")
+    return cfg
 
 
 def write(cfg: Config, path: Path) -> None:
     """Write a Config as JSON."""
-    path.write_text(json.dumps(asdict(cfg), indent=1) + "\n")
+    with atomic(path) as file:
+        file.write(json.dumps(asdict(cfg), indent=1).encode() + b"\n")
 
 
 def read(path: Path) -> Config:
-    """Read a Config that ``write`` wrote."""
-    return from_dict(json.loads(path.read_text()))
+    """Read a Config that ``write`` wrote.
+
+    Raises:
+        InputError: it is missing, damaged, or has an unknown setting.
+    """
+    try:
+        return from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: {error}; expected the settings of a run") from None
 
 
 def parse(argv: list[str] | None = None) -> Config:

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minirec import checkpoint, rollout
+from minirec import rollout
 from minirec.baselines import Scorer, item_knn, markov, popularity, top_k
 from minirec.config import Config
 from minirec.errors import InputError, command, usage_error
+from minirec.files import atomic
 from minirec.machine import pick_device
 from minirec.metrics import (
     BUCKETS,
@@ -188,7 +189,8 @@ def evaluate_policy(
 
     def cost(length: int) -> int:
         prompt = 1 + min(length, cfg.history) * trie.levels
-        beams = max(width(length), cfg.samples) if trie.levels > 1 else 1  # one level ends with one step
+        samples = cfg.samples if full else 0
+        beams = max(width(length) if trie.levels > 1 else 1, samples)  # one level ends with one step
         return beams * (trie.size + cfg.heads * trie.levels * prompt)
 
     def answer(batch: Batch) -> dict[str, Tensor]:
@@ -198,7 +200,8 @@ def evaluate_policy(
         if full and cfg.samples:
             shape = (len(batch), cfg.samples, trie.levels)
             noise = torch.rand(shape, dtype=torch.float64, generator=generator).to(device)
-            lists["samples"] = rollout.sample(policy, prompt, trie, noise).items[..., 0]
+            samples = rollout.sample(policy, prompt, trie, noise).items[..., 0].cpu()
+            lists["samples"] = samples if cfg.keep_seen else drop_seen(samples, batch.seen, cfg.samples)
         if full:
             lists["free"] = rollout.beam(policy, prompt, trie, 50, constrained=False)[0]
         return lists
@@ -214,7 +217,7 @@ def evaluate_policy(
 def write_predictions(path: Path, result: Result, dataset: Dataset, examples: Examples) -> None:
     """Write the lists as JSON lines, ``{"user": id, "items": [ids, best first]}``, in the data's own ids."""
     ids, users = dataset.catalogue.ids, dataset.users
-    with checkpoint.atomic(path) as file:
+    with atomic(path) as file:
         for user, items in zip(examples.user.tolist(), result.items.tolist(), strict=True):
             line = {"user": users[user], "items": [ids[item] for item in items if item != PAD]}
             file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
@@ -230,7 +233,11 @@ def main() -> None:
     parser.add_argument("--run", required=True, type=Path, help="run folder")
     parser.add_argument("--split", choices=("test", "valid"), default="test", help="[test]")
     parser.add_argument("--predictions", type=Path, help="write the top 50 of every context as JSON lines")
-    parser.add_argument("--keep-seen", action="store_true", help="let items of the past be recommended again")
+    parser.add_argument(
+        "--keep-seen",
+        action=argparse.BooleanOptionalAction,
+        help="let items of the past be recommended again",
+    )
     args = parser.parse_args()
     if args.predictions and not args.predictions.parent.is_dir():
         raise InputError(f"--predictions: there is no folder {args.predictions.parent}")
@@ -243,7 +250,8 @@ def main() -> None:
         if name == "policy" or run.is_dir()
     }
     cfg, dataset = loaded["policy"].cfg, loaded["policy"].dataset
-    cfg = replace(cfg, keep_seen=cfg.keep_seen or args.keep_seen)
+    if args.keep_seen is not None:
+        cfg = replace(cfg, keep_seen=args.keep_seen)
     examples = {"test": dataset.test, "valid": dataset.valid}[args.split]
     results = floors(dataset, examples, cfg)
     for name, run in loaded.items():

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from minirec import catalogue, splits
 from minirec.config import Config
 from minirec.errors import InputError
-from minirec.records import Dataset, Examples
+from minirec.records import Dataset
 from minirec.tables import kind, lines, positions, rows, shown
+from minirec.vectors import training_events
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -80,8 +81,6 @@ def load(cfg: Config) -> tuple[Dataset, Summary]:
     Raises:
         InputError: anything wrong with the files or the settings, in one line.
     """
-    if cfg.history < 2:
-        raise InputError(f"--history: {cfg.history} leaves nothing to predict; the smallest valid value is 2")
     path = Path(cfg.data)
     events = read(path, cfg.columns)
     unique = without_duplicates(events)
@@ -101,7 +100,7 @@ def load(cfg: Config) -> tuple[Dataset, Summary]:
         events=len(kept),
         users=len(kept.users),
         items=len(kept.items),
-        unseen=len(kept.items) - _trained(train),
+        unseen=len(kept.items) - len(training_events(train)[1].unique()),
     )
     return Dataset(items, kept.users, train, valid, test), summary
 
@@ -150,7 +149,8 @@ def k_core(events: Events, core: int) -> Events:
     Returns:
         The events left, perhaps none.
 
-    Source: definition (the filter is repeated until nothing changes).
+    Source: definition (the filter is repeated until nothing changes). As everywhere in the field it looks at
+    the whole log: which users and items remain depends on later events too. After it, nothing else does.
     """
     while True:
         users, items = np.bincount(events.user), np.bincount(events.item)
@@ -178,13 +178,6 @@ def timeline(events: Events) -> splits.Timeline:
     users = np.arange(len(events.users))
     start, stop = (np.searchsorted(events.user, users, side) for side in ("left", "right"))
     return splits.Timeline(events.item, start, stop, events.time, events.group)
-
-
-def _trained(train: Examples) -> int:
-    opens = np.zeros(len(train.events) + 1, dtype=np.int64)  # +1 where a window opens, -1 where it closes
-    np.add.at(opens, train.start.numpy(), 1)
-    np.add.at(opens, train.stop.numpy(), -1)
-    return len(train.events[np.cumsum(opens)[:-1] > 0].unique())
 
 
 def _side_information(log: Path, items: str) -> Path | None:

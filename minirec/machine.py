@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -51,7 +52,8 @@ class Processes:
         if self.device.type == "cpu":
             keep_freed_memory()
         if self.count > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(hours=6))  # the first one alone evaluates
 
     def share(self, rows: Tensor) -> tuple[Tensor, float]:
         """This process's rows of a batch, and their weight in the loss.

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minirec.records import HOLE, PAD, Examples
+from minirec.vectors import training_events
 
 KS = (1, 5, 10, 20, 50)
 WIDTH = max(KS)
@@ -25,7 +26,8 @@ DEFINITIONS = {
     "ndcg@K": "sum of 1/log2(rank + 1) over the targets among the first K items, divided by the best "
     "possible sum, that of min(K, targets) hits at the top; mean over contexts; 0 to 1",
     "mrr@K": "1/rank of the first target among the first K items, else 0; mean over contexts; 0 to 1",
-    "pass@K": "1 if any of the first K distinct items among the policy's samples is a target; 0 to 1",
+    "pass@K": "1 if any of the first K distinct items among the policy's samples, drawn under the trie, is a "
+    "target; 0 to 1",
     "hallucination": "share of code tuples that are no item among the top 10 of a beam of width 50 without "
     "the trie, mean over contexts; 0 to 1",
     "coverage@K": "share of the catalogue that is among the first K items of at least one context; 0 to 1",
@@ -199,7 +201,7 @@ def popularity_buckets(train: Examples, catalogue: int) -> Tensor:
     """Cut the items, most popular first, into head, mid and tail with a third of the training events each.
 
     Args:
-        train: the training split; an event that lies in two windows counts once.
+        train: the training split.
         catalogue: N.
 
     Returns:
@@ -208,11 +210,7 @@ def popularity_buckets(train: Examples, catalogue: int) -> Tensor:
 
     Source: ours.
     """
-    edge = torch.zeros(len(train.events) + 1, dtype=torch.int64)
-    ones = torch.ones_like(train.start)
-    edge.index_add_(0, train.start, ones).index_add_(0, train.stop, -ones)
-    inside = edge.cumsum(0)[:-1] > 0
-    count = torch.bincount(train.events[inside], minlength=catalogue)
+    count = torch.bincount(training_events(train)[1], minlength=catalogue)
     order = count.argsort(descending=True, stable=True)
     before = count[order].cumsum(0) - count[order]  # events of the items ahead
     third = (3 * before // count.sum().clamp(min=1)).clamp(max=2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,11 @@ class Recommender:
         """
         index = _find("user", user, {name: row for row, name in enumerate(self.dataset.users)})
         for split in (self.dataset.test, self.dataset.valid, self.dataset.train):
-            rows = (split.user == index).nonzero()[-1:, 0]  # the last window is the latest
+            windows = (split.user == index).nonzero()[:, 0]
+            rows, first = windows[-1:], split.start[windows[:1]]  # the last window is the latest
             if len(rows):
-                return self._answer(split.batch(rows, self.cfg.history), top, keep_seen)
+                whole = replace(split, start=split.start.index_copy(0, rows, first))  # all that was seen
+                return self._answer(whole.batch(rows, self.cfg.history), top, keep_seen)
         raise InputError(f"user '{user}' has too few events for a context; give --history instead")
 
     @torch.no_grad()
@@ -115,10 +118,7 @@ def load_run(run: str | Path, device: torch.device | str = "cpu") -> Recommender
             raise InputError(
                 f"{run}: has no {name}; is it the folder of a run, and has that run begun to train?"
             )
-    try:
-        cfg = config.read(run / "config.json")
-    except ValueError as error:
-        raise InputError(f"{run / 'config.json'}: {error}") from error
+    cfg = config.read(run / "config.json")
     dataset, codes, _ = checkpoint.load_data(run, cfg)
     trie = Trie(codes.codes, codes.size)
     policy = Policy(cfg, trie.levels, trie.size, dataset.periods)

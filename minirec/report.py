@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from minirec.checkpoint import atomic
 from minirec.config import Config
 from minirec.evaluate import FLOORS, Result, summary
+from minirec.files import atomic
 from minirec.metrics import DEFINITIONS, paired_bootstrap
 from minirec.records import Dataset
 

@@ -116,15 +116,16 @@ def beam(
     return items, total.masked_fill(dead, float("-inf"))
 
 
-def closed_masks(candidates: Tensor, codes: Tensor) -> Tensor:
+def closed_masks(candidates: Tensor, codes: Tensor, size: int) -> Tensor:
     """The mask at every step of rankings of a closed candidate set.
 
     Args:
         candidates: (B, C, L) int64 codes of the candidates.
         codes: (B, G, P, L) int64, P <= C of them in the order in which they were ranked.
+        size: V.
 
     Returns:
-        (B, G, P, L, V) bool, V = the largest code + 1: the codes that could still lead to a candidate.
+        (B, G, P, L, V) bool, the codes that could still lead to a candidate.
 
     Source: ours; the definition that ``rank`` follows step by step.
     """
@@ -134,7 +135,7 @@ def closed_masks(candidates: Tensor, codes: Tensor) -> Tensor:
     prefix = torch.cat([torch.ones_like(same[..., :1]), same[..., :-1]], -1).cumprod(-1).bool()
     live = (alive[..., None] & prefix).permute(0, 1, 3, 4, 2)  # (B, G, P, L, C)
     index = candidates.transpose(1, 2)[:, None, None].expand_as(live)  # (B, G, P, L, C)
-    mask = torch.zeros(*live.shape[:-1], int(candidates.max()) + 1, device=codes.device, dtype=torch.uint8)
+    mask = torch.zeros(*live.shape[:-1], size, device=codes.device, dtype=torch.uint8)
     return mask.scatter_reduce_(-1, index, live.to(torch.uint8), "amax").bool()
 
 

@@ -114,8 +114,7 @@ SPLITS = {"last": leave_last_out, "group": leave_last_group_out, "time": global_
 def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
     """Cut sequences into pieces of at most ``size`` items that do not overlap.
 
-    Counted from the end, so that the most recent window is full; pieces of one item are left out, since
-    they hold nothing to predict.
+    Counted from the end, so that the most recent window is full.
 
     Args:
         start: (U,) int64 first event of each sequence.
@@ -127,16 +126,15 @@ def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
 
     Source: ours.
 
-    >>> windows(np.array([0]), np.array([7]), 3)  # the piece 0:1 is left out
-    (array([0, 0]), array([1, 4]), array([4, 7]))
+    >>> windows(np.array([0]), np.array([7]), 3)
+    (array([0, 0, 0]), array([0, 1, 4]), array([1, 4, 7]))
     """
     count = -(-(stop - start) // size)  # (U,) rounded up
     owner = np.repeat(np.arange(len(start)), count)  # (W,)
     steps = np.cumsum(count)[owner] - 1 - np.arange(len(owner))  # windows that follow in the same sequence
     end = stop[owner] - steps * size
     begin = np.maximum(start[owner], end - size)
-    long = end - begin >= 2
-    return owner[long], begin[long], end[long]
+    return owner, begin, end
 
 
 def target_sets(item: Ints, start: Ints, stop: Ints) -> Ints:
@@ -173,7 +171,7 @@ def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, 
     Args:
         line: the events.
         name: a key of ``SPLITS``.
-        history: most items of a training sequence.
+        history: most items that the policy sees before a target.
 
     Returns:
         Train (windows, without targets), valid and test. A user is in valid or test when there is
@@ -183,7 +181,7 @@ def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, 
         InputError: the split needs groups or times that the log lacks, or leaves one part empty.
     """
     valid, test = SPLITS[name](line)
-    train = _examples(line, *windows(line.start, valid, history))
+    train = _examples(line, *windows(line.start, valid, history + 1))
     parts = (train, _contexts(line, valid, test), _contexts(line, test, line.stop))
     for part, examples in zip(("training", "validation", "test"), parts, strict=True):
         if not len(examples):

@@ -23,6 +23,7 @@ from minirec import checkpoint, codes, config, evaluate, logs, report, world
 from minirec.codes import Codes
 from minirec.config import Config
 from minirec.errors import InputError, command
+from minirec.files import atomic
 from minirec.machine import Processes, interruptions
 from minirec.policy import Policy
 from minirec.records import Batch, Dataset
@@ -100,12 +101,13 @@ class Training:
         self.optimiser = torch.optim.AdamW(
             self.policy.parameters(), cfg.rate, betas=(0.9, 0.98), weight_decay=cfg.decay, fused=True
         )
-        self.lengths = dataset.train.lengths
+        self.lengths = dataset.train.lengths.clamp(max=cfg.history + 1)  # items that a batch sees
         self.per_epoch = len(epoch_rows(self.lengths, cfg.batch, cfg.seed, 0))
         self.steps = self.per_epoch * cfg.epochs
         order = torch.randperm(len(dataset.valid), generator=torch.Generator().manual_seed(cfg.seed))
         self.valid = dataset.valid.select(order[: cfg.valid_users])
         self.step = 0
+        self.rows: list[Tensor] = []  # of this epoch's batches
         self.recent: list[tuple[float, int, float]] = []  # NLL, items, norm of each step since ..
         self.measured: list[dict] = []  # .. the last line of metrics
         self.best = self.policy.state_dict()
@@ -121,26 +123,31 @@ class Training:
         }
         state |= {"step": self.step, "recent": self.recent, "measured": self.measured}
         checkpoint.save(run / "checkpoint.pt", state)
-        with checkpoint.atomic(run / "metrics.jsonl") as file:
+        with atomic(run / "metrics.jsonl") as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in self.measured)
 
     def load(self, run: Path) -> None:
-        """Go on where ``checkpoint.pt`` stands."""
+        """Go on where ``checkpoint.pt`` stands; ``save`` after it brings metrics.jsonl to the same point."""
         state = checkpoint.load(run / "checkpoint.pt")
         self.policy.load_state_dict(state["policy"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.recent, self.measured = state["step"], state["recent"], state["measured"]
         self.best = state["best"]
 
-    def update(self, rows: Tensor) -> None:
-        """One step of AdamW on the mean NLL per code of a batch of training rows (B,)."""
+    def update(self) -> None:
+        """One step of AdamW on the mean NLL per code of the next batch."""
         cfg, processes, device = self.cfg, self.processes, self.processes.device
+        epoch, place = divmod(self.step, self.per_epoch)
+        if place == 0 or not self.rows:  # an epoch begins, or a run goes on in the middle of one
+            self.rows = epoch_rows(self.lengths, cfg.batch, cfg.seed, epoch)
+        rows = self.rows[place]
         mine, weight = processes.share(rows)
         batch = self.dataset.train.batch(mine, cfg.history + 1).to(device)
         items = int(self.lengths[rows].sum())  # of all processes
         torch.manual_seed((cfg.seed * 1_000_003 + self.step) * processes.count + processes.rank)  # dropout
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, self.steps, cfg)
+        self.policy.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = nll(self.model, self.trie, batch) * weight / items  # per item
         (loss / self.trie.levels).backward()  # per code, so that the rate means the same for every L
@@ -149,6 +156,13 @@ class Training:
         self.optimiser.zero_grad()
         self.recent.append((processes.total(loss.item()) * items / processes.count, items, norm.item()))
         self.step += 1
+
+    def due(self) -> bool:
+        """Whether an epoch that ends in a validation is over, and the validation still to come."""
+        epoch, place = divmod(self.step, self.per_epoch)
+        return (
+            bool(self.recent) and place == 0 and (epoch % self.cfg.validate == 0 or self.step == self.steps)
+        )
 
     def measure(self) -> None:
         """Add a line of metrics; keep the weights if they are the best on validation so far."""
@@ -182,116 +196,123 @@ def fit(training: Training, run: Path) -> Policy:
         run: the run folder.
 
     Returns:
-        The policy with the best ndcg@10 on validation, in evaluation mode.
+        The policy in evaluation mode; in the first process, with the best ndcg@10 on validation.
 
     Raises:
-        SystemExit: Ctrl-C; a checkpoint stands in the run folder, and the way to go on is printed.
+        KeyboardInterrupt: Ctrl-C; the step in progress is done, and a checkpoint stands in the run folder.
     """
-    cfg, processes = training.cfg, training.processes
+    processes = training.processes
     quiet = True if processes.rank else None  # one bar, and none where nobody looks
     bar = tqdm(
         total=training.steps, initial=training.step, desc="train", unit=" steps", leave=False, disable=quiet
     )
     with bar, interruptions() as caught:
-        while training.step < training.steps:
-            epoch, done = divmod(training.step, training.per_epoch)
-            training.policy.train()
-            for rows in epoch_rows(training.lengths, cfg.batch, cfg.seed, epoch)[done:]:
-                training.update(rows)
-                bar.update()
-                if processes.total(len(caught)):
-                    training.save(run)
-                    if processes.rank == 0:
-                        print(
-                            f"stopped; to go on: python -m minirec.train --resume --out {run}",
-                            file=sys.stderr,
-                        )
-                    sys.exit(130)
-            if (epoch + 1) % cfg.validate == 0 or epoch + 1 == cfg.epochs:
+        while True:
+            if training.due():
                 training.measure()
                 training.save(run)
+            if processes.total(len(caught)):
+                training.save(run)
+                raise KeyboardInterrupt
+            if training.step == training.steps:
+                break
+            training.update()
+            bar.update()
     training.policy.load_state_dict(training.best)
     return training.policy.eval()
 
 
-def prepare(cfg: Config) -> tuple[Dataset, Codes, list[str]]:
-    """Read the log or make the world, and give every item its codes.
-
-    Returns:
-        The dataset, the codes, and what is to be said of both.
-    """
+def read(cfg: Config) -> tuple[Dataset, str]:
+    """Read the log, or make the world; return it, and what is to be said of it."""
     if cfg.data:
         dataset, summary = logs.load(cfg)
-        said = summary.describe()
-    else:
-        dataset = world.make_world(cfg).dataset()
-        said = f"built-in world: {len(dataset.users):,} users, {len(dataset.catalogue):,} items"
+        return dataset, summary.describe()
+    dataset = world.make_world(cfg).dataset()
+    return dataset, f"built-in world: {len(dataset.users):,} users, {len(dataset.catalogue):,} items"
+
+
+def encode(dataset: Dataset, cfg: Config) -> tuple[Codes, list[str]]:
+    """Give every item its codes; return them, and what is to be said of them."""
     if cfg.levels == 1:
-        return dataset, codes.fit(torch.zeros(len(dataset.catalogue), 1), 1, cfg.codes, cfg.seed), [said]
+        return codes.fit(torch.zeros(len(dataset.catalogue), 1), 1, cfg.codes, cfg.seed), []
     vectors = item_vectors(dataset, cfg.seed)
     fitted = codes.fit(vectors, cfg.levels, cfg.codes, cfg.seed)
-    return dataset, fitted, [said, codes.summary(fitted, vectors)]
+    return fitted, [codes.summary(fitted, vectors)]
 
 
-def check_folder(run: Path, cfg: Config) -> None:
-    """Raise an InputError where the folder holds a run with other settings: it is not overwritten."""
-    if (run / "config.json").is_file():
-        old = vars(config.read(run / "config.json"))
-        names = [name for name in old.keys() - config.ELSEWHERE if old[name] != getattr(cfg, name)]
-        if names:
-            others = ", ".join(sorted(names))
-            raise InputError(f"{run} holds a run with another {others}; name a new folder with --out")
+def begin(runs: list[Config]) -> None:
+    """Write config.json and data.pt of runs on the same data, unless they are there to go on with.
+
+    Raises:
+        InputError: a folder holds a run already, or the data cannot be used; nothing has been written then.
+    """
+    for cfg in runs:
+        if (Path(cfg.out) / "config.json").is_file() and not cfg.resume:
+            raise InputError(
+                f"{cfg.out} holds a run: go on with it by --resume, or name another folder by --out"
+            )
+    if all((Path(cfg.out) / "data.pt").is_file() for cfg in runs):
+        return
+    dataset, said = read(runs[0])
+    encoded = [encode(dataset, cfg) for cfg in runs]
+    for cfg, (fitted, notes) in zip(runs, encoded, strict=True):
+        Path(cfg.out).mkdir(parents=True, exist_ok=True)
+        config.write(replace(cfg, resume=False), Path(cfg.out) / "config.json")
+        checkpoint.save_data(Path(cfg.out), dataset, fitted, [said, *notes])
 
 
 def train(cfg: Config, processes: Processes) -> tuple[Policy, Trie, Dataset, list[str]]:
-    """Prepare the data and train one policy in its run folder; every process returns the same.
+    """Train one policy in a run folder that ``begin`` has filled.
 
     Returns:
-        The policy, its trie, the dataset, and what is to be said of the data.
-
-    Raises:
-        InputError: the data cannot be used, or the folder holds another run; nothing has been written then.
+        The policy (see ``fit``), its trie, the dataset, and what is to be said of the data.
     """
     run = Path(cfg.out)
-    if processes.rank == 0 and not (cfg.resume and (run / "data.pt").is_file()):
-        check_folder(run, cfg)
-        prepared = prepare(cfg)
-        run.mkdir(parents=True, exist_ok=True)
-        (run / "checkpoint.pt").unlink(missing_ok=True)
-        config.write(replace(cfg, resume=False), run / "config.json")
-        checkpoint.save_data(run, *prepared)
-    processes.total(0)  # all wait for the data
     dataset, fitted, notes = checkpoint.load_data(run, cfg)
     trie = Trie(fitted.codes, fitted.size).to(processes.device)
     training = Training(cfg, dataset, trie, processes)
-    if cfg.resume and (run / "checkpoint.pt").is_file():
+    if (run / "checkpoint.pt").is_file():
         training.load(run)
+        training.save(run)
     if processes.rank == 0:
         parameters = sum(p.numel() for p in training.policy.parameters())
         print(*notes, f"policy: {parameters:,} parameters, {training.steps:,} steps", sep="\n", flush=True)
     return fit(training, run), trie, dataset, notes
 
 
+def finish(trained: dict[str, tuple], cfg: Config, processes: Processes, began: float) -> None:
+    """Evaluate beside the floors on the test split, and write and print the report."""
+    _, _, dataset, notes = trained["policy"]
+    results = evaluate.floors(dataset, dataset.test, cfg)
+    for name, (policy, trie, _, _) in trained.items():
+        results[name] = evaluate.evaluate_policy(policy, trie, dataset, dataset.test, cfg, processes.device)
+    print("\n" + report.text(results, "test", cfg.seed))
+    seconds = time.monotonic() - began
+    written = report.write(Path(cfg.out), results, "test", dataset, cfg, seconds, notes)
+    print(f"\n{seconds:.0f} s; written: {', '.join(map(str, written))}")
+    print("Read next: minirec/records.py, then the files in the order of minirec/__init__.py.")
+
+
 @command
 def main() -> None:
-    """Train, evaluate beside the floors, and write the report of a run."""
+    """Train a policy, and SASRec for the table; evaluate both beside the floors; write the report."""
     began = time.monotonic()
     cfg = config.parse()
     processes = Processes(cfg)
-    methods = {"SASRec": replace(cfg, levels=1, sasrec=False, out=f"{cfg.out}/sasrec")} if cfg.sasrec else {}
-    trained = {name: train(each, processes) for name, each in (methods | {"policy": cfg}).items()}
+    runs = {"policy": cfg}
+    if cfg.sasrec and cfg.levels > 1:
+        runs = {"SASRec": replace(cfg, levels=1, sasrec=False, out=f"{cfg.out}/sasrec"), **runs}
     if processes.rank == 0:
-        _, _, dataset, notes = trained["policy"]
-        results = evaluate.floors(dataset, dataset.test, cfg)
-        for name, (policy, trie, _, _) in trained.items():
-            results[name] = evaluate.evaluate_policy(
-                policy, trie, dataset, dataset.test, cfg, processes.device
-            )
-        print("\n" + report.text(results, "test", cfg.seed))
-        seconds = time.monotonic() - began
-        written = report.write(Path(cfg.out), results, "test", dataset, cfg, seconds, notes)
-        print(f"\n{seconds:.0f} s; written: {', '.join(map(str, written))}")
-        print("Read next: minirec/records.py, then the files in the order of minirec/__init__.py.")
+        begin(list(runs.values())[::-1])  # the run itself first: its folder is the one to go on with
+    processes.total(0)  # all wait for the data
+    try:
+        trained = {name: train(each, processes) for name, each in runs.items()}
+        if processes.rank == 0:
+            finish(trained, cfg, processes, began)
+    except KeyboardInterrupt:
+        if processes.rank == 0:
+            print(f"to go on: python -m minirec.train --resume --out {cfg.out}", file=sys.stderr)
+        raise
     processes.close()
 
 

@@ -12,20 +12,20 @@ WIDTH = 64  # dimensions of a block of item vectors after the truncated SVD
 
 
 def training_events(train: Examples) -> tuple[Tensor, Tensor]:
-    """Flatten training sequences.
+    """Flatten training sequences; the windows into which a user's were cut are one sequence again.
 
     Args:
-        train: B sequences with E events in all.
+        train: windows with E events in all, a user's one after another.
 
     Returns:
-        row (E,) int64, the sequence of each event, and item (E,) int64, sequence by sequence in time order.
+        user (E,) int64 and item (E,) int64, user by user in time order.
 
     Source: definition.
     """
     length = train.lengths
     row = torch.arange(len(train)).repeat_interleave(length)  # (E,)
     offset = torch.arange(len(row)) - (length.cumsum(0) - length)[row]  # place within the sequence
-    return row, train.events[train.start[row] + offset]
+    return train.user[row], train.events[train.start[row] + offset]
 
 
 def _truncated_svd(matrix: Tensor, dim: int, seed: int) -> tuple[Tensor, Tensor]:

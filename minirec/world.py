@@ -146,7 +146,7 @@ class World:
 
         Returns:
             A Dataset with the law. A training sequence holds all of a user's items; elsewhere the last item
-            is the target. The condition shows the period.
+            is the target. The condition shows the period, but for one in ten training users.
 
         Source: ours.
         """
@@ -154,6 +154,9 @@ class World:
         start = torch.arange(users) * self.events
         condition = torch.zeros(users, 4, dtype=torch.int64)
         condition[:, 0], condition[:, 3] = NEXT, self.period + 1
+        condition[: users * 8 // 10 : 10, 3] = (
+            0  # so that a history alone, without a period, can be asked too
+        )
 
         def split(low: int, high: int, held_out: int) -> Examples:
             rows = slice(low, high)

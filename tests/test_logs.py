@@ -184,9 +184,11 @@ def test_too_little_is_left(tmp_path, text, core, message):
         load(write(tmp_path / "log.csv", text), core=core)
 
 
-def test_a_window_needs_two_items(tmp_path):
-    with pytest.raises(InputError, match="--history: 1 leaves nothing to predict"):
-        load(write(tmp_path / "log.csv", CSV), history=1)
+def test_three_events_are_enough_to_train_validate_and_test(tmp_path):
+    log = "user,item,time\n" + "".join(f"{user},{item},{item}\n" for user in "ab" for item in (1, 2, 3))
+    dataset, _ = load(write(tmp_path / "log.csv", log), core=0)
+    assert [len(part) for part in (dataset.train, dataset.valid, dataset.test)] == [2, 2, 2]
+    assert dataset.train.lengths.tolist() == [1, 1]  # the first item is predicted from the condition alone
 
 
 # --- cleaning
@@ -264,7 +266,7 @@ def test_the_order_of_the_file_does_not_matter(rows):
 def real(name: str) -> Path:
     path = SHARED / name
     if not path.exists():
-        pytest.skip(f"needs {name} in ../shared/data")
+        pytest.skip(f"needs real data: {name} in ../shared/data")
     return path
 
 

@@ -6,7 +6,7 @@ import torch
 from minirec.exact import item_logprobs
 from minirec.records import HOLE, PAD
 from minirec.rollout import beam, closed_masks, draw, rank, sample
-from minirec.score import MASKED, score, token_logprobs
+from minirec.score import score, token_logprobs
 from tests.small import levels, make
 
 CLOSE = {"atol": 1e-5, "rtol": 0}  # float32 sums in another order
@@ -101,8 +101,12 @@ def test_a_beam_wider_than_the_catalogue_is_padded():
 def test_greedy_takes_the_likeliest_code_at_every_level():
     policy, trie, prompt = make()
     items, _ = beam(policy, prompt, trie, width=1)
-    first = token_logprobs(policy.level_logits(prompt.last, 0), trie.allowed(0, torch.tensor(0)))
-    assert torch.equal(trie.codes[items[:, 0], 0], first.argmax(-1))
+    codes, node, hidden = trie.codes[items], torch.zeros(3, 1, dtype=torch.int64), prompt.last[:, None]
+    for level in range(3):
+        logp = token_logprobs(policy.level_logits(hidden, level), trie.allowed(level, node))
+        assert torch.equal(codes[..., level], logp.argmax(-1))
+        node = trie.descend(level, node, codes[..., level])
+        hidden = policy.branch(prompt, codes[..., : level + 1])[0][:, :, -1]
 
 
 def test_an_unconstrained_beam_finds_holes_and_its_probabilities_are_right():
@@ -125,8 +129,7 @@ def test_closed_ranking_emits_each_candidate_once(levels, size):
     assert torch.equal(rollout.items.sort(-1).values, candidates.sort(-1).values[:, None].expand(-1, 7, -1))
     assert torch.equal(trie.lookup(rollout.codes), rollout.items)
     assert (rollout.logp[:, :, -1] == 0).all()  # only one item is left: no choice, probability exactly 1
-    masks = closed_masks(trie.codes[candidates], rollout.codes)
-    masks = torch.nn.functional.pad(masks, (0, size - masks.shape[-1]))
+    masks = closed_masks(trie.codes[candidates], rollout.codes, size)
     torch.testing.assert_close(score(policy, prompt, rollout.codes, masks), rollout.logp, **CLOSE)
 
 
@@ -135,8 +138,7 @@ def test_closed_ranking_probabilities_sum_to_one():
     candidates = torch.tensor([[3, 17, 29], [0, 1, 2], [39, 5, 20]])
     orders = torch.tensor([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
     codes = trie.codes[candidates[:, orders]]  # (B, 6, 3, L): every list there is
-    masks = closed_masks(trie.codes[candidates], codes)
-    masks = torch.nn.functional.pad(masks, (0, trie.size - masks.shape[-1]))
+    masks = closed_masks(trie.codes[candidates], codes, trie.size)
     total = score(policy, prompt, codes, masks).sum((2, 3)).exp().sum(1)
     torch.testing.assert_close(total, torch.ones(3), atol=1e-5, rtol=0)
 
@@ -158,4 +160,3 @@ def test_masked_codes_have_probability_exactly_zero():
     p = token_logprobs(torch.tensor([-50.0, 90.0, 2.0]), allowed).exp()
     assert p[1] == 0
     assert p.sum() == 1
-    assert MASKED < -1e8

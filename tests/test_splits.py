@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from minirec import splits
 from minirec.errors import InputError
 from minirec.records import PAD, Examples
+from minirec.vectors import training_events
 
 
 def line_of(*users: list[tuple[int, float, int]]) -> splits.Timeline:
@@ -96,7 +97,7 @@ def test_an_empty_part_is_an_error():
         splits.split(line_of([(i, 3, 0) for i in range(9)]), "time", 50)
 
 
-@given(st.lists(st.integers(0, 25), min_size=1, max_size=6), st.integers(2, 9))
+@given(st.lists(st.integers(0, 25), min_size=1, max_size=6), st.integers(1, 9))
 @settings(max_examples=40, deadline=None)
 def test_windows_tile_the_sequences(lengths, size):
     stop = np.cumsum(lengths)
@@ -106,10 +107,9 @@ def test_windows_tile_the_sequences(lengths, size):
             [[], *(np.arange(a, b) for a, b in zip(begin, end, strict=True) if b <= stop[user])]
         )
         mine = mine[mine >= stop[user] - length]
-        left_out = int(length % size == 1)  # a first piece of one item has nothing to predict
-        assert mine.tolist() == list(range(stop[user] - length + left_out, stop[user]))
-        assert (owner == user).sum() == -(-length // size) - left_out
-    assert ((end - begin >= 2) & (end - begin <= size)).all()
+        assert mine.tolist() == list(range(stop[user] - length, stop[user]))
+        assert (owner == user).sum() == -(-length // size)
+    assert ((end - begin >= 1) & (end - begin <= size)).all()
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=8), min_size=1, max_size=5))
@@ -176,6 +176,15 @@ def test_a_later_event_never_changes_an_earlier_example(name, users, data):
     assert shown(changed[0]) == shown(train)
     assert shown(changed[1]) == shown(valid)
     assert [row[:2] for row in shown(changed[2])] == [row[:2] for row in shown(test)]  # histories
+
+
+def test_floors_and_vectors_see_across_windows():
+    """The windows into which a long sequence is cut for the policy are one sequence for what counts."""
+    train, _, _ = splits.split(line_of([(i, i, 0) for i in range(9)]), "last", 2)
+    assert len(train) == 3  # seven items in windows of at most three
+    user, item = training_events(train)
+    assert user.tolist() == [0] * 7
+    assert item.tolist() == list(range(7))
 
 
 @pytest.mark.parametrize("name", ["last", "group"])

@@ -46,7 +46,8 @@ def assert_same_run(one, other):
     for i, moments in a["optimiser"]["state"].items():
         assert all(torch.equal(moments[name], b["optimiser"]["state"][i][name]) for name in moments)
     assert (one / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
-    assert (one / "report.json").read_text() == (other / "report.json").read_text()
+    if (one / "report.json").is_file():  # SASRec's rows stand in the report of the run it belongs to
+        assert (one / "report.json").read_text() == (other / "report.json").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def wait_for(path, process):
 def test_a_run_ends_in_a_table_with_its_floors(straight):
     folder, printed = straight
     rows = {row["method"]: row for row in json.loads((folder / "report.json").read_text())}
-    assert list(rows) == ["popularity", "markov", "item-kNN", "true law", "policy"]
+    assert list(rows) == ["popularity", "markov", "item-kNN", "true law", "SASRec", "policy"]
     assert all(name in printed for name in rows)
     assert all(0 <= row["ndcg@10"] <= row["recall@10"] <= 1 for row in rows.values())
     assert all(row["ndcg@10"] <= rows["true law"]["ndcg@10"] for row in rows.values())
@@ -80,17 +81,19 @@ def test_a_run_ends_in_a_table_with_its_floors(straight):
     assert all(set(line) == set(METRICS) for line in lines)  # every number is defined, and none is missing
 
 
-def test_killed_and_resumed_is_the_same_run(straight, tmp_path):
+@pytest.mark.parametrize("sign", ["data.pt", "sasrec/checkpoint.pt", "checkpoint.pt"])
+def test_killed_and_resumed_is_the_same_run(straight, tmp_path, sign):
+    """Killed before the first checkpoint, while the baseline trains, and while the policy does."""
     folder = tmp_path / "run"
     process = subprocess.Popen(
         command(*SMALL, "--out", folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    wait_for(folder / "checkpoint.pt", process)
+    wait_for(folder / sign, process)
     process.kill()
     process.communicate()
-    assert state(folder)["step"] < state(straight[0])["step"]
     run("--resume", "--out", folder)
     assert_same_run(straight[0], folder)
+    assert_same_run(straight[0] / "sasrec", folder / "sasrec")
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_a_way_to_go_on(straight, tmp_path):
@@ -108,23 +111,25 @@ def test_ctrl_c_leaves_a_checkpoint_and_a_way_to_go_on(straight, tmp_path):
     assert_same_run(straight[0], folder)
 
 
-@pytest.mark.parametrize("constant", [0, 1])
-def test_two_processes_are_one_process(tmp_path, constant):
-    """The same weights after training, up to the order in which float32 gradients are added (seen: 2e-6)."""
-    # With a batch of 7 items every batch is one sequence, and one of the two processes is without rows.
-    flags = [
-        *SMALL,
-        "--dropout",
-        0,
-        "--epochs",
-        1,
-        *([] if constant else ["--world-users", 100, "--batch", 7]),
-    ]
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--world-users", 100, "--batch", 7],
+    ],  # a batch of 7 items is one sequence: a process is without rows
+    ids=["equal shares", "an empty share"],
+)
+def test_two_processes_are_one_process(tmp_path, flags):
+    flags = [*SMALL, "--dropout", 0, "--epochs", 1, "--no-sasrec", *flags]
     run(*flags, "--out", tmp_path / "one")
     run(*flags, "--out", tmp_path / "two", processes=2)
-    one, two = state(tmp_path / "one")["policy"], state(tmp_path / "two")["policy"]
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], atol=1e-4, rtol=0)
+    one, two = state(tmp_path / "one"), state(tmp_path / "two")
+    # Gradients are added up in another order of float32: their norm may differ by that, the weights, after
+    # tens of AdamW steps that amplify it, by more (seen: 2e-6).
+    for name in ("nll", "gradient_norm"):
+        assert two["measured"][0][name] == pytest.approx(one["measured"][0][name], rel=1e-4)
+    for name in one["policy"]:
+        torch.testing.assert_close(two["policy"][name], one["policy"][name], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -149,19 +154,20 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())  # nothing was written
 
 
-def test_another_run_is_not_overwritten(straight):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (SMALL, "--resume"),
+        ([*SMALL, "--rate", "1"], "--resume"),
+        (["--resume", "--rate", "1"], "cannot change"),
+    ],
+)
+def test_a_run_is_not_overwritten(straight, arguments, message):
     folder, _ = straight
     before = (folder / "checkpoint.pt").read_bytes()
-    done = subprocess.run(
-        command(*SMALL, "--rate", 1, "--out", folder), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command(*arguments, "--out", folder), capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "another rate" in done.stderr
-    done = subprocess.run(
-        command("--resume", "--rate", 1, "--out", folder), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "cannot change" in done.stderr
+    assert message in done.stderr
     assert (folder / "checkpoint.pt").read_bytes() == before
 
 
