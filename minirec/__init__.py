@@ -2,9 +2,10 @@
 
 The files in the order of the pipeline, which is the order to read them in:
 
-    records     what passes between the stages
+    records     what passes between the stages; with errors and files, for bad input and whole files
     config      every setting, and the command line made from them
     world       a simulated world whose truth is known
+    exposure    what that world shows and who clicks; rankers of designed reliability
     logs        real click logs; with tables, catalogue (side information) and splits
     vectors     items as vectors, from side information and co-occurrence
     codes       items as code tuples, by residual k-means
@@ -15,8 +16,10 @@ The files in the order of the pipeline, which is the order to read them in:
     exact       the same by enumeration
     baselines   the floors: popularity, Markov chain, item-kNN
     metrics     what is measured
+    machine     device, memory, processes
+    checkpoint  the files of a run folder
     evaluate    over the full catalogue
-    train       the loop; with machine (device, processes) and checkpoint (files)
+    train       the loop
     report      tables and pictures
     recommend   a history in, items out
 """

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minirec.config import Config
-from minirec.errors import InputError, nearest
+from minirec.errors import InputError
 from minirec.records import HOLE, NEXT, PAD, Batch, Catalogue, Dataset, Examples
 
 LEVELS = 3
@@ -43,22 +42,8 @@ LAST = 2.0  # weight of the last item in the law
 TAIL, DRIFT = 0.5, 1.0  # log popularity: −TAIL·log(rank) + DRIFT·sin(2π(period / periods + phase))
 GAIN_QUANTILES = (0.5, 0.75, 0.9)  # of the affinity of a random user and item: where the gain steps up
 PAIRS = 1 << 16  # random users and items that these quantiles are taken over
-CLICK_SCALE = 0.1  # affinity over which a click's odds change
-TAIL_EXPOSURE = 0.005  # of a tail item, against an equally popular item of A
 CELLS = 1 << 20  # users × items drawn for at once: 8 MiB of float64 stay near the cache
 SMALLEST = {"world_items": 2, "world_users": 10, "world_events": 2, "world_periods": 1}
-
-
-@dataclass(frozen=True)
-class Exposures:
-    """A log of what was shown, and whether it was clicked."""
-
-    user: Tensor  # (n,) int64
-    item: Tensor  # (n,) int64
-    clicked: Tensor  # (n,) bool
-
-
-Ranker = Callable[[Tensor, Tensor], Tensor]  # user (B,), items (B, C) -> scores (B, C) float32
 
 
 @dataclass(frozen=True)
@@ -130,14 +115,14 @@ class World:
         that the size of the chunks does not matter.
         """
         users, items = len(self.taste), len(self.latent)
-        random = _generator(self.seed, 1)
+        random = stream(self.seed, 1)
         noise = torch.rand(users, self.events, generator=random, dtype=torch.float64)
         drawn = torch.empty(users, self.events, dtype=torch.int64)
         chunks = torch.arange(users).split(max(1, CELLS // items))
         for user in tqdm(chunks, "drawing sequences", delay=2, leave=False):
             last = torch.full_like(user, PAD)
             for event in range(self.events):
-                last = _draw(self._law(user, last), noise[user, event, None])[:, 0]
+                last = draw(self._law(user, last), noise[user, event, None])[:, 0]
                 drawn[user, event] = last
         return drawn
 
@@ -212,81 +197,6 @@ class World:
         known = (topic[candidates.clamp(min=0)][:, :, None] == past[:, None, :]).any(2)  # (B, C)
         return gains.masked_fill((novel[:, None] & known) | (candidates == HOLE), 0.0)
 
-    def score(self, user: Tensor, items: Tensor) -> Tensor:
-        """The true score: the probability that a user clicks an item that is shown.
-
-        Args:
-            user: (B,) int64.
-            items: (B, C) int64.
-
-        Returns:
-            (B, C) float64 in (0, 1): ½ + ½ z/(1 + |z|), where z = (affinity − highest cut) / ``CLICK_SCALE``.
-
-        Source: ours. A rational sigmoid, as exp gives other last bits in other places of a tensor.
-        """
-        z = (self.affinity(user, items) - self.cuts[-1]) / CLICK_SCALE
-        return 0.5 + 0.5 * z / (1 + z.abs())
-
-    def exposures(self, n: int, seed: int) -> Exposures:
-        """Log n impressions of a policy that shows the popular, and hides the tail.
-
-        Args:
-            n: impressions; their users are uniform.
-            seed: of the log; together with the world's seed it decides everything.
-
-        Returns:
-            Exposures. Items are shown with probability ∝ popularity in the user's period × (1 in A,
-            ``TAIL_EXPOSURE`` in B), and clicked with the probability ``score``.
-
-        Source: ours.
-        """
-        random = _generator(self.seed, 2, seed)
-        user = torch.randint(len(self.taste), (n,), generator=random)
-        noise = torch.rand(2, n, generator=random, dtype=torch.float64)
-        shown = self.bias.softmax(1) * torch.where(self.tail, TAIL_EXPOSURE, 1.0)  # (T, N)
-        item = torch.empty_like(user)
-        for period, weight in enumerate(shown):
-            rows = self.period[user] == period
-            item[rows] = _draw(weight, noise[0, rows])
-        return Exposures(user, item, noise[1] < self.score(user, item[:, None])[:, 0])
-
-    def ranker(self, kind: str) -> Ranker:
-        """A ranker of designed reliability.
-
-        Args:
-            kind: "right": the true score; "noise": the true score for users of A, for those of B a number
-                that depends on user and item alone; "harmful": for users of B the true score reversed.
-
-        Returns:
-            A function of user (B,) and items (B, C) that gives scores (B, C) float32 in (0, 1), and 0 to a
-            HOLE. Equal items have equal bits.
-
-        Raises:
-            InputError: there is no such kind.
-
-        Source: ours.
-        """
-        random = _generator(self.seed, 3)
-        # The fraction of a product of two large random numbers: noise for each pair without a table of pairs.
-        one, other = (
-            2**15 * (1 + torch.rand(size, generator=random, dtype=torch.float64))
-            for size in (len(self.taste), len(self.latent))
-        )
-        in_tail = {
-            "right": lambda true, user, items: true,
-            "noise": lambda true, user, items: 0.1 + 0.8 * (one[user, None] * other[items] % 1),
-            "harmful": lambda true, user, items: 1 - true,
-        }
-        if kind not in in_tail:
-            raise InputError(f"ranker: '{kind}' is not valid{nearest(kind, in_tail)}")
-
-        def rank(user: Tensor, items: Tensor) -> Tensor:
-            true = self.score(user, items)  # (B, C)
-            mixed = torch.where(self.tail_user[user, None], in_tail[kind](true, user, items), true)
-            return mixed.float().masked_fill(items == HOLE, 0.0)
-
-        return rank
-
 
 def make_world(cfg: Config) -> World:
     """Make the world of a config's ``world_*`` settings and seed. Sequences are drawn by ``dataset``.
@@ -314,7 +224,7 @@ def make_world(cfg: Config) -> World:
             )
     items, users, periods = cfg.world_items, cfg.world_users, cfg.world_periods
     branches = next(v for v in itertools.count(2) if 8 * items <= v**LEVELS)
-    random = _generator(cfg.seed, 0)
+    random = stream(cfg.seed, 0)
     place = _tree(items, branches, random)
     tail = place[:, 0] >= branches // 2
     one = torch.zeros_like(tail)  # features have one meaning in A and B
@@ -351,7 +261,7 @@ def make_world(cfg: Config) -> World:
     )
 
 
-def _generator(*seeds: int) -> torch.Generator:
+def stream(*seeds: int) -> torch.Generator:
     """Make a stream of its own for each tuple of seeds."""
     return torch.Generator().manual_seed(
         int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
@@ -397,7 +307,7 @@ def _affinity(taste: Tensor, latent: Tensor, user: Tensor, items: Tensor) -> Ten
     return sum(taste[user, k, None] * latent[items, k] for k in range(LATENT))  # (B, C)
 
 
-def _draw(weights: Tensor, noise: Tensor) -> Tensor:
+def draw(weights: Tensor, noise: Tensor) -> Tensor:
     """Draw by the inverse distribution function: weights (..., N), noise in [0, 1) and result (..., n)."""
     total = weights.cumsum(-1)
     picked = torch.searchsorted(total, (noise * total[..., -1:]).contiguous(), right=True)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from minirec import world as module
 from minirec.config import Config
 from minirec.errors import InputError
+from minirec.exposure import exposures, ranker, true_score
 from minirec.records import HOLE, PAD, Batch
 from minirec.world import World, make_world
 
@@ -255,7 +256,7 @@ def test_gains_have_the_documented_shares_and_leave_something_to_rank(large: Wor
 
 
 def test_exposures_hide_the_tail_and_clicks_follow_the_true_score(large: World) -> None:
-    log = large.exposures(100_000, seed=3)
+    log = exposures(large, 100_000, seed=3)
     shown = large.bias.softmax(1) * torch.where(large.tail, 0.005, 1.0)
     shown = (shown / shown.sum(1, keepdim=True))[large.period].mean(0)  # users are uniform
     counts = torch.bincount(log.item, minlength=512)
@@ -263,7 +264,7 @@ def test_exposures_hide_the_tail_and_clicks_follow_the_true_score(large: World) 
     expected = shown[large.tail].sum().item()
     assert 0.001 < expected < 0.02
     assert large.tail[log.item].double().mean().item() == pytest.approx(expected, rel=0.25)  # 5 sigma
-    score = large.score(log.user, log.item[:, None])[:, 0]
+    score = true_score(large, log.user, log.item[:, None])[:, 0]
     bins = score.argsort().chunk(10)
     rate = torch.stack([log.clicked[rows].double().mean() for rows in bins])
     assert (rate.diff() > 0).all()
@@ -281,7 +282,7 @@ def test_rankers_are_right_wrong_or_reversed_where_they_should(large: World) -> 
     user, items = torch.arange(200), torch.arange(64).expand(200, -1)
     true, tail = large.affinity(user, items), large.tail_user[:200]
     for kind, wrong in (("right", 0.0), ("noise", 0.5), ("harmful", 1.0)):
-        score = large.ranker(kind)(user, items)
+        score = ranker(large, kind)(user, items)
         assert score.dtype == torch.float32
         assert (score > 0).all()
         assert (score < 1).all()
@@ -294,7 +295,7 @@ def test_rankers_are_right_wrong_or_reversed_where_they_should(large: World) -> 
 
 def test_noise_differs_by_user_and_by_item(large: World) -> None:
     user = large.tail_user.nonzero()[:100, 0]
-    score = large.ranker("noise")(user, torch.arange(512).expand(100, -1)).double()
+    score = ranker(large, "noise")(user, torch.arange(512).expand(100, -1)).double()
     correlation = (torch.corrcoef(score) - torch.eye(100)).abs()
     assert correlation.max() < 0.25  # 5.6 standard errors of 512 items
     assert torch.corrcoef(score.T[:100]).fill_diagonal_(0).abs().max() < 0.55  # as much, of 100 users
@@ -305,21 +306,21 @@ def test_noise_differs_by_user_and_by_item(large: World) -> None:
 def test_equal_items_have_equal_bits_wherever_they_stand(
     large: World, kind: str, rows: int, width: int
 ) -> None:
-    ranker, user = large.ranker(kind), torch.arange(rows)
+    rank, user = ranker(large, kind), torch.arange(rows)
     items = (torch.arange(rows * width) * 37 % 512).reshape(rows, width)
     items[:, -1] = HOLE
-    wide, score = ranker(user, items), large.score(user, items)
+    wide, score = rank(user, items), true_score(large, user, items)
     assert (wide[:, -1] == 0).all()
     assert (wide[:, :-1] > 0).all()
     for row, column in itertools.product(range(rows), range(width)):
         alone = user[row, None], items[row, column].reshape(1, 1)
-        assert wide[row, column] == ranker(*alone)[0, 0]
-        assert score[row, column] == large.score(*alone)[0, 0]
+        assert wide[row, column] == rank(*alone)[0, 0]
+        assert score[row, column] == true_score(large, *alone)[0, 0]
 
 
 def test_unknown_ranker_names_the_nearest(small: World) -> None:
     with pytest.raises(InputError, match="did you mean harmful"):
-        small.ranker("harmfull")
+        ranker(small, "harmfull")
 
 
 # --- reproducible, and of every size ----------------------------------------------------------------------
@@ -333,7 +334,7 @@ def test_equal_seeds_give_equal_bits_and_others_do_not() -> None:
         assert not torch.equal(getattr(one, name), getattr(other, name)), name
     assert torch.equal(one.sequences(), same.sequences())
     assert not torch.equal(one.sequences(), other.sequences())
-    log, again, later = (one.exposures(500, seed) for seed in (0, 0, 1))
+    log, again, later = (exposures(one, 500, seed) for seed in (0, 0, 1))
     for f in fields(log):
         assert torch.equal(getattr(log, f.name), getattr(again, f.name))
         assert not torch.equal(getattr(log, f.name), getattr(later, f.name))
@@ -344,8 +345,8 @@ def test_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     world = make_world(SMALL)
     world.dataset()
-    world.exposures(10, 0)
-    world.ranker("noise")
+    exposures(world, 10, 0)
+    ranker(world, "noise")
     assert torch.equal(torch.get_rng_state(), before)
 
 
