@@ -263,7 +263,8 @@ def pictures(run: Path, lines: list[Row]) -> list[Path]:
 
     figures = {"methods.png": Figure((6, 0.8 + 0.4 * len(lines)), layout="constrained")}
     axes = figures["methods.png"].add_subplot()
-    colours = ["tab:gray" if row["method"] in FLOORS else "tab:blue" for row in lines]
+    known = dict.fromkeys(FLOORS, "tab:gray") | {"true law": "tab:green"}
+    colours = [known.get(row["method"], "tab:blue") for row in lines]
     bars = axes.barh([row["method"] for row in lines], [row["ndcg@10"] for row in lines], color=colours)
     axes.bar_label(bars, fmt="%.4f", padding=3)
     axes.invert_yaxis()
