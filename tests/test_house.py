@@ -1,6 +1,7 @@
 """The house rules that a program can check: lint, format, docstrings, and the README's own words."""
 
 import ast
+import json
 import os
 import re
 import shlex
