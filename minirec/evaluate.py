@@ -59,7 +59,7 @@ class Result:
 
 
 def summary(result: Result) -> dict[str, float]:
-    """Average a result over its contexts: one row of a report, by the names of DEFINITIONS."""
+    """Average a result over its contexts: one row of a report, by the names of DEFINITIONS (metrics.py)."""
     row = {name: value.mean().item() for name, value in result.values.items()}
     row |= {f"coverage@{k}": coverage(result.items, result.catalogue, k) for k in KS}
     mass = result.mass.sum(0)
@@ -139,7 +139,17 @@ def _judge(
 
 
 def evaluate_scorer(scorer: Scorer, dataset: Dataset, examples: Examples, cfg: Config) -> Result:
-    """Evaluate a method that scores the whole catalogue: (B,) contexts to (B, N) scores, higher is better."""
+    """Evaluate a method that scores the whole catalogue.
+
+    Args:
+        scorer: a batch of B contexts to scores (B, N), higher is better.
+        dataset: for the law, the catalogue's size, and the popularity of its training split.
+        examples: the contexts to evaluate.
+        cfg: history and keep_seen are read.
+
+    Returns:
+        The Result. Source: definition.
+    """
 
     def answer(batch: Batch) -> dict[str, Tensor]:
         return {"top": top_k(scorer(batch), None if cfg.keep_seen else batch.seen, WIDTH)}
@@ -151,6 +161,14 @@ def floors(dataset: Dataset, examples: Examples, cfg: Config) -> dict[str, Resul
     """Evaluate popularity, the first-order Markov chain and item-kNN, fitted on the training split.
 
     On a simulated world "true law" stands beside them: the ranking that no method can be above.
+
+    Args:
+        dataset: to fit on, and for the law.
+        examples: the contexts to evaluate.
+        cfg: as in ``evaluate_scorer``.
+
+    Returns:
+        Results by name, in the order of FLOORS.
     """
     scorers = {name: fit(dataset.train, len(dataset.catalogue)) for name, fit in FLOORS.items()}
     if dataset.law is not None:

@@ -88,6 +88,8 @@ def branch_attention(q: Tensor, own: KeyValue, shared: KeyValue, mask: Tensor) -
 
     Returns:
         (B, G, h, S, e).
+
+    Source: definition of attention; the two parts are ours.
     """
     (k, v), (prompt_k, prompt_v) = own, shared
     size, total = q.shape[-2], k.shape[-2]
@@ -129,7 +131,11 @@ class Block(nn.Module):
 
 
 class Policy(nn.Module):
-    """A decoder-only transformer over L-level codes, with a softmax per level."""
+    """A decoder-only transformer over L-level codes, with a softmax per level.
+
+    Source: SASRec (1808.09781) where L = 1, TIGER's semantic IDs (2305.05065) where L > 1; a softmax per level,
+    the condition position, rotary positions and the norms are ours.
+    """
 
     def __init__(self, cfg: PolicyConfig, levels: int, size: int, periods: int = 0) -> None:
         """Args: model settings; L levels; V codes per level; periods of the condition (0: none)."""
@@ -164,7 +170,15 @@ class Policy(nn.Module):
         return hidden @ self.code.weight[level * self.size : (level + 1) * self.size].T
 
     def trunk(self, condition: Tensor, tokens: Tensor) -> tuple[Tensor, list[KeyValue]]:
-        """Run the condition and S tokens: hidden states (B, 1 + S, d), and each block's keys and values."""
+        """Run whole sequences through the blocks.
+
+        Args:
+            condition: (B, 4) int64.
+            tokens: (B, S) int64, the first at level 0, padded with -1 on the right.
+
+        Returns:
+            Hidden states (B, 1 + S, d), position p predicting token p, and each block's keys and values.
+        """
         start = self.condition(condition + self.offset).sum(-2, keepdim=True)  # (B, 1, d)
         x = self.dropout(torch.cat([start, self.embed(tokens)], 1))  # (B, 1 + S, d)
         by = angles(torch.arange(x.shape[1], device=x.device), self.head_size)

@@ -141,7 +141,16 @@ def sentences(compared: list[Row]) -> list[str]:
 
 
 def text(results: dict[str, Result], split: str, seed: int) -> str:
-    """The report for the terminal: the tables, the intervals, and what they say."""
+    """The report for the terminal: the tables, the intervals, and what they say.
+
+    Args:
+        results: by method name; the policy is the one called "policy".
+        split: the name of the split that was evaluated.
+        seed: of the bootstrap.
+
+    Returns:
+        The lines; no trailing newline.
+    """
     lines, compared = rows(results, split), differences(results, seed)
     parts = [f"{split} split, {lines[0]['contexts']:,} contexts", table(lines, MAIN), table(lines, MORE)]
     if compared:

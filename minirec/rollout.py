@@ -57,6 +57,8 @@ def sample(
 
     Returns:
         A Rollout with P = 1.
+
+    Source: definition.
     """
     node = torch.zeros(1, 1, dtype=torch.int64, device=noise.device)  # the root, for all
     hidden, past = prompt.last[:, None], None  # (B, 1, d): the first softmax is the same for the whole group
@@ -90,7 +92,10 @@ def beam(
 
     Returns:
         Items (B, W) int64 and their log-probabilities (B, W) float32, best first. A beam that found no
-        item to say (a catalogue smaller than W) is PAD with log-probability -inf.
+        item to say (a catalogue smaller than W) is PAD with log-probability -inf. Equal beams are ordered as
+        torch.topk does.
+
+    Source: definition.
     """
     size, device = len(prompt.last), prompt.last.device
     node = torch.zeros(size, 1, dtype=torch.int64, device=device)
@@ -164,6 +169,8 @@ def rank(
 
     Raises:
         ValueError: padding or a repeated item among the candidates, or lists longer than the set.
+
+    Source: FlexRec's closed-set autoregressive ranking; the mask by alive candidates is ours.
     """
     size, total = candidates.shape
     group, length = (1, total) if noise is None else noise.shape[1:3]

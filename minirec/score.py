@@ -57,6 +57,8 @@ def score(
 
     Returns:
         (B, G, P, L) log-probability of every code given all before it.
+
+    Source: definition.
     """
     tokens = codes.flatten(2)  # (B, G, P*L)
     first = prompt.last[:, None, None].expand(-1, codes.shape[1], 1, -1)  # (B, G, 1, d)

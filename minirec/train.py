@@ -61,6 +61,14 @@ def epoch_rows(lengths: Tensor, budget: int, seed: int, epoch: int) -> list[Tens
 def learning_rate(step: int, steps: int, cfg: config.TrainConfig) -> float:
     """Warm up linearly over the first share of the steps, then fall as a cosine to a hundredth.
 
+    Args:
+        step: from 0.
+        steps: of the whole run.
+        cfg: rate and warmup are read.
+
+    Returns:
+        The learning rate of this step. Source: definition; the last hundredth is ours.
+
     >>> cfg = config.TrainConfig(rate=1.0, warmup=0.1)
     >>> [round(learning_rate(step, 101, cfg), 3) for step in (0, 9, 10, 55, 100)]
     [0.1, 1.0, 1.0, 0.505, 0.01]
@@ -73,7 +81,15 @@ def learning_rate(step: int, steps: int, cfg: config.TrainConfig) -> float:
 
 
 def nll(model: nn.Module, trie: Trie, batch: Batch) -> Tensor:
-    """Sum of −log π(codes | condition, items before) over all items of a batch, in nats; a scalar.
+    """Sum of −log π(codes | condition, items before) over all items of a batch.
+
+    Args:
+        model: the policy, or its distributed wrapper.
+        trie: for the codes of the items.
+        batch: on the model's device; the history is what is predicted.
+
+    Returns:
+        A scalar in nats, float32.
 
     Source: definition; AdaGRPO's NLL(g | x), at every position.
     """

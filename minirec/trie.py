@@ -87,7 +87,16 @@ class Trie:
         return mask.scatter_(-1, code.masked_fill(beyond, self.size), True)[..., : self.size]
 
     def descend(self, level: int, node: Tensor, code: Tensor) -> Tensor:
-        """Follow one code: nodes (...) of depth ``level`` to nodes of the next depth, HOLE where none is."""
+        """Follow one code.
+
+        Args:
+            level: of the code.
+            node: (...) int64, nodes of depth ``level``; HOLE leads to HOLE.
+            code: (...) int64.
+
+        Returns:
+            (...) int64, nodes of the next depth, HOLE where no item has that prefix.
+        """
         low, stop = self._slice(level, node)
         high, last = stop, len(self.code[level]) - 1
         for _ in range(self.fan[level].bit_length()):  # binary search among the children

@@ -308,7 +308,15 @@ def _affinity(taste: Tensor, latent: Tensor, user: Tensor, items: Tensor) -> Ten
 
 
 def draw(weights: Tensor, noise: Tensor) -> Tensor:
-    """Draw by the inverse distribution function: weights (..., N), noise in [0, 1) and result (..., n)."""
+    """Draw by the inverse distribution function.
+
+    Args:
+        weights: (..., N) float64, not negative; they need not sum to 1.
+        noise: (..., n) float64 uniform in [0, 1).
+
+    Returns:
+        (..., n) int64. Source: definition.
+    """
     total = weights.cumsum(-1)
     picked = torch.searchsorted(total, (noise * total[..., -1:]).contiguous(), right=True)
     return picked.clamp(max=weights.shape[-1] - 1)  # rounding may reach the very end

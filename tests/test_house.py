@@ -78,7 +78,7 @@ def test_the_first_run_beats_every_floor_and_prints_what_the_readme_shows(tiny):
         line = next(line for line in body if line.startswith(row["method"]))
         values = dict(zip(header.split()[1:], line.removeprefix(row["method"]).split(), strict=False))
         # What is counted is the same everywhere, to the four digits shown. Training adds up float32 in
-        # another order on another machine: it may move less than the policy's distance to the floor beneath it.
+        # another order on another machine; that may move less than the distance to the floor beneath.
         tolerance = 0.015 if row["method"] in ("SASRec", "policy") else 6e-5
         assert float(values["ndcg@10"]) == pytest.approx(row["ndcg@10"], abs=tolerance)
 
