@@ -133,8 +133,8 @@ class Block(nn.Module):
 class Policy(nn.Module):
     """A decoder-only transformer over L-level codes, with a softmax per level.
 
-    Source: SASRec (1808.09781) where L = 1, TIGER's semantic IDs (2305.05065) where L > 1; a softmax per level,
-    the condition position, rotary positions and the norms are ours.
+    Source: SASRec (1808.09781) where L = 1, TIGER's semantic IDs (2305.05065) where L > 1; a softmax per
+    level, the condition position, rotary positions and the norms are ours.
     """
 
     def __init__(self, cfg: PolicyConfig, levels: int, size: int, periods: int = 0) -> None:
