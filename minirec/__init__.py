@@ -13,10 +13,10 @@ The files in the order of the pipeline, which is the order to read them in:
     score       log-probabilities of code tokens, for the sampler and the loss alike
     policy      the decoder-only transformer
     rollout     sampling, beam search, ranking a closed set
-    exact       the same by enumeration
+    exact       the probability of every item, by enumeration
     baselines   the floors: popularity, Markov chain, item-kNN
     metrics     what is measured
-    machine     device, memory, processes
+    machine     device, memory, processes, Ctrl-C
     checkpoint  the files of a run folder
     evaluate    over the full catalogue
     train       the loop
@@ -34,7 +34,18 @@ if TYPE_CHECKING:
 
 
 def load(run: str | Path, device: str = "cpu") -> Recommender:
-    """Load a trained run from its folder; see ``minirec.recommend.Recommender``."""
+    """Load a trained run from its folder.
+
+    Args:
+        run: the run folder.
+        device: for the policy and the trie.
+
+    Returns:
+        A ``minirec.recommend.Recommender``, with the weights that validation chose.
+
+    Raises:
+        InputError: as ``minirec.recommend.load_run``.
+    """
     from minirec.recommend import load_run  # here, so that ``import minirec`` stays light
 
     return load_run(run, device)

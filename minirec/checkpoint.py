@@ -29,7 +29,15 @@ SPLITS = ("train", "valid", "test")
 
 
 def save(path: Path, value: Any) -> None:
-    """Write tensors, numbers, strings, and lists and dicts of them, atomically."""
+    """Write a file atomically.
+
+    Args:
+        path: the file.
+        value: tensors, numbers, strings, and lists and dicts of them.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     with atomic(path) as file:
         torch.save(value, file)
 
@@ -59,7 +67,17 @@ def _plain(record: Any) -> dict[str, Any]:
 
 
 def save_data(run: Path, dataset: Dataset, codes: Codes, notes: list[str]) -> None:
-    """Write a run's catalogue, users, splits, codes, and what was said of them, to ``data.pt``."""
+    """Write a run's data to ``data.pt``.
+
+    Args:
+        run: the run folder.
+        dataset: catalogue, users and splits are written; of the law, only that there is one.
+        codes: of the items.
+        notes: what was said of the data and the codes.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     splits = {name: _plain(getattr(dataset, name)) for name in SPLITS}
     rest = {"users": dataset.users, "periods": dataset.periods, "simulated": dataset.law is not None}
     parts = {"catalogue": _plain(dataset.catalogue), "codes": _plain(codes), "notes": list(notes)}

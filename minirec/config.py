@@ -19,7 +19,16 @@ ELSEWHERE = {"out", "device", "threads", "resume"}  # may change when a run goes
 
 
 def setting(default: Any, help: str, least: float = 0, most: float = 2**31 - 1) -> Any:
-    """Declare a dataclass field with its line of help, and the range of a number."""
+    """Declare a dataclass field.
+
+    Args:
+        default: of the setting.
+        help: its line in ``--help``.
+        least, most: the range of a number, both ends included.
+
+    Returns:
+        The field, with help and range as its metadata.
+    """
     return field(default=default, metadata={"help": help, "least": least, "most": most})
 
 
@@ -167,6 +176,16 @@ def check_value(name: str, value: Any) -> Any:
 def from_dict(values: dict[str, Any], preset: Config | None = None) -> Config:
     """Make a Config from named values, the rest from a preset.
 
+    Args:
+        values: by field name, as in ``check_value``.
+        preset: for all other fields; None is the defaults.
+
+    Returns:
+        The Config.
+
+    Raises:
+        InputError: a value that ``check_value`` refuses, or a width that is no multiple of twice the heads.
+
     >>> from_dict({"epocs": 3})
     Traceback (most recent call last):
     minirec.errors.InputError: unknown setting 'epocs'; did you mean epochs?
@@ -179,7 +198,15 @@ def from_dict(values: dict[str, Any], preset: Config | None = None) -> Config:
 
 
 def write(cfg: Config, path: Path) -> None:
-    """Write a Config as JSON."""
+    """Write a Config as JSON.
+
+    Args:
+        cfg: the settings.
+        path: the file.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     with atomic(path) as file:
         file.write(json.dumps(asdict(cfg), indent=1).encode() + b"\n")
 

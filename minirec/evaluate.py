@@ -1,7 +1,8 @@
 """Evaluation over the full catalogue: ranked lists against what came next, no sampled negatives.
 
-A policy ranks by beam search under the trie, a floor by its scores. On a simulated world the metrics are
-exact, in expectation over the true law; on real data they are counted against the targets.
+A policy ranks by beam search under the trie, a floor by its scores. On a simulated world the metrics of a
+list are exact, in expectation over the true law; on real data they are counted against the targets. Pass@K
+depends on samples in both.
 
     python -m minirec.evaluate --run runs/tiny --predictions top50.jsonl
 """
@@ -59,7 +60,17 @@ class Result:
 
 
 def summary(result: Result) -> dict[str, float]:
-    """Average a result over its contexts: one row of a report, by the names of DEFINITIONS (metrics.py)."""
+    """Average a result over its contexts: one row of a report.
+
+    Args:
+        result: of one method.
+
+    Returns:
+        Numbers by the names of DEFINITIONS (metrics.py). The recall of a bucket without targets, and the
+        tied metrics where no context is tied, are left out.
+
+    Source: definition.
+    """
     row = {name: value.mean().item() for name, value in result.values.items()}
     row |= {f"coverage@{k}": coverage(result.items, result.catalogue, k) for k in KS}
     mass = result.mass.sum(0)
@@ -73,14 +84,14 @@ def summary(result: Result) -> dict[str, float]:
 
 
 def batches(lengths: Tensor, cost: Callable[[int], int]) -> Iterator[Tensor]:
-    """Batch the contexts by length, longest first, so that no batch holds more than MOST_NUMBERS.
+    """Batch the contexts by length, longest first, so that no batch of two or more exceeds MOST_NUMBERS.
 
     Args:
         lengths: (B,) int64, items of history.
         cost: numbers in the largest tensors of one context, by the length of the batch's longest history.
 
     Yields:
-        Rows (b,) int64, b <= MOST_CONTEXTS.
+        Rows (b,) int64, b <= MOST_CONTEXTS, each context once.
     """
     order, start = lengths.argsort(descending=True, stable=True), 0
     while start < len(order):
@@ -148,7 +159,12 @@ def evaluate_scorer(scorer: Scorer, dataset: Dataset, examples: Examples, cfg: C
         cfg: history and keep_seen are read.
 
     Returns:
-        The Result. Source: definition.
+        The Result, without pass@K and hallucination.
+
+    Raises:
+        InputError: there are no contexts.
+
+    Source: definition.
     """
 
     def answer(batch: Batch) -> dict[str, Tensor]:
@@ -160,7 +176,8 @@ def evaluate_scorer(scorer: Scorer, dataset: Dataset, examples: Examples, cfg: C
 def floors(dataset: Dataset, examples: Examples, cfg: Config) -> dict[str, Result]:
     """Evaluate popularity, the first-order Markov chain and item-kNN, fitted on the training split.
 
-    On a simulated world "true law" stands beside them: the ranking that no method can be above.
+    On a simulated world "true law" stands beside them: the ranking that no method can be above in hr,
+    recall, ndcg and mrr.
 
     Args:
         dataset: to fit on, and for the law.
@@ -168,7 +185,12 @@ def floors(dataset: Dataset, examples: Examples, cfg: Config) -> dict[str, Resul
         cfg: as in ``evaluate_scorer``.
 
     Returns:
-        Results by name, in the order of FLOORS.
+        Results by name, in the order of FLOORS; "true law" is the last.
+
+    Raises:
+        InputError: there are no contexts.
+
+    Source: definition (baselines.py); that the law is shown is ours.
     """
     scorers = {name: fit(dataset.train, len(dataset.catalogue)) for name, fit in FLOORS.items()}
     if dataset.law is not None:
@@ -192,13 +214,18 @@ def evaluate_policy(
         policy, trie: on the device.
         dataset: for the law, the catalogue's size, and the popularity of its training split.
         examples: the contexts to evaluate, the validation or test split or some of it.
-        cfg: beam, samples, keep_seen, history, seed are read. The beam is cfg.beam wide, and wider by the
-            number of seen items where those are taken out.
+        cfg: beam, samples, keep_seen, history, seed are read, and heads for the size of the batches. The
+            beam is cfg.beam wide, plus the batch's longest past where seen items are taken out; at most N.
         device: of the policy.
         full: also Pass@K by cfg.samples rollouts under the trie, and hallucination.
 
     Returns:
         The Result; the policy's training mode is as it was.
+
+    Raises:
+        InputError: there are no contexts.
+
+    Source: definition; pass@K and hallucination as in metrics.py.
     """
     generator = torch.Generator().manual_seed(cfg.seed)
 
@@ -233,7 +260,17 @@ def evaluate_policy(
 
 
 def write_predictions(path: Path, result: Result, dataset: Dataset, examples: Examples) -> None:
-    """Write the lists as JSON lines, ``{"user": id, "items": [ids, best first]}``, in the data's own ids."""
+    """Write the lists as JSON lines, ``{"user": id, "items": [ids, best first]}``, in the data's own ids.
+
+    Args:
+        path: the file.
+        result: of one method, on these examples.
+        dataset: for the ids.
+        examples: the contexts.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     ids, users = dataset.catalogue.ids, dataset.users
     with atomic(path) as file:
         for user, items in zip(examples.user.tolist(), result.items.tolist(), strict=True):
@@ -261,7 +298,7 @@ def main() -> None:
         raise InputError(f"--predictions: there is no folder {args.predictions.parent}")
 
     device = pick_device("auto")
-    runs = {"SASRec": args.run / "sasrec", "policy": args.run}  # the baseline is there if --sasrec was given
+    runs = {"SASRec": args.run / "sasrec", "policy": args.run}  # no SASRec: --no-sasrec, or --levels 1
     loaded = {
         name: recommend.load_run(run, device)
         for name, run in runs.items()

@@ -16,12 +16,12 @@ def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool 
     Args:
         policy: the policy.
         prompt: of B contexts.
-        trie: the catalogue; meant for N up to some thousands.
+        trie: the catalogue; meant for N up to some thousands, as every depth is held at once, (B, nodes, V).
         constrained: under the trie's mask the probabilities sum to 1; without it they sum to 1 minus the
             probability of a hole.
 
     Returns:
-        (B, N) float32; gradients flow.
+        (B, N) float32, in nats; gradients flow.
 
     Source: definition.
     """

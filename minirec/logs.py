@@ -127,7 +127,9 @@ def read(path: str | Path, columns: str = "") -> Events:
 def without_duplicates(events: Events) -> Events:
     """Drop events with the same user, item, time and group as an earlier one in the file.
 
-    Without times nothing is dropped: a repeat cannot be told from a duplicate. Source: ours.
+    Without times nothing is dropped: a repeat cannot be told from a duplicate.
+
+    Source: ours.
     """
     if events.time is None:
         return events
@@ -170,8 +172,16 @@ def numbered(events: Events) -> Events:
 def timeline(events: Events) -> splits.Timeline:
     """Sort the events by user and time.
 
-    Ties in time keep the order of the file, but events of one group stay together. Without
-    times the order of the file is the order of time. Source: ours.
+    A user's events at one time keep the order of the file, but those of one group stay together. Without
+    times the order of the file is the order of time, whatever the groups.
+
+    Args:
+        events: the log.
+
+    Returns:
+        The Timeline: items, times and groups (E,), and where each user's events start and stop.
+
+    Source: ours.
     """
     keys = [] if events.time is None else [k for k in (events.group, events.time) if k is not None]
     events = events.select(np.lexsort([*keys, events.user]))  # the last key leads; stable

@@ -19,7 +19,13 @@ from minirec.errors import InputError
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu`` or ``cuda`` into a device, under ``torchrun`` the one of this process.
+    """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
+
+    Args:
+        name: of the three; ``auto`` is CUDA where there is one.
+
+    Returns:
+        The device; with several GPUs under ``torchrun`` the one of this process.
 
     Raises:
         InputError: CUDA where there is none.
@@ -56,20 +62,35 @@ class Processes:
             dist.init_process_group(backend, timeout=timedelta(hours=6))  # the first one alone evaluates
 
     def share(self, rows: Tensor) -> tuple[Tensor, float]:
-        """This process's rows of a batch, and their weight in the loss.
+        """Give this process its rows of a batch, and their weight in the loss.
 
         The weight is the number of processes, because the wrapper averages gradients over them. A process
         without rows repeats one with weight 0: it must still run backward.
+
+        Args:
+            rows: (b,) int64, the same in every process; at least one.
+
+        Returns:
+            Every count-th row from the rank on, int64, and the weight.
+
+        Source: definition.
         """
         mine = rows[self.rank :: self.count]
         return (mine, float(self.count)) if len(mine) else (rows[:1], 0.0)
 
     def wrap(self, policy: nn.Module) -> nn.Module:
-        """Average gradients over the processes where there are several."""
+        """Return the policy, or where there are several processes a wrapper that averages its gradients."""
         return DistributedDataParallel(policy) if self.count > 1 else policy
 
     def total(self, value: float) -> float:
-        """Sum a number over the processes."""
+        """Sum a number over the processes, in float64; all must call it, so all wait for the last.
+
+        Args:
+            value: this process's number.
+
+        Returns:
+            The sum, the same in every process.
+        """
         if self.count == 1:
             return value
         tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -84,7 +105,11 @@ class Processes:
 
 @contextmanager
 def interruptions() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM in a list, so that the step in progress ends before the run does."""
+    """Collect Ctrl-C and SIGTERM in a list, so that the step in progress ends before the run does.
+
+    Yields:
+        The numbers of the signals so far; the list grows as they arrive.
+    """
     caught: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda n, _: caught.append(n)) for number in signals]

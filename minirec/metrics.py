@@ -57,7 +57,7 @@ def distinct(items: Tensor, width: int) -> Tensor:
         width: columns of the result.
 
     Returns:
-        (B, width) int64, filled with PAD.
+        (B, width) int64, cut or filled with PAD.
 
     >>> distinct(torch.tensor([[4, 7, 4, -1, 2]]), 4)
     tensor([[ 4,  7, -1,  2]])
@@ -164,7 +164,7 @@ def pass_at_k(samples: Tensor, judge: Callable[[Tensor], dict[str, Tensor]]) -> 
     Returns:
         ``pass@K`` for each K of KS: (B,) float64 each.
 
-    Source: OpenOneRec-RL's evaluation; on samples, not on beams (ours).
+    Source: OpenOneRec-RL's evaluation (2512.24762); on samples, not on beams (ours).
     """
     values = judge(samples)
     return {f"pass@{k}": values[f"hr@{k}"] for k in KS}
@@ -179,7 +179,7 @@ def hallucination(items: Tensor) -> Tensor:
     Returns:
         (B,) float64.
 
-    Source: ours; the papers do not give a formula.
+    Source: ours; the exact formula of the paper (AdaGRPO, 2606.08480) is not known.
 
     >>> hallucination(torch.tensor([[3, -1, 4, 9]]))
     tensor([0.2500], dtype=torch.float64)
@@ -188,7 +188,17 @@ def hallucination(items: Tensor) -> Tensor:
 
 
 def coverage(items: Tensor, catalogue: int, k: int) -> float:
-    """Share of the catalogue's N items that is among the first k of at least one list.
+    """Share of the catalogue that is among the first k of at least one list.
+
+    Args:
+        items: (B, W) int64, best first, padded with PAD.
+        catalogue: N.
+        k: entries of each list that count.
+
+    Returns:
+        A number from 0 to 1.
+
+    Source: definition.
 
     >>> coverage(torch.tensor([[0, 1], [0, 2]]), catalogue=4, k=2)
     0.75
@@ -205,8 +215,8 @@ def popularity_buckets(train: Examples, catalogue: int) -> Tensor:
         catalogue: N.
 
     Returns:
-        (N,) int64, 0 head, 1 mid, 2 tail: the third that is filled by the more popular items. Equal counts
-        are ordered by the item's index.
+        (N,) int64, 0 head, 1 mid, 2 tail: three times the events of the items ahead of this one, divided by
+        all events, rounded down, 2 at most. Equal counts are ordered by the item's index.
 
     Source: ours.
     """
@@ -228,6 +238,8 @@ def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tenso
     Returns:
         found (B, 3) and mass (B, 3), float64: the chance of each bucket that is in the top 10, and in all.
         recall@10 of a bucket is the sum of found / the sum of mass; found sums to recall@10.
+
+    Source: definition.
     """
     member = F.one_hot(bucket, len(BUCKETS)).double()  # (N, 3)
     top = distinct(items, WIDTH)[:, :10]

@@ -6,7 +6,8 @@ The sequence is one condition position, then the L codes of each item of the his
 
 Position p predicts the token at p + 1, so the level it predicts is p mod L: the level follows from the
 position, and each level has its own softmax over its own V codes. Input and output embeddings are tied.
-With one code per item (L = 1, V = N) this *is* SASRec with cross-entropy.
+With one code per item (L = 1, V = N) this is SASRec, trained with cross-entropy over all items, but for the
+condition, the rotary positions and details of the block (ours).
 
 The condition position carries the sum of four embeddings (mode, novel, trend, period). Four positions of
 their own would be a third of a short history's length and tell the policy nothing more (ours).
@@ -68,7 +69,7 @@ def rotate(x: Tensor, by: tuple[Tensor, Tensor]) -> Tensor:
         by: cosines and sines from ``angles``, broadcastable to (..., S, e/2).
 
     Returns:
-        (..., S, e); the product of a rotated query and key depends on the distance of their positions alone.
+        (..., S, e); of the positions, only their difference enters the product of a rotated query and key.
 
     Source: RoFormer (2104.09864), equation 34; which channels make a pair is ours.
     """
@@ -89,7 +90,7 @@ def branch_attention(q: Tensor, own: KeyValue, shared: KeyValue, mask: Tensor) -
     Returns:
         (B, G, h, S, e).
 
-    Source: definition of attention; the two parts are ours.
+    Source: definition (softmax attention, scaled by e^-1/2); the two parts are ours.
     """
     (k, v), (prompt_k, prompt_v) = own, shared
     size, total = q.shape[-2], k.shape[-2]
@@ -104,7 +105,10 @@ def branch_attention(q: Tensor, own: KeyValue, shared: KeyValue, mask: Tensor) -
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block: attention, then a gated MLP."""
+    """A pre-norm transformer block: attention, then an MLP with GELU.
+
+    Source: the block of SASRec (1808.09781); GELU, the fourfold width and no biases are ours.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -118,14 +122,30 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def project(self, x: Tensor, by: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Map (..., S, d) to rotated queries and keys, and values, each (..., h, S, e)."""
+        """Normalise and project the residual stream.
+
+        Args:
+            x: (..., S, d).
+            by: cosines and sines from ``angles``, broadcastable to (..., h, S, e/2).
+
+        Returns:
+            Rotated queries, rotated keys, and values, each (..., h, S, e).
+        """
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3 * self.heads, -1)).transpose(-2, -3)
         qk, v = qkv.split([2 * self.heads, self.heads], -3)
         q, k = rotate(qk, by).chunk(2, -3)
         return q, k, v
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Add the attention's output (..., h, S, e) and the MLP's to the residual stream (..., S, d)."""
+        """Add the attention's output and the MLP's to the residual stream.
+
+        Args:
+            x: (..., S, d), as given to ``project``.
+            attended: (..., h, S, e).
+
+        Returns:
+            (..., S, d).
+        """
         x = x + self.dropout(self.out(attended.transpose(-2, -3).flatten(-2)))
         return x + self.dropout(self.down(F.gelu(self.up(self.mlp_norm(x)))))
 
@@ -138,7 +158,14 @@ class Policy(nn.Module):
     """
 
     def __init__(self, cfg: PolicyConfig, levels: int, size: int, periods: int = 0) -> None:
-        """Args: model settings; L levels; V codes per level; periods of the condition (0: none)."""
+        """Make a policy with random weights, drawn from torch's global generator.
+
+        Args:
+            cfg: the model settings.
+            levels: L.
+            size: V.
+            periods: of the condition; 0 where the data has none.
+        """
         super().__init__()
         self.levels, self.size, self.head_size = levels, size, cfg.width // cfg.heads
         kinds = (2, 3, 3, periods + 1)  # mode; novel and trend: none, off, on; period: none, 1..
@@ -156,7 +183,15 @@ class Policy(nn.Module):
                 nn.init.normal_(last.weight, std=0.02 * (2 * cfg.layers) ** -0.5)
 
     def embed(self, tokens: Tensor, first: int = 0) -> Tensor:
-        """Embed code tokens (..., S), the first of them at level ``first``; padding (-1) reads code 0."""
+        """Embed code tokens.
+
+        Args:
+            tokens: (..., S) int64; padding (-1) reads code 0.
+            first: how many tokens stand before them, which gives their levels.
+
+        Returns:
+            (..., S, d) float32.
+        """
         level = (first + torch.arange(tokens.shape[-1], device=tokens.device)) % self.levels
         return self.code(tokens.clamp(min=0) + level * self.size)  # (..., S, d)
 
@@ -166,7 +201,7 @@ class Policy(nn.Module):
         return torch.einsum("...ld,lvd->...lv", hidden, table)
 
     def level_logits(self, hidden: Tensor, level: int) -> Tensor:
-        """Map hidden states (..., d) to the logits of one level, (..., V)."""
+        """Map hidden states (..., d) to the logits of one level, (..., V); the level counts from 0."""
         return hidden @ self.code.weight[level * self.size : (level + 1) * self.size].T
 
     def trunk(self, condition: Tensor, tokens: Tensor) -> tuple[Tensor, list[KeyValue]]:
@@ -177,7 +212,8 @@ class Policy(nn.Module):
             tokens: (B, S) int64, the first at level 0, padded with -1 on the right.
 
         Returns:
-            Hidden states (B, 1 + S, d), position p predicting token p, and each block's keys and values.
+            Hidden states (B, 1 + S, d), position p predicting token p, and each block's keys and values,
+            (B, h, 1 + S, e) each.
         """
         start = self.condition(condition + self.offset).sum(-2, keepdim=True)  # (B, 1, d)
         x = self.dropout(torch.cat([start, self.embed(tokens)], 1))  # (B, 1 + S, d)
@@ -195,10 +231,13 @@ class Policy(nn.Module):
 
         Args:
             condition: (B, 4) int64.
-            codes: (B, H, L) int64, padded with -1 on the right.
+            codes: (B, H, L) int64, padded with -1 on the right; H is 1 or more.
 
         Returns:
-            (B, H, L) log-probabilities without a mask, 0 at padding.
+            (B, H, L) float32 log-probabilities without a mask, in nats; 0 at padding.
+
+        Source: definition; SASRec (1808.09781) where L = 1, with a softmax over all items in place of
+        sampled negatives (ours).
         """
         hidden, _ = self.trunk(condition, codes.flatten(1)[:, :-1])  # (B, H*L, d)
         real = codes[..., 0] >= 0  # (B, H)
@@ -216,6 +255,8 @@ class Policy(nn.Module):
 
         Returns:
             The Prompt of the B contexts.
+
+        Source: definition.
         """
         hidden, layers = self.trunk(condition, codes.flatten(1))  # (B, T, d)
         real = F.pad(codes.flatten(1) >= 0, (1, 0), value=True)  # (B, T)
@@ -229,11 +270,14 @@ class Policy(nn.Module):
 
         Args:
             prompt: of B contexts.
-            tokens: (B, G, S) int64, the newest tokens of each branch.
+            tokens: (B, G, S) int64, the newest tokens of each branch; a branch starts at level 0.
             past: what an earlier call returned for the tokens before them, or None.
 
         Returns:
-            Hidden states (B, G, S, d) of the newest tokens, and the branches' keys and values so far.
+            Hidden states (B, G, S, d) of the newest tokens, and per block the branches' keys and values so
+            far, (B, G, h, S', e) each.
+
+        Source: definition: the hidden states of ``trunk`` for prompt and branch as one sequence.
         """
         before = past[0][0].shape[-2] if past else 0
         x = self.dropout(self.embed(tokens, before))  # (B, G, S, d)

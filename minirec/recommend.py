@@ -38,7 +38,7 @@ class Recommender:
         Args:
             history: external item ids, oldest first; empty for somebody of whom nothing is known.
             top: how many items; fewer come where the catalogue has no more.
-            keep_seen: let items of the history come again; by default as the run was evaluated.
+            keep_seen: let items of the history come again; None is the run's setting.
 
         Returns:
             Items best first: ``item`` (external id), ``title`` (or None) and ``score``, the natural
@@ -57,7 +57,15 @@ class Recommender:
     def for_user(self, user: str, top: int = 10, keep_seen: bool | None = None) -> list[dict[str, Any]]:
         """Recommend for a user of the data, in their latest context, whose held-out targets stay unseen.
 
-        Args, Returns, Raises: as ``recommend``; ``user`` is an external user id.
+        Args:
+            user: external user id.
+            top, keep_seen: as in ``recommend``.
+
+        Returns:
+            As ``recommend``.
+
+        Raises:
+            InputError: an unknown user, one with too few events for a context, or ``top`` below 1.
         """
         index = _find("user", user, {name: row for row, name in enumerate(self.dataset.users)})
         for split in (self.dataset.test, self.dataset.valid, self.dataset.train):

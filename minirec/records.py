@@ -22,7 +22,16 @@ OFF, ON = 1, 2  # the two flags of a need: novel, trend
 
 
 def check(name: str, tensor: Tensor, *shape: int | None, dtype: torch.dtype = torch.int64) -> None:
-    """Raise a ValueError naming the field unless the tensor has this dtype and shape (None: any size).
+    """Check the dtype and the shape of a field.
+
+    Args:
+        name: of the field, for the message.
+        tensor: its value.
+        shape: the size of each dimension; None is any size.
+        dtype: expected.
+
+    Raises:
+        ValueError: the tensor has another dtype or shape; names the field.
 
     >>> check("history", torch.zeros(2, 3), 2, None)
     Traceback (most recent call last):

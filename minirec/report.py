@@ -1,6 +1,7 @@
 """The end of a run: a table for the terminal, report.md for people, report.json for programs, pictures.
 
-The floors stand first in every table, and where one of them is above the policy a sentence says so.
+The rows stand in the order of the results, floors first. Where a method is above the policy on ndcg@10 or
+recall@10, a sentence says so.
 """
 
 from __future__ import annotations
@@ -33,7 +34,15 @@ DIFFERENCE = ["policy minus", "metric", "difference", "low", "high"]
 
 
 def rows(results: dict[str, Result], split: str) -> list[Row]:
-    """Summarise results by method name: a row each, with ``method``, ``split`` and the metrics."""
+    """Summarise results.
+
+    Args:
+        results: by method name.
+        split: the name of the split that was evaluated.
+
+    Returns:
+        A row per method, in order: ``method``, ``split`` and what ``evaluate.summary`` gives.
+    """
     return [{"method": name, "split": split, **summary(result)} for name, result in results.items()]
 
 
@@ -74,6 +83,13 @@ def table(rows: list[Row], columns: Sequence[str]) -> str:
 def markdown(rows: list[Row], columns: Sequence[str], bold: Sequence[str] = ()) -> str:
     """Lay rows out as a Markdown table, with the largest number of some columns in bold.
 
+    Args:
+        rows, columns: as in ``table``.
+        bold: the columns in which the largest number, with its equals, is bold.
+
+    Returns:
+        The lines; no trailing newline.
+
     >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "policy", "hr@10": 0.5}]
     >>> print(markdown(rows, ["method", "hr@10"], bold=["hr@10"]))
     | method | hr@10 |
@@ -103,7 +119,9 @@ def differences(results: dict[str, Result], seed: int) -> list[Row]:
         seed: of the bootstrap.
 
     Returns:
-        A row per metric and method, with the columns of DIFFERENCE; empty without a policy.
+        A row per metric and method but "true law", with the columns of DIFFERENCE; empty without a policy.
+
+    Source: definition (metrics.paired_bootstrap).
     """
     if "policy" not in results:
         return []

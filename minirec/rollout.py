@@ -1,7 +1,8 @@
 """Rollouts: sampling, beam search, and the ranking of a closed candidate set.
 
 All of them branch on a prompt that was encoded once, and all take their probabilities from
-``score.token_logprobs``. With a trie as mask only items can be said; without it, any code tuple.
+``score.token_logprobs``. With a trie as mask only items can be said; without it, any code tuple. None has
+gradients, and none changes the policy's mode: dropout is off only if the caller has set ``eval()``.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def sample(
         temperature: of the softmax.
 
     Returns:
-        A Rollout with P = 1.
+        A Rollout with P = 1: items (B, G, 1), codes and logp (B, G, 1, L).
 
     Source: definition.
     """
@@ -81,7 +82,7 @@ def sample(
 def beam(
     policy: Policy, prompt: Prompt, trie: Trie, width: int, constrained: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Beam search; width 1 is greedy decoding, and full width an exhaustive ranking.
+    """Beam search; width 1 is greedy decoding, and width N under the trie a ranking of all items.
 
     Args:
         policy: the policy.
@@ -165,12 +166,13 @@ def rank(
         temperature: of the softmax.
 
     Returns:
-        A Rollout with P = K. The last of C items has log-probability exactly 0: it is the only one left.
+        A Rollout with P = K: items (B, G, K), codes and logp (B, G, K, L). The last of C items has
+        log-probability exactly 0: it is the only one left.
 
     Raises:
         ValueError: padding or a repeated item among the candidates, or lists longer than the set.
 
-    Source: FlexRec's closed-set autoregressive ranking; the mask by alive candidates is ours.
+    Source: FlexRec's closed-set autoregressive ranking (2603.11901); the mask by alive candidates is ours.
     """
     size, total = candidates.shape
     group, length = (1, total) if noise is None else noise.shape[1:3]

@@ -23,10 +23,11 @@ def token_logprobs(logits: Tensor, allowed: Tensor | None = None, temperature: f
     Args:
         logits: (..., V) float.
         allowed: (..., V) bool, the codes that may follow, or None for all of them.
-        temperature: divides the logits.
+        temperature: divides the logits, before the mask.
 
     Returns:
-        (..., V) log-probabilities; a code that is not allowed has probability exactly 0.
+        (..., V) log-probabilities in nats, in the dtype of the logits (float32 under autocast). Where any
+        code is allowed, one that is not has probability exactly 0.
 
     Source: definition.
 
@@ -49,16 +50,16 @@ def score(
     """Score given rollouts by teacher forcing, as G branches on one prompt; gradients flow into both.
 
     Args:
-        policy: the policy.
+        policy: the policy, in the mode (training or evaluation) that it is in.
         prompt: of the B contexts, from ``policy.encode``.
         codes: (B, G, P, L) int64.
         allowed: (B, G, P, L, V) bool, the masks under which the rollouts were drawn, or None.
         temperature: as it was in sampling.
 
     Returns:
-        (B, G, P, L) log-probability of every code given all before it.
+        (B, G, P, L) log-probability of every code given all before it, in nats.
 
-    Source: definition.
+    Source: definition (chain rule over code tokens).
     """
     tokens = codes.flatten(2)  # (B, G, P*L)
     first = prompt.last[:, None, None].expand(-1, codes.shape[1], 1, -1)  # (B, G, 1, d)

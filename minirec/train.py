@@ -1,9 +1,10 @@
 """Supervised training, from a log to a report: ``python -m minirec.train --tiny``.
 
 The randomness of a step is made from (seed, step, process), and the order of an epoch from (seed, epoch). So
-there is no random state to save: a run that is stopped at any moment goes on bit for bit where its last
-checkpoint stands. A batch is that of all processes together, each takes its share of the rows, and the loss
-is divided by the items of the whole batch: the number of processes does not change the gradient.
+there is no random state to save: a run that is stopped at any moment goes on where its last checkpoint
+stands, on one machine bit for bit. A batch is that of all processes together, each takes its share of the
+rows, and the loss is divided by the items of the whole batch: but for dropout, the number of processes does
+not change the gradient.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def epoch_rows(lengths: Tensor, budget: int, seed: int, epoch: int) -> list[Tens
         epoch: of the pass; each has its own order.
 
     Returns:
-        Row indices per batch. Their number is the same in every epoch.
+        Row indices per batch, (b,) int64; every row once. The number of batches is the same in every epoch.
+
+    Source: ours.
 
     >>> sorted(len(rows) for rows in epoch_rows(torch.tensor([2, 6, 2, 5, 2]), 6, seed=0, epoch=0))
     [1, 1, 3]
@@ -67,7 +70,9 @@ def learning_rate(step: int, steps: int, cfg: config.TrainConfig) -> float:
         cfg: rate and warmup are read.
 
     Returns:
-        The learning rate of this step. Source: definition; the last hundredth is ours.
+        The learning rate of this step.
+
+    Source: definition; the last hundredth is ours.
 
     >>> cfg = config.TrainConfig(rate=1.0, warmup=0.1)
     >>> [round(learning_rate(step, 101, cfg), 3) for step in (0, 9, 10, 55, 100)]
@@ -91,7 +96,7 @@ def nll(model: nn.Module, trie: Trie, batch: Batch) -> Tensor:
     Returns:
         A scalar in nats, float32.
 
-    Source: definition; AdaGRPO's NLL(g | x), at every position.
+    Source: definition; AdaGRPO's NLL(g | x) (2606.08480), at every item of the sequence (ours).
     """
     return -model(batch.condition, trie.encode(batch.history)).sum()
 
@@ -239,7 +244,7 @@ def fit(training: Training, run: Path) -> Policy:
 
 
 def read(cfg: Config) -> tuple[Dataset, str]:
-    """Read the log, or make the world; return it, and what is to be said of it."""
+    """Read the log that ``cfg.data`` names, or make the world; return it, and what is to be said of it."""
     if cfg.data:
         dataset, summary = logs.load(cfg)
         return dataset, summary.describe()
@@ -248,7 +253,18 @@ def read(cfg: Config) -> tuple[Dataset, str]:
 
 
 def encode(dataset: Dataset, cfg: Config) -> tuple[Codes, list[str]]:
-    """Give every item its codes; return them, and what is to be said of them."""
+    """Give every item its codes.
+
+    Args:
+        dataset: for the item vectors.
+        cfg: levels, codes and seed are read; with one level, the code of an item is its number.
+
+    Returns:
+        The Codes, and what is to be said of them.
+
+    Raises:
+        InputError: the items do not fit into the tuples.
+    """
     if cfg.levels == 1:
         return codes.fit(torch.zeros(len(dataset.catalogue), 1), 1, cfg.codes, cfg.seed), []
     vectors = item_vectors(dataset, cfg.seed)
@@ -278,7 +294,11 @@ def begin(runs: list[Config]) -> None:
 
 
 def train(cfg: Config, processes: Processes) -> tuple[Policy, Trie, Dataset, list[str]]:
-    """Train one policy in a run folder that ``begin`` has filled.
+    """Train one policy in a run folder that ``begin`` has filled; go on from a checkpoint that is there.
+
+    Args:
+        cfg: the run's settings.
+        processes: this process and the others.
 
     Returns:
         The policy (see ``fit``), its trie, the dataset, and what is to be said of the data.
@@ -297,7 +317,14 @@ def train(cfg: Config, processes: Processes) -> tuple[Policy, Trie, Dataset, lis
 
 
 def finish(trained: dict[str, tuple], cfg: Config, processes: Processes, began: float) -> None:
-    """Evaluate beside the floors on the test split, and write and print the report."""
+    """Evaluate beside the floors on the test split, and write and print the report.
+
+    Args:
+        trained: by method name, what ``train`` returned; the policy is the one called "policy".
+        cfg: the settings of the policy's run.
+        processes: for the device.
+        began: ``time.monotonic()`` at the start, in seconds.
+    """
     _, _, dataset, notes = trained["policy"]
     results = evaluate.floors(dataset, dataset.test, cfg)
     for name, (policy, trie, _, _) in trained.items():

@@ -23,7 +23,9 @@ class Trie:
             size: V, codes per level.
 
         Raises:
-            ValueError: a code outside 0..V-1, or two items with one tuple.
+            ValueError: no items, a code outside 0..V-1, or two items with one tuple.
+
+        Source: the tuples are TIGER's semantic IDs (2305.05065); the trie's arrays are ours.
         """
         if len(codes) == 0 or codes.min() < 0 or codes.max() >= size:
             raise ValueError(f"codes: expected at least one item and codes in 0..{size - 1}")
@@ -55,7 +57,14 @@ class Trie:
         return moved
 
     def encode(self, items: Tensor) -> Tensor:
-        """Look up the codes of items (...), as (..., L); padding becomes a row of -1."""
+        """Look up the code tuples of items.
+
+        Args:
+            items: (...) int64; PAD and HOLE are -1.
+
+        Returns:
+            (..., L) int64; -1 in every level where there is no item.
+        """
         return torch.where(items[..., None] >= 0, self.codes[items.clamp(min=0)], -1)
 
     def _slice(self, level: int, node: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,6 +85,8 @@ class Trie:
 
         Raises:
             ValueError: a node is HOLE: a prefix of no item has no children. There is no silent "no mask".
+
+        Source: definition.
         """
         if (node < 0).any():
             raise ValueError(f"level {level}: a prefix that no item has, so no code may follow")
@@ -96,6 +107,8 @@ class Trie:
 
         Returns:
             (...) int64, nodes of the next depth, HOLE where no item has that prefix.
+
+        Source: definition.
         """
         low, stop = self._slice(level, node)
         high, last = stop, len(self.code[level]) - 1
@@ -107,14 +120,31 @@ class Trie:
         return torch.where(found, low, HOLE)
 
     def path(self, codes: Tensor) -> Tensor:
-        """Nodes along code tuples (..., L): (..., L + 1), the root first, HOLE once the path has left."""
+        """Follow code tuples from the root.
+
+        Args:
+            codes: (..., L) int64.
+
+        Returns:
+            (..., L + 1) int64 nodes, the root first, HOLE once no item has the prefix.
+
+        Source: definition.
+        """
         nodes = [torch.zeros_like(codes[..., 0])]
         for level in range(self.levels):
             nodes.append(self.descend(level, nodes[-1], codes[..., level]))
         return torch.stack(nodes, -1)
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Find the items (...) of code tuples (..., L), HOLE where a tuple is no item.
+        """Find the items of code tuples.
+
+        Args:
+            codes: (..., L) int64.
+
+        Returns:
+            (...) int64, HOLE where a tuple is no item.
+
+        Source: definition.
 
         >>> trie = Trie(torch.tensor([[0, 1], [2, 0]]), size=3)
         >>> trie.lookup(torch.tensor([[2, 0], [2, 1]]))
@@ -124,6 +154,18 @@ class Trie:
         return torch.where(leaf >= 0, self.item[leaf.clamp(min=0)], HOLE)
 
     def masks(self, codes: Tensor) -> Tensor:
-        """The mask at every step of valid code tuples (..., L): (..., L, V) bool."""
+        """Give the mask at every step of code tuples.
+
+        Args:
+            codes: (..., L) int64, tuples of items.
+
+        Returns:
+            (..., L, V) bool, the codes that may stand at each level after those before.
+
+        Raises:
+            ValueError: no item has a tuple's first L - 1 codes.
+
+        Source: definition.
+        """
         nodes = self.path(codes)
         return torch.stack([self.allowed(i, nodes[..., i]) for i in range(self.levels)], -2)

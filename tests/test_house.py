@@ -34,6 +34,19 @@ def test_public_functions_have_docstrings(path):
             assert ast.get_docstring(node), f"{path.name}:{node.lineno} {node.name} has no docstring"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "minirec").rglob("*.py")), ids=lambda path: path.stem)
+def test_functions_of_two_parameters_document_them_and_what_they_return(path):
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            a, doc = node.args, ast.get_docstring(node) or ""
+            if len([*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))]) < 2:
+                continue
+            nothing = node.returns and ast.unparse(node.returns) == "None"
+            assert "Args:" in doc, f"{path.name}:{node.lineno} {node.name} has no Args"
+            gives = nothing or "Returns:" in doc or "Yields:" in doc
+            assert gives, f"{path.name}:{node.lineno} {node.name} has no Returns"
+
+
 def test_the_reading_order_names_every_file():
     files = {path.stem for path in (ROOT / "minirec").glob("*.py")} - {"__init__", "errors"}
     words = set(re.findall(r"\w+", minirec.__doc__))
