@@ -18,6 +18,7 @@ The files in the order of the pipeline, which is the order to read them in:
     metrics     what is measured
     machine     device, memory, processes, Ctrl-C
     checkpoint  the files of a run folder
+    prepare     from a log or a world to a run folder
     evaluate    over the full catalogue
     train       the loop
     report      tables and pictures

@@ -20,16 +20,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from minirec import checkpoint, codes, config, evaluate, logs, report, world
-from minirec.codes import Codes
+from minirec import checkpoint, config, evaluate, report
 from minirec.config import Config
-from minirec.errors import InputError, command
+from minirec.errors import command
 from minirec.files import atomic
 from minirec.machine import Processes, interruptions
 from minirec.policy import Policy
+from minirec.prepare import begin
 from minirec.records import Batch, Dataset
 from minirec.trie import Trie
-from minirec.vectors import item_vectors
 
 
 def epoch_rows(lengths: Tensor, budget: int, seed: int, epoch: int) -> list[Tensor]:
@@ -241,56 +240,6 @@ def fit(training: Training, run: Path) -> Policy:
             bar.update()
     training.policy.load_state_dict(training.best)
     return training.policy.eval()
-
-
-def read(cfg: Config) -> tuple[Dataset, str]:
-    """Read the log that ``cfg.data`` names, or make the world; return it, and what is to be said of it."""
-    if cfg.data:
-        dataset, summary = logs.load(cfg)
-        return dataset, summary.describe()
-    dataset = world.make_world(cfg).dataset()
-    return dataset, f"built-in world: {len(dataset.users):,} users, {len(dataset.catalogue):,} items"
-
-
-def encode(dataset: Dataset, cfg: Config) -> tuple[Codes, list[str]]:
-    """Give every item its codes.
-
-    Args:
-        dataset: for the item vectors.
-        cfg: levels, codes and seed are read; with one level, the code of an item is its number.
-
-    Returns:
-        The Codes, and what is to be said of them.
-
-    Raises:
-        InputError: the items do not fit into the tuples.
-    """
-    if cfg.levels == 1:
-        return codes.fit(torch.zeros(len(dataset.catalogue), 1), 1, cfg.codes, cfg.seed), []
-    vectors = item_vectors(dataset, cfg.seed)
-    fitted = codes.fit(vectors, cfg.levels, cfg.codes, cfg.seed)
-    return fitted, [codes.summary(fitted, vectors)]
-
-
-def begin(runs: list[Config]) -> None:
-    """Write config.json and data.pt of runs on the same data, unless they are there to go on with.
-
-    Raises:
-        InputError: a folder holds a run already, or the data cannot be used; nothing has been written then.
-    """
-    for cfg in runs:
-        if (Path(cfg.out) / "config.json").is_file() and not cfg.resume:
-            raise InputError(
-                f"{cfg.out} holds a run: go on with it by --resume, or name another folder by --out"
-            )
-    if all((Path(cfg.out) / "data.pt").is_file() for cfg in runs):
-        return
-    dataset, said = read(runs[0])
-    encoded = [encode(dataset, cfg) for cfg in runs]
-    for cfg, (fitted, notes) in zip(runs, encoded, strict=True):
-        Path(cfg.out).mkdir(parents=True, exist_ok=True)
-        config.write(replace(cfg, resume=False), Path(cfg.out) / "config.json")
-        checkpoint.save_data(Path(cfg.out), dataset, fitted, [said, *notes])
 
 
 def train(cfg: Config, processes: Processes) -> tuple[Policy, Trie, Dataset, list[str]]:
