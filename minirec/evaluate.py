@@ -24,7 +24,7 @@ from minirec.baselines import Scorer, item_knn, markov, popularity, top_k
 from minirec.config import Config
 from minirec.errors import InputError, command, usage_error
 from minirec.files import atomic
-from minirec.machine import pick_device
+from minirec.machine import keep_freed_memory, pick_device
 from minirec.metrics import (
     BUCKETS,
     KS,
@@ -298,6 +298,8 @@ def main() -> None:
         raise InputError(f"--predictions: there is no folder {args.predictions.parent}")
 
     device = pick_device("auto")
+    if device.type == "cpu":
+        keep_freed_memory()
     runs = {"SASRec": args.run / "sasrec", "policy": args.run}  # no SASRec: --no-sasrec, or --levels 1
     loaded = {
         name: recommend.load_run(run, device)
