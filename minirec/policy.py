@@ -204,16 +204,19 @@ class Policy(nn.Module):
         """Map hidden states (..., d) to the logits of one level, (..., V); the level counts from 0."""
         return hidden @ self.code.weight[level * self.size : (level + 1) * self.size].T
 
-    def trunk(self, condition: Tensor, tokens: Tensor) -> tuple[Tensor, list[KeyValue]]:
+    def trunk(
+        self, condition: Tensor, tokens: Tensor, real: Tensor | None = None
+    ) -> tuple[Tensor, list[KeyValue]]:
         """Run whole sequences through the blocks.
 
         Args:
             condition: (B, 4) int64.
             tokens: (B, S) int64, the first at level 0, padded with -1 on the right.
+            real: (B, 1 + S) bool, False at padding: only the last real position's hidden state is wanted.
 
         Returns:
-            Hidden states (B, 1 + S, d), position p predicting token p, and each block's keys and values,
-            (B, h, 1 + S, e) each.
+            Hidden states (B, 1 + S, d), position p predicting token p, or (B, 1, d) where ``real`` is given,
+            and each block's keys and values, (B, h, 1 + S, e) each.
         """
         start = self.condition(condition + self.offset).sum(-2, keepdim=True)  # (B, 1, d)
         x = self.dropout(torch.cat([start, self.embed(tokens)], 1))  # (B, 1 + S, d)
@@ -222,8 +225,13 @@ class Policy(nn.Module):
         for block in self.blocks:
             q, k, v = block.project(x, by)
             layers.append((k, v))
-            # Padding stands on the right, so the causal mask alone hides it from every real position.
-            x = block.finish(x, F.scaled_dot_product_attention(q, k, v, is_causal=True))
+            if real is not None and block is self.blocks[-1]:  # nothing above reads the other positions
+                rows, last = torch.arange(len(x), device=x.device), real.sum(1) - 1
+                x, q = x[rows, last][:, None], q[rows, :, last][:, :, None]  # (B, 1, d), (B, h, 1, e)
+                attended = F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None])
+            else:  # padding stands on the right: the causal mask alone hides it from every real position
+                attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = block.finish(x, attended)
         return self.norm(x), layers
 
     def forward(self, condition: Tensor, codes: Tensor) -> Tensor:
@@ -258,10 +266,9 @@ class Policy(nn.Module):
 
         Source: definition.
         """
-        hidden, layers = self.trunk(condition, codes.flatten(1))  # (B, T, d)
         real = F.pad(codes.flatten(1) >= 0, (1, 0), value=True)  # (B, T)
-        last = hidden[torch.arange(len(hidden), device=hidden.device), real.sum(1) - 1]
-        return Prompt(layers, real, last)
+        last, layers = self.trunk(condition, codes.flatten(1), real)  # (B, 1, d)
+        return Prompt(layers, real, last[:, 0])
 
     def branch(
         self, prompt: Prompt, tokens: Tensor, past: list[KeyValue] | None = None
