@@ -98,8 +98,9 @@ class Processes:
         return tensor.item()
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group, all together: one that leaves early can tear the others' threads down."""
         if dist.is_initialized():
+            dist.barrier()
             dist.destroy_process_group()
 
 
