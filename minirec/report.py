@@ -204,7 +204,7 @@ def _page(
 ) -> str:
     lines, compared = rows(results, split), differences(results, cfg.seed)
     kind = (
-        "Exact: each metric is its expectation over the true law of the simulated world."
+        "Exact: hr, recall, ndcg and mrr are expectations over the true law of the simulated world."
         if dataset.law is not None
         else "Counted against the held-out targets, over the full catalogue."
     )
