@@ -25,7 +25,7 @@ from minirec.files import atomic
 from minirec.records import Catalogue, Dataset, Examples
 from minirec.world import make_world
 
-SPLITS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "test", "fresh")
 
 
 def save(path: Path, value: Any) -> None:
@@ -78,7 +78,7 @@ def save_data(run: Path, dataset: Dataset, codes: Codes, notes: list[str]) -> No
     Raises:
         InputError: the file cannot be written.
     """
-    splits = {name: _plain(getattr(dataset, name)) for name in SPLITS}
+    splits = {name: _plain(part) for name in SPLITS if (part := getattr(dataset, name)) is not None}
     rest = {"users": dataset.users, "periods": dataset.periods, "simulated": dataset.law is not None}
     parts = {"catalogue": _plain(dataset.catalogue), "codes": _plain(codes), "notes": list(notes)}
     save(run / "data.pt", parts | splits | rest)
@@ -100,7 +100,7 @@ def load_data(run: Path, cfg: Config) -> tuple[Dataset, Codes, list[str]]:
     path = run / "data.pt"
     data = load(path)
     try:
-        splits = {name: Examples(**data[name]) for name in SPLITS}
+        splits = {name: Examples(**data[name]) for name in SPLITS if name in data}
         catalogue, codes = Catalogue(**data["catalogue"]), Codes(**data["codes"])
         users, periods, simulated = data["users"], data["periods"], data["simulated"]
         notes = data["notes"]

@@ -103,6 +103,87 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class LoopConfig:
+    """Reinforcement learning: the one loop and the one loss of all objectives."""
+
+    objective: Literal["none", "all", "continued", "grpo", "adagrpo", "recast", "flexrec", "list"] = setting(
+        "none", "after supervised training: one objective, all of them, or supervised continued"
+    )
+    fresh: float = setting(0.0, "share of training users left to RL; .2 with an objective", most=0.9)
+    rl_steps: int = setting(400, "batches of rollouts", least=1)
+    rl_rate: float = setting(3e-4, "learning rate of Adam, constant")
+    contexts: int = setting(32, "contexts per batch B, over all processes", least=1)
+    group: int = setting(16, "rollouts per context G", least=1)
+    updates: int = setting(1, "updates per batch of rollouts", least=1)
+    clip_low: float = setting(0.2, "the ratio is clipped below 1 minus this")
+    clip_high: float = setting(0.28, "and above 1 plus this (OpenOneRec: .2 and .28)")
+    kl: float = setting(0.001, "weight of the k3 KL to the supervised policy (OpenOneRec: .001)")
+    rollouts: Literal["sample", "beam"] = setting(
+        "sample", "a group: samples, or the beams of one beam search"
+    )
+    mask: Literal["auto", "trie", "none"] = setting(
+        "auto", "of rollouts; auto: none for adagrpo, else the trie"
+    )
+    reward: Literal["auto", "hit", "ranker"] = setting("auto", "auto: the ranker for adagrpo, else hit")
+    measure: int = setting(20, "batches between lines of metrics", least=1)
+
+
+@dataclass(frozen=True)
+class GRPOConfig:
+    """How rewards become advantages; every objective but contrast uses it."""
+
+    ddof: int = setting(1, "1: the unbiased std of a group (OpenOneRec), 0: the biased one", most=1)
+    eps: float = setting(1e-6, "added to the std (OpenOneRec: 1e-6)")
+    std: bool = setting(True, "divide by the std of the group; --no-std as in Dr. GRPO")
+    leave_one_out: bool = setting(False, "the baseline of a rollout is the mean of the others")
+
+
+@dataclass(frozen=True)
+class AdaGRPOConfig:
+    """The gate."""
+
+    gate: Literal["both", "difficulty", "discriminability", "random", "open", "shut"] = setting(
+        "both", "which contexts the reward may teach; random: as many as both, open: a fixed mixture"
+    )
+    tau: float = setting(0.125, "difficult: rank of the target beyond tau*G; well ranked: within it", most=1)
+    rho: float = setting(0.25, "negatives rank beyond rho*G", most=1)
+    negatives: int = setting(5, "cross-sample negatives M (paper: 5)")
+    rl_weight: float = setting(1.0, "weight of the admitted GRPO term beside the NLL")
+    ranker: Literal["trained", "right", "noise", "harmful"] = setting(
+        "trained", "the reward; all but trained are designed ones of the simulated world"
+    )
+
+
+@dataclass(frozen=True)
+class ReCastConfig:
+    """The two switches."""
+
+    repair: bool = setting(True, "put the target into groups without a hit")
+    contrast: bool = setting(True, "update one hit and one near miss; without it, the whole group")
+
+
+@dataclass(frozen=True)
+class FlexRecConfig:
+    """Ranking of closed candidate sets for a need."""
+
+    credit: Literal["causal", "noncausal", "independent", "list"] = setting(
+        "causal", "of a position: swaps with later ones, with all others, its own gain, or the list's NDCG"
+    )
+    candidates: int = setting(10, "size of the set C; all of it is ranked", least=2)
+    list_steps: int = setting(60, "batches of rollouts for lists", least=1)
+    list_rate: float = setting(2e-3, "learning rate of Adam for lists")
+    list_group: int = setting(8, "rankings per context", least=1)
+    warm: int = setting(40, "steps of the list warm start", least=0)
+    feedback: float = setting(
+        1.0, "share of the gains that are observed; the rest is filled by the critic", most=1
+    )
+    uncertainty: Literal["none", "context", "rollout"] = setting(
+        "none",
+        "scale advantages by 1/variance of the critic: per context (ours) or per rollout (the paper's)",
+    )
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """Full-catalogue evaluation."""
 
@@ -113,11 +194,24 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
-class Config(RunConfig, DataConfig, WorldConfig, CodesConfig, PolicyConfig, TrainConfig, EvaluateConfig):
+class Config(
+    RunConfig,
+    DataConfig,
+    WorldConfig,
+    CodesConfig,
+    PolicyConfig,
+    TrainConfig,
+    LoopConfig,
+    GRPOConfig,
+    AdaGRPOConfig,
+    ReCastConfig,
+    FlexRecConfig,
+    EvaluateConfig,
+):
     """All settings of a run, flat: every field is a flag of the command line."""
 
 
-SECTIONS = (RunConfig, DataConfig, WorldConfig, CodesConfig, PolicyConfig, TrainConfig, EvaluateConfig)
+SECTIONS = Config.__bases__
 
 TINY = Config(
     out="runs/tiny",
@@ -262,6 +356,8 @@ def parse(argv: list[str] | None = None) -> Config:
     cfg = from_dict(given, preset)
     if not cfg.data and "keep_seen" not in given:
         cfg = replace(cfg, keep_seen=True)  # the world draws with replacement: what was seen comes again
+    if cfg.objective != "none" and "fresh" not in given:
+        cfg = replace(cfg, fresh=0.2)
     if not cfg.out:
         name = Path(cfg.data).name.split(".")[0].lower() or "world"
         cfg = replace(cfg, out=f"runs/{name}")

@@ -112,7 +112,7 @@ def _evaluate(
     if len(examples) == 0:
         raise InputError("this split has no contexts to evaluate; use a larger log or a smaller --core")
     catalogue = len(dataset.catalogue)
-    bucket = popularity_buckets(dataset.train, catalogue)
+    bucket = popularity_buckets(dataset.known, catalogue)
     rows, parts = [], []
     bar = tqdm(total=len(examples), desc="evaluate", unit=" contexts", delay=2, leave=False, disable=None)
     for some in batches(examples.lengths, lambda length: cost(length) + 2 * catalogue):
@@ -192,7 +192,7 @@ def floors(dataset: Dataset, examples: Examples, cfg: Config) -> dict[str, Resul
 
     Source: definition (baselines.py); that the law is shown is ours.
     """
-    scorers = {name: fit(dataset.train, len(dataset.catalogue)) for name, fit in FLOORS.items()}
+    scorers = {name: fit(dataset.known, len(dataset.catalogue)) for name, fit in FLOORS.items()}
     if dataset.law is not None:
         scorers["true law"] = dataset.law
     return {name: evaluate_scorer(scorer, dataset, examples, cfg) for name, scorer in scorers.items()}

@@ -10,6 +10,7 @@ import torch
 from minirec import checkpoint, codes, config, logs, world
 from minirec.codes import Codes
 from minirec.config import Config
+from minirec.contexts import leave_fresh
 from minirec.errors import InputError
 from minirec.records import Dataset
 from minirec.vectors import item_vectors
@@ -19,9 +20,16 @@ def read(cfg: Config) -> tuple[Dataset, str]:
     """Read the log that ``cfg.data`` names, or make the world; return it, and what is to be said of it."""
     if cfg.data:
         dataset, summary = logs.load(cfg)
-        return dataset, summary.describe()
-    dataset = world.make_world(cfg).dataset()
-    return dataset, f"built-in world: {len(dataset.users):,} users, {len(dataset.catalogue):,} items"
+        said = summary.describe()
+    else:
+        dataset = world.make_world(cfg).dataset()
+        said = f"built-in world: {len(dataset.users):,} users, {len(dataset.catalogue):,} items"
+    if cfg.fresh:
+        train, fresh = leave_fresh(dataset.train, cfg.fresh, cfg.seed)
+        dataset = replace(dataset, train=train, fresh=fresh)
+        both = len(dataset.known.user.unique())
+        said += f"\n{len(fresh.user.unique()):,} of {both:,} training users are left to RL"
+    return dataset, said
 
 
 def encode(dataset: Dataset, cfg: Config) -> tuple[Codes, list[str]]:

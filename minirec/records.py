@@ -7,7 +7,7 @@ rollout (1 for the next item, K for a list), L code levels, V codes per level, N
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -159,8 +159,17 @@ class Dataset:
     train: Examples
     valid: Examples
     test: Examples
+    fresh: Examples | None = None  # training sequences of the users that are left to RL
     periods: int = 0  # 0: the data has none
     law: Callable[[Batch], Tensor] | None = None
+
+    @property
+    def known(self) -> Examples:
+        """All training sequences, those left to RL as well: what floors are fitted on."""
+        if self.fresh is None:
+            return self.train
+        pairs = ((f.name, getattr(self.train, f.name), getattr(self.fresh, f.name)) for f in fields(Examples))
+        return Examples(**{name: a if name == "events" else torch.cat([a, b]) for name, a, b in pairs})
 
 
 @dataclass(frozen=True)
@@ -176,3 +185,24 @@ class Rollout:
         check("items", self.items, None, None, None)
         check("codes", self.codes, *size, None)
         check("logp", self.logp, *self.codes.shape, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What an objective makes of a rollout: S sequences of each of R <= B contexts, and their advantages.
+
+    Contexts and sequences that teach nothing are not in it, so no forward pass ever sees them.
+    """
+
+    rows: Tensor  # (R,) which contexts of the batch
+    codes: Tensor  # (R, S, P, L)
+    advantages: Tensor  # (R, S, P) float32
+    width: int  # sequences per context by which the loss is divided, whatever survives
+    nll: bool = False  # whether the NLL of every context's target joins, whatever ``rows``
+    weight: float = 1.0  # of the reinforced part
+    facts: dict[str, float] = field(default_factory=dict)  # to be logged; sums over contexts
+
+    def __post_init__(self) -> None:
+        check("rows", self.rows, None)
+        check("codes", self.codes, len(self.rows), None, None, None)
+        check("advantages", self.advantages, *self.codes.shape[:3], dtype=torch.float32)
