@@ -83,6 +83,22 @@ class Processes:
         """Return the policy, or where there are several processes a wrapper that averages its gradients."""
         return DistributedDataParallel(policy) if self.count > 1 else policy
 
+    def gather(self, rows: Tensor) -> Tensor:
+        """Bring the rows of all processes together, in the order in which ``share`` dealt them out.
+
+        Args:
+            rows: (b, ...), those of this process.
+
+        Returns:
+            (B, ...), the same in every process.
+        """
+        if self.count == 1:
+            return rows
+        parts: list[Tensor] = [rows] * self.count
+        dist.all_gather_object(parts, rows.cpu())
+        order = torch.cat([torch.arange(len(part)) * self.count + i for i, part in enumerate(parts)])
+        return torch.cat(parts)[order.argsort()].to(rows.device)
+
     def total(self, value: float) -> float:
         """Sum a number over the processes, in float64; all must call it, so all wait for the last.
 

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from minirec.config import Config
+    from minirec.trie import Trie
 
 PAD = -1  # no item: fills a padded row
 HOLE = -1  # no item: a code tuple that the catalogue does not have
@@ -86,6 +91,10 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
         return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def select(self, rows: Tensor) -> Batch:
+        """Return some of the contexts, in this order, repeats allowed."""
+        return Batch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -185,6 +194,29 @@ class Rollout:
         check("items", self.items, None, None, None)
         check("codes", self.codes, *size, None)
         check("logp", self.logp, *self.codes.shape, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A batch, what the policy did with it, and what an objective may ask about it.
+
+    A is the number of contexts of all processes together; in one process, A = B.
+    """
+
+    cfg: Config
+    batch: Batch  # B contexts
+    rollout: Rollout  # G rollouts of each
+    trie: Trie
+    reward: Callable[[Tensor], Tensor]  # items (B, C) -> rewards (B, C) float32, a HOLE or PAD is worth 0
+    logp: Callable[
+        [Tensor], Tensor
+    ]  # items (B, n) -> their log-probabilities (B, n), under the rollout's mask
+    mine: Tensor  # (B,) this process's rows of the whole batch
+    gather: Callable[[Tensor], Tensor]  # (B, ...) -> (A, ...), the rows of all processes, in order
+    noise: Callable[[int], Tensor]  # n -> (A, n) float64 uniform, the same in every process
+    candidates: Tensor | None = None  # (B, C), of lists
+    gains: Tensor | None = None  # (B, C) float32, observed or filled in by the critic
+    variance: Tensor | None = None  # (B, C) float32, the critic's
 
 
 @dataclass(frozen=True)

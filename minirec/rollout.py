@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minirec.policy import Policy, Prompt
 from minirec.records import HOLE, PAD, Rollout
-from minirec.score import MASKED, token_logprobs
+from minirec.score import MASKED, score, token_logprobs
 from minirec.trie import Trie
 
 
@@ -98,6 +98,13 @@ def beam(
 
     Source: definition.
     """
+    return _beam(policy, prompt, trie, width, constrained)[:2]
+
+
+def _beam(
+    policy: Policy, prompt: Prompt, trie: Trie, width: int, constrained: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Items and log-probabilities as ``beam``, and the codes (B, W, L)."""
     size, device = len(prompt.last), prompt.last.device
     node = torch.zeros(size, 1, dtype=torch.int64, device=device)
     total = torch.zeros(size, 1, device=device)
@@ -119,7 +126,31 @@ def beam(
         node = trie.descend(level, node.gather(1, parent), code)
     dead = total <= MASKED / 2
     items = torch.where(node >= 0, trie.item[node.clamp(min=0)], HOLE).masked_fill(dead, PAD)
-    return items, total.masked_fill(dead, float("-inf"))
+    return items, total.masked_fill(dead, float("-inf")), codes
+
+
+@torch.no_grad()
+def beam_group(policy: Policy, prompt: Prompt, trie: Trie, group: int, constrained: bool = True) -> Rollout:
+    """Take the beams of one beam search as a group: G different items, none of them drawn at random.
+
+    Args:
+        policy, prompt, trie, constrained: as in ``beam``.
+        group: G, at most as many as there are tuples to say.
+
+    Returns:
+        A Rollout with P = 1, likeliest first.
+
+    Raises:
+        ValueError: there are fewer than G.
+
+    Source: OpenOneRec-RL (2512.24762).
+    """
+    items, total, codes = _beam(policy, prompt, trie, group, constrained)
+    if items.shape[1] < group or total.isinf().any():
+        raise ValueError(f"group: a beam search cannot give {group} different items here")
+    allowed = trie.masks(codes)[:, :, None] if constrained else None
+    codes = codes[:, :, None]  # (B, G, 1, L)
+    return Rollout(items[..., None], codes, score(policy, prompt, codes, allowed))
 
 
 def closed_masks(candidates: Tensor, codes: Tensor, size: int) -> Tensor:

@@ -1,0 +1,17 @@
+"""Supervised continued: NLL on the same fresh contexts, the control of every objective. All of it is ours.
+
+    L(x) = NLL(g | x)
+
+The rollouts are made and measured as for the others, and nothing is learned from them. It is AdaGRPO with the
+gate shut.
+"""
+
+from __future__ import annotations
+
+from minirec.records import Experience, Signal
+
+
+def signal(x: Experience) -> Signal:
+    """No sequence of the rollout; the NLL of every target."""
+    none = x.rollout.codes[:0]
+    return Signal(x.mine[:0], none, none[..., 0].float(), width=1, nll=True)

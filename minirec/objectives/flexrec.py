@@ -1,0 +1,131 @@
+"""FlexRec: credit for every position of a list, and trust by the critic's variance (2603.11901).
+
+The policy ranks a closed candidate set for a need, y = (a_1..a_K), gains g_k, discounts d_k = 1/log2(k+1):
+
+    r_k = E_{j ~ Uniform{k+1..K}} [ R(y) - R(y with k and j swapped) ],   r_K = 0,   R = DCG/IDCG  [paper; sign ours]
+    A_{i,k} = r_{i,k} normalised over the group, per position k                                    [ours, as Rank-GRPO]
+    c_i = 1/(u_i + ε),  A_i <- c_i · A_i,   u_i = variance of rollout i's reward, from the critic  [paper]
+    u = Σ_k d_k² Var_k / IDCG²,   ε = 0.1 × mean u of the batch,   c rescaled to mean 1            [ours]
+
+A swap advantage goes to the code tokens of its own item [paper]. Missing feedback is filled by the critic's
+mean [paper]. Ablations: ``noncausal`` swaps with every other position, ``independent`` is g_k d_k / IDCG
+[paper]; ``list`` is the baseline, GRPO on NDCG with one advantage for the whole list.
+
+Ours: one c per context (the mean of its rollouts' u), as a c that depends on the rollout breaks the group's
+baseline; ``--uncertainty rollout`` is the paper's. Contexts with IDCG = 0 are left out; negative gains
+count 0. A need is two flags, novel and trend; both together are held out of training. The mask of alive
+candidates takes the place of candidates in the prompt. The swap reward is no unbiased policy-gradient
+weight: at a uniform policy it is (n+1)/n times the true advantage, n = K - k, elsewhere slightly biased
+(tested). Left out: tokens outside items, of which the policy has none.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from minirec import rewards
+from minirec.objectives.grpo import advantages
+from minirec.records import Experience, Signal
+
+
+def in_order(candidates: Tensor, values: Tensor, items: Tensor) -> Tensor:
+    """Look up a value of each candidate in the order of generated lists.
+
+    Args:
+        candidates: (B, C) int64, distinct.
+        values: (B, C).
+        items: (B, G, K) int64, each a candidate.
+
+    Returns:
+        (B, G, K).
+
+    Source: definition.
+    """
+    place = (items[..., None] == candidates[:, None, None]).int().argmax(-1)  # (B, G, K)
+    return values[:, None].expand(-1, items.shape[1], -1).gather(-1, place)
+
+
+def credit(gains: Tensor, ideal: Tensor, form: str) -> Tensor:
+    """Split a list's NDCG over its positions.
+
+    Args:
+        gains: (B, G, K) in the order of the lists.
+        ideal: (B,) IDCG.
+        form: "causal", "noncausal", "independent" or "list".
+
+    Returns:
+        (B, G, K) rewards; all positions of a list have its NDCG where the form is "list".
+
+    Source: FlexRec (2603.11901).
+    """
+    ideal = ideal[:, None]  # (B, 1)
+    if form == "list":
+        return rewards.ndcg(gains, ideal)[..., None].expand_as(gains)
+    if form == "independent":
+        return rewards.independent(gains, ideal)
+    return rewards.swap(gains, ideal, others="later" if form == "causal" else "all")
+
+
+def list_variance(variance: Tensor, ideal: Tensor) -> Tensor:
+    """Variance of a list's NDCG when its gains are independent: u.
+
+    Args:
+        variance: (B, G, K) of each gain, in the order of the lists.
+        ideal: (B,) IDCG, above 0.
+
+    Returns:
+        (B, G).
+
+    Source: FlexRec (2603.11901) says accumulated over the list; the weights d_k² / IDCG² are ours.
+    """
+    weight = rewards.discounts(variance.shape[-1]).to(variance)
+    return (variance * weight.square()).sum(-1) / ideal[:, None].square()
+
+
+def trust(u: Tensor) -> Tensor:
+    """Turn variances into weights with mean 1: c = 1/(u + ε), ε a tenth of the mean u.
+
+    Args:
+        u: (A, ...) of the whole batch; all 0 gives weights of 1.
+
+    Returns:
+        The shape of u.
+
+    Source: FlexRec (2603.11901), c; ε and the rescaling are ours.
+
+    >>> trust(torch.tensor([0.0, 1.0]))
+    tensor([1.9091, 0.0909])
+    """
+    if not u.any():
+        return torch.ones_like(u)
+    c = 1 / (u + 0.1 * u.mean())
+    return c / c.mean()
+
+
+def signal(x: Experience) -> Signal:
+    """Every list of every context that has a gain, with an advantage per position.
+
+    Args:
+        x: a batch with candidates, and its rollout of lists.
+
+    Returns:
+        R contexts with IDCG > 0, S = G, P = K.
+
+    Source: FlexRec (2603.11901).
+    """
+    cfg, items = x.cfg, x.rollout.items  # (B, G, K)
+    ideal = rewards.ideal(x.gains, items.shape[2])  # (B,)
+    rows = (ideal > 0).nonzero()[:, 0]
+    gains = in_order(x.candidates, x.gains, items)  # (B, G, K)
+    reward = credit(gains, ideal, cfg.credit)
+    advantage = advantages(reward, cfg.ddof, cfg.eps, cfg.std, cfg.leave_one_out)
+    if cfg.uncertainty != "none":
+        u = list_variance(in_order(x.candidates, x.variance, items), ideal.clamp(min=1e-9))  # (B, G)
+        u = u if cfg.uncertainty == "rollout" else u.mean(1, keepdim=True)  # (B, G or 1)
+        known = x.gather(ideal) > 0  # (A,) the mean is over contexts that are learned from
+        every = x.gather(u)
+        weight = torch.zeros_like(every)
+        weight[known] = trust(every[known])
+        advantage = advantage * weight[x.mine][..., None]
+    return Signal(rows, x.rollout.codes[rows], advantage[rows], width=items.shape[1])

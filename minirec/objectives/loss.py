@@ -1,0 +1,164 @@
+"""The loss that all objectives share: a clipped ratio, the k3 KL to the reference, and NLL.
+
+    per token:     -min(ρ A, clip(ρ, 1-ε_lo, 1+ε_hi) A) + β·k3,   ρ = π/π_old                   [GRPO]
+                   k3 = exp(d) - d - 1,   d = log π_ref - log π
+    per sequence:  the mean over its tokens
+    in all:        λ · sum over sequences / (B · width) + sum over contexts of NLL(target) / B  [ours: the divisors]
+
+``width`` is the method's own (G, or 2 for ReCast), never the rows that survive; NLL is a mean over tokens
+too, or λ would have no meaning. With one update per batch of rollouts, log π_old is the current one,
+detached: ρ is exactly 1, the clip never acts, and as advantages sum to 0 the loss is near 0 while its
+gradient is not.
+
+k3's value is unbiased for KL(π‖ref), but its gradient inside the loss is that of KL(ref‖π) [ours, checked
+by enumeration]: it settles at β·ref/(λ - r), not at ref·exp(r/β). ``exact.py`` knows both.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from minirec.config import Config
+from minirec.policy import Policy
+from minirec.records import Batch, Signal
+from minirec.score import score
+from minirec.trie import Trie
+
+LARGEST = 20.0  # of d: beyond it k3 goes on as a straight line, for exp overflows at 88
+
+
+def k3(logp: Tensor, reference: Tensor) -> Tensor:
+    """Estimate KL(π‖ref) token by token, from tokens that π drew.
+
+    Args:
+        logp: log π of the tokens, any shape.
+        reference: log π_ref, the same shape.
+
+    Returns:
+        The same shape, 0 and up, in nats; exactly 0 where the two agree.
+
+    Source: Schulman's k3, as in GRPO (2402.03300); the straight line beyond d = 20 is ours.
+    """
+    d = reference - logp
+    bent = d.clamp(max=LARGEST)
+    return bent.exp() * (1 + d - bent) - d - 1
+
+
+def token_loss(
+    logp: Tensor,
+    old: Tensor,
+    reference: Tensor,
+    advantages: Tensor,
+    clip_low: float,
+    clip_high: float,
+    kl: float,
+) -> tuple[Tensor, Tensor]:
+    """The clipped loss and the KL of each token.
+
+    Args:
+        logp, old, reference: (R, S, P, L) log-probabilities by the policy that learns, the one that acted,
+            and the supervised one.
+        advantages: (R, S, P), one for all L tokens of an item.
+        clip_low, clip_high: ε_lo and ε_hi.
+        kl: β.
+
+    Returns:
+        The loss (R, S, P, L), and where the clip acts (R, S, P, L) bool: there the token has no gradient but
+        that of the KL.
+
+    Source: GRPO (2402.03300); the asymmetric clip as in OpenOneRec-RL (2512.24762).
+    """
+    ratio, a = (logp - old).exp(), advantages[..., None]
+    free, clipped = ratio * a, ratio.clamp(1 - clip_low, 1 + clip_high) * a
+    return kl * k3(logp, reference) - torch.minimum(free, clipped), clipped < free
+
+
+def target_nll(policy: Policy, prompt, trie: Trie, targets: Tensor) -> Tensor:
+    """−log π(g | x), without a mask, as in supervised training.
+
+    Args:
+        policy, trie: as everywhere.
+        prompt: of B contexts.
+        targets: (B, n) int64, padded with PAD.
+
+    Returns:
+        (B,) nats per token, the mean over the tokens of a context's targets.
+
+    Source: AdaGRPO (2606.08480), NLL(g | x); the means are ours.
+    """
+    real = targets >= 0  # (B, n)
+    logp = score(policy, prompt, trie.encode(targets).clamp(min=0)[:, :, None])  # (B, n, 1, L)
+    return -(logp.mean((2, 3)) * real).sum(1) / real.sum(1).clamp(min=1)
+
+
+class Learner(nn.Module):
+    """The policy together with its loss, so that several processes can be wrapped around one forward pass."""
+
+    def __init__(self, policy: Policy, trie: Trie, cfg: Config) -> None:
+        super().__init__()
+        self.policy, self.trie, self.cfg = policy, trie, cfg
+
+    def logp(
+        self, batch: Batch, signal: Signal, allowed: Tensor | None, policy: Policy | None = None
+    ) -> Tensor:
+        """Score a signal's sequences, by this policy or another one.
+
+        Args:
+            batch: the B contexts.
+            signal: R of them, S sequences each.
+            allowed: (R, S, P, L, V) bool, the masks of the rollouts, or None.
+            policy: another policy.
+
+        Returns:
+            (R, S, P, L) log-probabilities, in nats.
+        """
+        policy = policy or self.policy
+        some = batch.select(signal.rows)
+        prompt = policy.encode(some.condition, self.trie.encode(some.history))
+        return score(policy, prompt, signal.codes, allowed)
+
+    def forward(
+        self,
+        batch: Batch,
+        signal: Signal,
+        allowed: Tensor | None,
+        old: Tensor | None,
+        reference: Tensor,
+        size: int,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a signal.
+
+        Args:
+            batch: this process's contexts.
+            signal: what to learn from them.
+            allowed: as in ``logp``.
+            old: (R, S, P, L) log-probabilities when the rollouts were made; None: this is the first update,
+                and they are the current ones.
+            reference: (R, S, P, L) by the supervised policy.
+            size: B, contexts of all processes.
+
+        Returns:
+            The loss, this process's part of the sum, and sums over tokens and contexts of what is logged.
+
+        Source: the module's docstring.
+        """
+        cfg = self.cfg
+        loss = 0.0 * sum(
+            p.sum() for p in self.policy.parameters()
+        )  # a process without rows runs backward too
+        facts = {}
+        if signal.nll:
+            prompt = self.policy.encode(batch.condition, self.trie.encode(batch.history))
+            nll = target_nll(self.policy, prompt, self.trie, batch.targets)
+            loss = loss + nll.sum() / size
+            facts["nll"] = nll.detach().sum()
+        if len(signal.rows):
+            logp = self.logp(batch, signal, allowed)
+            before = logp.detach() if old is None else old
+            a = signal.advantages
+            tokens, clipped = token_loss(logp, before, reference, a, cfg.clip_low, cfg.clip_high, cfg.kl)
+            loss = loss + signal.weight * tokens.mean((2, 3)).sum() / (size * signal.width)
+            facts["kl"], facts["clipped"] = k3(logp.detach(), reference).sum(), clipped.sum()
+            facts["tokens"] = torch.tensor(logp.numel())
+        return loss, {name: value.double() for name, value in facts.items()}

@@ -1,0 +1,125 @@
+"""ReCast: repair groups without a hit, then learn from one pair (2604.22169).
+
+With sparse hits most groups hold no positive, and group normalisation learns nothing from them.
+
+    φ(p, t) = 1 if p = t; 0.1 if only the first two codes match; 0.01 if only the first; else 0             [paper]
+    u_i = max over targets t of φ(y_i, t)                                                                   [paper]
+    repair   (only if Σ r_i = 0): put the target in the place of argmin_i u_i; recompute r, u               [paper]
+    contrast (learnable groups):  i+ = argmax_i r_i,  i- = argmax_{i: r_i = 0} u_i  (longest prefix match)  [paper]
+                                  A_{i+} = +w, A_{i-} = -w, others 0;  w = 1; no legal negative: skip       [paper]
+
+then the shared clipped loss with KL, on those two sequences only [paper]. u chooses inside the group and
+never becomes a reward [paper]. The other G - 2 rollouts are not in the signal, so neither the old nor the
+reference nor the actor's pass computes them [paper]: the search is G wide, the update 2.
+
+Ours: ties. Repair replaces the least likely among equals; i+ and i- take the likeliest; then the lowest
+index. Of several targets the first one repairs. The inserted target was not sampled: its old
+log-probability is the current policy's, so its ratio starts at 1. The divisor is B × 2, however many groups
+are learnable. ``--no-contrast`` is repair alone: GRPO on the repaired groups; ``--no-repair`` is contrast
+alone. Left out: u over lists of several items (our rollouts are one item).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from minirec import rewards
+from minirec.objectives.grpo import advantages
+from minirec.records import Experience, Signal
+
+
+def choose(first: Tensor, then: Tensor) -> Tensor:
+    """Pick per row the largest ``first``, among equals the largest ``then``, then the lowest index.
+
+    Args:
+        first, then: (B, G) float; -inf in ``first`` is never picked where anything else is.
+
+    Returns:
+        (B,) int64.
+
+    Source: ours (the tie rule).
+
+    >>> choose(torch.tensor([[1.0, 2.0, 2.0]]), torch.tensor([[9.0, 3.0, 4.0]]))
+    tensor([2])
+    """
+    return then.masked_fill(first < first.amax(1, keepdim=True), float("-inf")).argmax(1)
+
+
+def repair(hits: Tensor, score: Tensor, likelihood: Tensor) -> tuple[Tensor, Tensor]:
+    """Say which groups get the target, and in whose place.
+
+    Args:
+        hits: (B, G) of 0 and 1.
+        score: (B, G), u.
+        likelihood: (B, G) log-probability of each rollout, in nats.
+
+    Returns:
+        The rows without a hit (R,) int64, and the rollout that gives way in each (R,) int64.
+
+    Source: ReCast (2604.22169), repair; the tie rule is ours.
+    """
+    rows = (hits.sum(1) == 0).nonzero()[:, 0]
+    return rows, choose(-score[rows], -likelihood[rows])
+
+
+def contrast(hits: Tensor, score: Tensor, likelihood: Tensor) -> tuple[Tensor, Tensor]:
+    """Pick the pair that a group learns from.
+
+    Args:
+        hits, score, likelihood: as in ``repair``.
+
+    Returns:
+        The learnable rows (R,) int64, with a hit and a miss each, and their i+ and i- (R, 2) int64.
+
+    Source: ReCast (2604.22169), contrast; the tie rule is ours.
+    """
+    rows = ((hits > 0).any(1) & (hits == 0).any(1)).nonzero()[:, 0]
+    hits, score, likelihood = hits[rows], score[rows], likelihood[rows]
+    near = score.masked_fill(hits > 0, float("-inf"))
+    return rows, torch.stack([choose(hits, likelihood), choose(near, likelihood)], 1)
+
+
+def outcomes(hits: Tensor, name: str = "") -> dict[str, float]:
+    """Count the groups without a hit, with hits and misses, and with hits only.
+
+    >>> outcomes(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
+    {'all_zero': 2, 'mixed': 1, 'all_hit': 0}
+    """
+    hit, miss = (hits > 0).any(1), (hits == 0).any(1)
+    counts = {"all_zero": ~hit, "mixed": hit & miss, "all_hit": ~miss}
+    return {f"{name}{outcome}": which.sum().item() for outcome, which in counts.items()}
+
+
+def signal(x: Experience) -> Signal:
+    """One hit and one near miss of every group that has both, after repair.
+
+    Args:
+        x: a batch and its rollout.
+
+    Returns:
+        R learnable contexts, S = 2; without contrast all contexts, S = G.
+
+    Source: ReCast (2604.22169).
+    """
+    cfg, items, codes = (
+        x.cfg,
+        x.rollout.items[..., 0].clone(),
+        x.rollout.codes.clone(),
+    )  # (B, G), (B, G, 1, L)
+    targets = x.trie.encode(x.batch.targets)  # (B, n, L)
+    likelihood = x.rollout.logp.sum((2, 3))  # (B, G)
+    hits, score = rewards.hit(items, x.batch.targets), rewards.prefix_score(codes[:, :, 0], targets)
+    facts = outcomes(hits)
+    if cfg.repair:
+        rows, place = repair(hits, score, likelihood)
+        items[rows, place], codes[rows, place, 0] = x.batch.targets[rows, 0], targets[rows, 0]
+        hits, score = rewards.hit(items, x.batch.targets), rewards.prefix_score(codes[:, :, 0], targets)
+        facts |= outcomes(hits, "repaired_")
+    if not cfg.contrast:
+        advantage = advantages(hits, cfg.ddof, cfg.eps, cfg.std, cfg.leave_one_out)
+        every = torch.arange(len(items), device=items.device)
+        return Signal(every, codes, advantage[..., None], width=items.shape[1], facts=facts)
+    rows, pair = contrast(hits, score, likelihood)
+    advantage = torch.tensor([[1.0], [-1.0]], device=items.device).expand(len(rows), 2, 1)
+    return Signal(rows, codes[rows[:, None], pair], advantage, width=2, facts=facts)

@@ -1,0 +1,162 @@
+"""What a generated item or list is worth: pure functions, no policy in sight.
+
+Next item: ``hit``, and ``prefix_score``, which only chooses inside a group and is never a reward. Lists:
+NDCG, and three ways of splitting it over the positions. Gains below 0 count as 0, and a list whose IDCG is 0
+is worth 0, whatever its order.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from minirec.records import HOLE
+
+
+def hit(items: Tensor, targets: Tensor) -> Tensor:
+    """Give 1 to an item that is in the context's target set, else 0.
+
+    Args:
+        items: (B, G) int64; a HOLE or PAD is never a hit.
+        targets: (B, n) int64, padded with PAD.
+
+    Returns:
+        (B, G) float32.
+
+    Source: OpenOneRec-RL (2512.24762), the binary reward.
+
+    >>> hit(torch.tensor([[3, 5, -1]]), torch.tensor([[5, 7, -1]]))
+    tensor([[0., 1., 0.]])
+    """
+    return ((items[:, :, None] == targets[:, None]) & (items != HOLE)[:, :, None]).any(2).float()
+
+
+def prefix_score(codes: Tensor, targets: Tensor) -> Tensor:
+    """How many of the first codes of a target a tuple has: the paper's φ, the best over the targets.
+
+    Args:
+        codes: (B, G, L) int64.
+        targets: (B, n, L) int64, -1 in every level where there is no target.
+
+    Returns:
+        (B, G) float32: 1 for all L codes, 10^-(L-m) for the first m >= 1 only, 0 for none.
+
+    Source: ReCast (2604.22169), φ and u; L other than 3 is ours.
+
+    >>> prefix_score(torch.tensor([[[4, 9], [4, 2], [5, 9]]]), torch.tensor([[[4, 9]]]))
+    tensor([[1.0000, 0.1000, 0.0000]])
+    """
+    same = codes[:, :, None] == targets[:, None]  # (B, G, n, L)
+    common = same.long().cumprod(-1).sum(-1)  # (B, G, n) length m of the common prefix
+    levels = codes.shape[-1]
+    score = torch.tensor([0.0, *(10.0 ** (m - levels) for m in range(1, levels + 1))], device=codes.device)
+    return score[common].amax(-1)
+
+
+def discounts(length: int, cut: int | None = None) -> Tensor:
+    """The weight of each rank in DCG, d_k = 1/log2(k + 1), and 0 beyond a cut-off.
+
+    Args:
+        length: K.
+        cut: ranks that count; None is all.
+
+    Returns:
+        (K,) float64.
+
+    Source: definition.
+
+    >>> discounts(3, cut=2)
+    tensor([1.0000, 0.6309, 0.0000], dtype=torch.float64)
+    """
+    rank = torch.arange(1, length + 1, dtype=torch.float64)
+    return (rank <= (cut or length)) / torch.log2(rank + 1)
+
+
+def ideal(gains: Tensor, length: int, cut: int | None = None) -> Tensor:
+    """DCG of the best list that the candidates allow.
+
+    Args:
+        gains: (..., C), of the candidates in any order.
+        length: K <= C items of a list.
+        cut: as in ``discounts``.
+
+    Returns:
+        (...) IDCG in the dtype of the gains.
+
+    Source: definition.
+    """
+    best = gains.clamp(min=0).sort(-1, descending=True).values[..., :length]
+    return (best * discounts(length, cut).to(best)).sum(-1)
+
+
+def per_ideal(value: Tensor, ideal: Tensor) -> Tensor:
+    """Divide by IDCG, and give 0 where it is 0; ``ideal`` is broadcast over ``value``."""
+    return torch.where(ideal > 0, value / ideal.clamp(min=torch.finfo(ideal.dtype).tiny), 0.0)
+
+
+def ndcg(gains: Tensor, ideal: Tensor, cut: int | None = None) -> Tensor:
+    """NDCG of lists, the reward R(y).
+
+    Args:
+        gains: (..., K) in the order of the list.
+        ideal: (...) IDCG, broadcastable.
+        cut: as in ``discounts``, and as in ``ideal``.
+
+    Returns:
+        (...) in [0, 1].
+
+    Source: FlexRec (2603.11901), R = DCG/IDCG.
+
+    >>> ndcg(torch.tensor([0.0, 1.0]), torch.tensor(1.0))
+    tensor(0.6309)
+    """
+    dcg = (gains.clamp(min=0) * discounts(gains.shape[-1], cut).to(gains)).sum(-1)
+    return per_ideal(dcg, ideal)
+
+
+def swap(
+    gains: Tensor, ideal: Tensor, others: Literal["later", "all"] = "later", cut: int | None = None
+) -> Tensor:
+    """How much NDCG falls, on average, when the item of a position changes places with another.
+
+        r_k = mean over j of R(y) - R(y with k and j swapped) = mean over j of (g_k - g_j)(d_k - d_j) / IDCG
+
+    Args:
+        gains: (..., K) in the order of the list.
+        ideal: (...) IDCG, broadcastable.
+        others: "later" takes j over k+1..K, the items not yet placed: causal, the last position gets 0.
+            "all" takes every j but k: the non-causal form.
+        cut: as in ``discounts``, and as in ``ideal``.
+
+    Returns:
+        (..., K) in [-1, 1]; exactly 0 where all gains are equal.
+
+    Source: FlexRec (2603.11901), the swap reward; its sign and this closed form are ours.
+
+    >>> swap(torch.tensor([1.0, 0.0, 0.5]), torch.tensor(1.0))
+    tensor([ 0.3095, -0.0655,  0.0000])
+    """
+    gains, weight = gains.clamp(min=0), discounts(gains.shape[-1], cut).to(gains)
+    change = (gains[..., :, None] - gains[..., None, :]) * (weight[:, None] - weight)  # (..., K, K)
+    partner = 1 - torch.eye(len(weight)).to(change)  # (K, K)
+    partner = partner.triu() if others == "later" else partner
+    mean = (change * partner).sum(-1) / partner.sum(-1).clamp(min=1)
+    return per_ideal(mean, ideal[..., None])
+
+
+def independent(gains: Tensor, ideal: Tensor, cut: int | None = None) -> Tensor:
+    """Each position's own share of NDCG, g_k d_k / IDCG.
+
+    Args:
+        gains: (..., K) in the order of the list.
+        ideal: (...) IDCG, broadcastable.
+        cut: as in ``discounts``, and as in ``ideal``.
+
+    Returns:
+        (..., K); sums to ``ndcg``.
+
+    Source: FlexRec (2603.11901), the independent form of its ablation.
+    """
+    return per_ideal(gains.clamp(min=0) * discounts(gains.shape[-1], cut).to(gains), ideal[..., None])
