@@ -11,6 +11,7 @@ On a simulated world data.pt holds no law: it is rebuilt from the settings.
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import fields
 from pathlib import Path
@@ -59,6 +60,22 @@ def load(path: Path) -> Any:
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); is it damaged or cut short?") from error
+
+
+def save_progress(run: Path, state: dict[str, Any], measured: list[dict]) -> None:
+    """Write ``checkpoint.pt``, then ``metrics.jsonl``, which follows from it.
+
+    Args:
+        run: the run folder.
+        state: what training needs to go on.
+        measured: the lines of metrics so far; they are part of the state too.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    save(run / "checkpoint.pt", state | {"measured": measured})
+    with atomic(run / "metrics.jsonl") as file:
+        file.writelines(json.dumps(line).encode() + b"\n" for line in measured)
 
 
 def _plain(record: Any) -> dict[str, Any]:

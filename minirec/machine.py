@@ -108,11 +108,15 @@ class Processes:
         Returns:
             The sum, the same in every process.
         """
+        return self.totals(torch.tensor(value, dtype=torch.float64)).item()
+
+    def totals(self, values: Tensor) -> Tensor:
+        """Sum a tensor over the processes, in float64, as ``total``; the result is on the CPU."""
         if self.count == 1:
-            return value
-        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
-        return tensor.item()
+            return values.double().cpu()
+        values = values.to(self.device, torch.float64)
+        dist.all_reduce(values)
+        return values.cpu()
 
     def close(self) -> None:
         """Wait for all processes, then end this one at once, where there are several.

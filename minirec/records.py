@@ -206,6 +206,7 @@ class Experience:
     cfg: Config
     batch: Batch  # B contexts
     rollout: Rollout  # G rollouts of each
+    rewards: Tensor  # (B, G) float32, of the rollouts
     trie: Trie
     reward: Callable[[Tensor], Tensor]  # items (B, C) -> rewards (B, C) float32, a HOLE or PAD is worth 0
     logp: Callable[

@@ -9,7 +9,6 @@ not change the gradient.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -23,7 +22,6 @@ from tqdm import tqdm
 from minirec import checkpoint, config, evaluate, report
 from minirec.config import Config
 from minirec.errors import command
-from minirec.files import atomic
 from minirec.machine import Processes, interruptions
 from minirec.policy import Policy
 from minirec.prepare import begin
@@ -100,16 +98,6 @@ def nll(model: nn.Module, trie: Trie, batch: Batch) -> Tensor:
     return -model(batch.condition, trie.encode(batch.history)).sum()
 
 
-METRICS = {
-    "step": "updates done",
-    "epoch": "passes over the training sequences",
-    "nll": "training NLL with dropout, nats per item, mean since the line before; 0 and up",
-    "gradient_norm": "norm of the gradient before clipping, mean since the line before; 0 and up",
-    "recall@10": "on the validation contexts that choose the epoch, beam 20; 0 to 1",
-    "ndcg@10": "on the same contexts; its maximum chooses the weights; 0 to 1",
-}  # every number in metrics.jsonl
-
-
 class Training:
     """A policy while it is trained; ``save`` and ``load`` hold all that changes."""
 
@@ -141,10 +129,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "best": self.best,
         }
-        state |= {"step": self.step, "recent": self.recent, "measured": self.measured}
-        checkpoint.save(run / "checkpoint.pt", state)
-        with atomic(run / "metrics.jsonl") as file:
-            file.writelines(json.dumps(line).encode() + b"\n" for line in self.measured)
+        checkpoint.save_progress(run, state | {"step": self.step, "recent": self.recent}, self.measured)
 
     def load(self, run: Path) -> None:
         """Go on where ``checkpoint.pt`` stands; ``save`` after it brings metrics.jsonl to the same point."""

@@ -3,10 +3,12 @@
 The reward is a ranker trained on exposure-biased logs, right for some contexts and wrong for others. NLL is
 always kept, and a binary gate admits the GRPO term context by context:
 
-    L(x) = NLL(g | x) + λ · α(x) · GRPO(x)              α(x) = D(x) · Q(x) ∈ {0, 1}                    [paper]
-    D(x) = 1[ rank_π(g) > τ·G ]                          the policy finds the target difficult         [paper]
-    Q(x) = 1[ rank_R(g) ≤ τ·G ] · Π_m 1[ rank_R(n_m) > ρ·G ]   the ranker tells target from negatives  [paper; ρ ours]
-    rank_π(g) = 1 + #{i : log π(y_i|x) > log π(g|x)}     rank_R(g) = 1 + #{i : R(x,y_i) > R(x,g)}      [ours]
+    L(x) = NLL(g | x) + λ · α(x) · GRPO(x),   α(x) = D(x) · Q(x) ∈ {0, 1}                 [paper]
+    D(x) = 1[ rank_π(g) > τ·G ]               the policy finds the target difficult       [paper]
+    Q(x) = 1[ rank_R(g) ≤ τ·G ] · Π_m 1[ rank_R(n_m) > ρ·G ]
+                                              the ranker tells it from negatives          [paper; ρ is ours]
+    rank_π(g) = 1 + #{i : log π(y_i|x) > log π(g|x)}                                      [ours]
+    rank_R(g) = 1 + #{i : R(x,y_i) > R(x,g)}, and so for each n_m                         [ours]
 
 n_1..n_M, M = 5 [paper]: items generated for other contexts of the batch, scored under this one; all must
 pass [paper]. Both diagnostics reuse the rollouts and their scores [paper]. Thresholds are on ranks [paper].
@@ -17,8 +19,9 @@ the group"; ``beyond=False`` reads the opposite, and ρ = 0 leaves it out. Rollo
 has reward 0. g is scored by teacher forcing. Items tie by identity, not by float. A group of holes is shut,
 and so is one with fewer than M negatives, which is counted. GRPO's normaliser, clip and KL are those of
 ``grpo.py`` and ``loss.py``. Controls beside the paper's gate: ``difficulty`` and ``discriminability``
-alone, ``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL). Left out: the production
-ranker; ``ranker.py`` has what stands in for it.
+alone, ``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
+
+Left out: the production ranker; ``ranker.py`` has what stands in for it.
 """
 
 from __future__ import annotations
@@ -124,8 +127,8 @@ def signal(x: Experience) -> Signal:
 
     Source: AdaGRPO (2606.08480).
     """
-    cfg, items, target = x.cfg, x.rollout.items[..., 0], x.batch.targets[:, :1]  # (B, G), (B, 1)
-    reward = x.reward(items)  # (B, G)
+    cfg, reward, target = x.cfg, x.rewards, x.batch.targets[:, :1]  # (B, G), (B, 1)
+    items = x.rollout.items[..., 0]  # (B, G)
     noise = x.noise(len(x.trie))  # (A, N), A contexts of all processes
     negatives = cross_sample_negatives(x.gather(items), x.mine, x.batch.targets, noise, cfg.negatives)
     rank_policy = rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0]

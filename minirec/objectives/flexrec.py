@@ -2,10 +2,11 @@
 
 The policy ranks a closed candidate set for a need, y = (a_1..a_K), gains g_k, discounts d_k = 1/log2(k+1):
 
-    r_k = E_{j ~ Uniform{k+1..K}} [ R(y) - R(y with k and j swapped) ],   r_K = 0,   R = DCG/IDCG  [paper; sign ours]
-    A_{i,k} = r_{i,k} normalised over the group, per position k                                    [ours, as Rank-GRPO]
-    c_i = 1/(u_i + ε),  A_i <- c_i · A_i,   u_i = variance of rollout i's reward, from the critic  [paper]
-    u = Σ_k d_k² Var_k / IDCG²,   ε = 0.1 × mean u of the batch,   c rescaled to mean 1            [ours]
+    R = DCG/IDCG,   r_k = E_{j ~ Uniform{k+1..K}} [ R(y) - R(y with k and j swapped) ],   r_K = 0
+                                                                            [paper; the sign is ours]
+    A_{i,k} = r_{i,k} normalised over the group, per position k             [ours, as Rank-GRPO does]
+    c_i = 1/(u_i + ε),   A_i <- c_i · A_i,   u_i = variance of rollout i's reward     [paper]
+    u = Σ_k d_k² Var_k / IDCG²,   ε = 0.1 × mean u of the batch,   c with mean 1      [ours]
 
 A swap advantage goes to the code tokens of its own item [paper]. Missing feedback is filled by the critic's
 mean [paper]. Ablations: ``noncausal`` swaps with every other position, ``independent`` is g_k d_k / IDCG

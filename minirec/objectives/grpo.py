@@ -68,11 +68,10 @@ def signal(x: Experience) -> Signal:
 
     Source: GRPO (2402.03300).
     """
-    reward = x.reward(x.rollout.items[..., 0])  # (B, G)
-    advantage = advantages(reward, x.cfg.ddof, x.cfg.eps, x.cfg.std, x.cfg.leave_one_out)
+    advantage = advantages(x.rewards, x.cfg.ddof, x.cfg.eps, x.cfg.std, x.cfg.leave_one_out)
     return Signal(
-        rows=torch.arange(len(reward), device=reward.device),
+        rows=torch.arange(len(x.rewards), device=x.rewards.device),
         codes=x.rollout.codes,  # (B, G, 1, L)
         advantages=advantage[..., None],  # (B, G, 1)
-        width=reward.shape[1],
+        width=x.rewards.shape[1],
     )

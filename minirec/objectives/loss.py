@@ -3,7 +3,7 @@
     per token:     -min(ρ A, clip(ρ, 1-ε_lo, 1+ε_hi) A) + β·k3,   ρ = π/π_old                   [GRPO]
                    k3 = exp(d) - d - 1,   d = log π_ref - log π
     per sequence:  the mean over its tokens
-    in all:        λ · sum over sequences / (B · width) + sum over contexts of NLL(target) / B  [ours: the divisors]
+    in all:        λ · sum over sequences / (B · width) + sum of NLL(target) / B      [divisors: ours]
 
 ``width`` is the method's own (G, or 2 for ReCast), never the rows that survive; NLL is a mean over tokens
 too, or λ would have no meaning. With one update per batch of rollouts, log π_old is the current one,
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from minirec.config import Config
-from minirec.policy import Policy
+from minirec.policy import Policy, Prompt
 from minirec.records import Batch, Signal
 from minirec.score import score
 from minirec.trie import Trie
@@ -74,7 +74,7 @@ def token_loss(
     return kl * k3(logp, reference) - torch.minimum(free, clipped), clipped < free
 
 
-def target_nll(policy: Policy, prompt, trie: Trie, targets: Tensor) -> Tensor:
+def target_nll(policy: Policy, prompt: Prompt, trie: Trie, targets: Tensor) -> Tensor:
     """−log π(g | x), without a mask, as in supervised training.
 
     Args:
@@ -126,7 +126,7 @@ class Learner(nn.Module):
         old: Tensor | None,
         reference: Tensor,
         size: int,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, dict[str, tuple[float, int]]]:
         """The loss of a signal.
 
         Args:
@@ -139,7 +139,7 @@ class Learner(nn.Module):
             size: B, contexts of all processes.
 
         Returns:
-            The loss, this process's part of the sum, and sums over tokens and contexts of what is logged.
+            The loss, this process's part of the sum; and of what is logged, the sum and its divisor.
 
         Source: the module's docstring.
         """
@@ -152,13 +152,13 @@ class Learner(nn.Module):
             prompt = self.policy.encode(batch.condition, self.trie.encode(batch.history))
             nll = target_nll(self.policy, prompt, self.trie, batch.targets)
             loss = loss + nll.sum() / size
-            facts["nll"] = nll.detach().sum()
+            facts["nll"] = nll.sum().item(), len(nll)
         if len(signal.rows):
             logp = self.logp(batch, signal, allowed)
             before = logp.detach() if old is None else old
             a = signal.advantages
             tokens, clipped = token_loss(logp, before, reference, a, cfg.clip_low, cfg.clip_high, cfg.kl)
             loss = loss + signal.weight * tokens.mean((2, 3)).sum() / (size * signal.width)
-            facts["kl"], facts["clipped"] = k3(logp.detach(), reference).sum(), clipped.sum()
-            facts["tokens"] = torch.tensor(logp.numel())
-        return loss, {name: value.double() for name, value in facts.items()}
+            facts["kl"] = k3(logp.detach(), reference).sum().item(), logp.numel()
+            facts["clipped"] = clipped.sum().item(), logp.numel()
+        return loss, facts

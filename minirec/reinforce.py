@@ -1,0 +1,157 @@
+"""Reinforcement learning: one loop for every objective.
+
+    x      = task.act(policy, step)          what the policy does with a batch, and what that is worth
+    signal = objective(x)                    which sequences to learn from, and their advantages
+    loss   = learner(x.batch, signal, ..)    one loss for all
+
+The policy that acts is the policy that learns, without dropout, in float32. Contexts and noise of a step are
+made from (seed, step), so there is no random state to save. The number of processes does not change the
+gradient: each has its share of the contexts, and the loss is divided by those of all.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from minirec import checkpoint
+from minirec.config import Config
+from minirec.machine import Processes
+from minirec.metrics import SUMMED
+from minirec.objectives.loss import Learner
+from minirec.policy import Policy
+from minirec.records import Experience, Signal
+from minirec.tasks import NextItem
+
+Objective = Callable[[Experience], Signal]
+
+
+def observed(x: Experience, signal: Signal) -> dict[str, tuple[float, float]]:
+    """What a batch's rollouts show, as sums and what they are divided by.
+
+    Args:
+        x: the batch.
+        signal: what the objective made of it.
+
+    Returns:
+        By the names of ``metrics.LOGGED``.
+    """
+    contexts, rollouts = len(x.batch), x.rewards.numel()
+    silent = (x.rewards == x.rewards[:, :1]).all(1).sum().item()
+    sums = {
+        "reward": (x.rewards.double().sum().item(), rollouts),
+        "silent": (silent, contexts),
+        "entropy": (-x.rollout.logp.double().sum().item(), rollouts),
+        "holes": ((x.rollout.items < 0).sum().item(), x.rollout.items.numel()),
+        "admitted": (len(signal.rows), contexts),
+    }
+    return sums | {name: (value, contexts) for name, value in signal.facts.items()}
+
+
+class Reinforcement:
+    """A policy while an objective teaches it; ``train.fit`` drives it as it drives supervised training."""
+
+    def __init__(
+        self, cfg: Config, start: Policy, task: NextItem, objective: Objective, processes: Processes
+    ) -> None:
+        """Begin at a supervised policy.
+
+        Args:
+            cfg: the settings of the objective.
+            start: is copied, and stays the reference of the KL.
+            task: what is asked.
+            objective: makes the signal.
+            processes: this one and the others.
+        """
+        self.cfg, self.task, self.objective, self.processes = cfg, task, objective, processes
+        self.reference = copy.deepcopy(start).eval().requires_grad_(False)
+        self.policy = copy.deepcopy(start).eval().requires_grad_(True)  # eval: RL has no dropout
+        self.learner = Learner(self.policy, task.trie, cfg)
+        self.model = processes.wrap(self.learner)
+        self.optimiser = torch.optim.Adam(self.policy.parameters(), cfg.rl_rate, betas=(0.9, 0.98))
+        self.step, self.steps = 0, cfg.rl_steps
+        self.sums = torch.zeros(len(SUMMED), 2, dtype=torch.float64)  # since the last line: sum, count
+        self.measured: list[dict] = []
+
+    @property
+    def best(self) -> dict[str, Tensor]:
+        """The weights that are kept: the last ones, so that no arm gains from being looked at often."""
+        return self.policy.state_dict()
+
+    def save(self, run: Path) -> None:
+        """Write ``checkpoint.pt`` and ``metrics.jsonl``."""
+        if self.processes.rank == 0:
+            state = {"policy": self.best, "best": self.best, "optimiser": self.optimiser.state_dict()}
+            checkpoint.save_progress(run, state | {"step": self.step, "sums": self.sums}, self.measured)
+
+    def load(self, run: Path) -> None:
+        """Go on where ``checkpoint.pt`` stands."""
+        state = checkpoint.load(run / "checkpoint.pt")
+        self.policy.load_state_dict(state["policy"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.measured = state["step"], state["measured"]
+        self.sums = state["sums"] if self.processes.rank == 0 else torch.zeros_like(self.sums)
+
+    def update(self) -> None:
+        """One batch of rollouts, and ``cfg.updates`` steps of Adam on it."""
+        cfg, count = self.cfg, self.processes.count
+        x = self.task.act(self.policy, self.step)
+        signal = self.objective(x)
+        allowed = self.task.allowed(x, signal)
+        with torch.no_grad():
+            reference = self.learner.logp(x.batch, signal, allowed, self.reference)
+            old = self.learner.logp(x.batch, signal, allowed) if cfg.updates > 1 else None
+        self._count(observed(x, signal))
+        for _ in range(cfg.updates):
+            loss, facts = self.model(x.batch, signal, allowed, old, reference, cfg.contexts)
+            (loss * count).backward()  # the wrapper averages over processes
+            norm = nn.utils.clip_grad_norm_(self.policy.parameters(), cfg.clip)
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+            whole = {"gradient_norm": (norm.item() / count, 1 / count), "loss": (loss.item(), 1 / count)}
+            self._count(facts | whole)
+        self.step += 1
+
+    def _count(self, sums: dict[str, tuple[float, float]]) -> None:
+        for name, pair in sums.items():
+            if name in SUMMED:
+                self.sums[SUMMED.index(name)] += torch.tensor(pair, dtype=torch.float64)
+
+    def due(self) -> bool:
+        """Whether a line of metrics is still to come at this step."""
+        done = bool(self.measured) and self.measured[-1]["step"] == self.step
+        return not done and (self.step % self.cfg.measure == 0 or self.step == self.steps)
+
+    def measure(self) -> None:
+        """Add a line: means since the last one, this moment's exact values beside estimates, validation."""
+        sums = self.processes.totals(self.sums)
+        self.sums = torch.zeros_like(self.sums)
+        line = {name: (a / b).item() for name, (a, b) in zip(SUMMED, sums, strict=True) if b > 0}
+        x = self.task.act(self.policy, self.step)  # the rollouts of the step to come
+        own = self.task.exact(x, self.policy, self.reference)
+        if own:
+            group = x.rewards.double()
+            own["estimate"] = group.mean(1)
+            own["variance"] = group.var(1) / group.shape[1] if group.shape[1] > 1 else group[:, 0] * torch.nan
+            parts = self.processes.totals(torch.stack([value.sum() for value in own.values()]))
+            means = dict(zip(own, (parts / self.cfg.contexts).tolist(), strict=True))
+            means["estimate_error"] = (means.pop("variance") / self.cfg.contexts) ** 0.5
+            line |= means
+        if self.processes.rank:
+            self.measured.append({"step": self.step})
+            return
+        self.measured.append({"step": self.step} | line | self.task.validate(self.policy))
+        said = (f"{name} {self.measured[-1][name]:.4f}" for name in SAID if name in self.measured[-1])
+        tqdm.write(f"step {self.step:4}  {'  '.join(said)}")
+
+
+SAID = ("reward", "estimate", "exact_reward", "exact_kl", "silent", "admitted", "ndcg@10", "hallucination")
+NEAR_ZERO = (
+    "The loss in metrics.jsonl is near 0 while the policy learns: the ratio is 1 and advantages sum to 0; "
+    "the gradient does not."
+)
