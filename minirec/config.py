@@ -212,6 +212,7 @@ class Config(
 
 
 SECTIONS = Config.__bases__
+REINFORCED = (LoopConfig, GRPOConfig, AdaGRPOConfig, ReCastConfig, FlexRecConfig)
 
 TINY = Config(
     out="runs/tiny",
@@ -223,6 +224,11 @@ TINY = Config(
     batch=512,
     rate=7e-3,
     validate=3,
+    objective="all",
+    fresh=0.2,
+    rl_steps=120,
+    measure=40,
+    ranker="harmful",
     beam=50,
 )
 
@@ -356,7 +362,7 @@ def parse(argv: list[str] | None = None) -> Config:
     cfg = from_dict(given, preset)
     if not cfg.data and "keep_seen" not in given:
         cfg = replace(cfg, keep_seen=True)  # the world draws with replacement: what was seen comes again
-    if cfg.objective != "none" and "fresh" not in given:
+    if cfg.objective != "none" and "fresh" not in given and not cfg.resume:
         cfg = replace(cfg, fresh=0.2)
     if not cfg.out:
         name = Path(cfg.data).name.split(".")[0].lower() or "world"
@@ -372,8 +378,9 @@ def _resumed(cfg: Config, given: dict[str, Any]) -> Config:
             f"--resume: {cfg.out} holds no run; name its folder with --out, or leave out --resume"
         )
     old = read(path)
-    for name in given.keys() - ELSEWHERE:
+    later = {f.name for section in REINFORCED for f in fields(section)} - {"fresh"}  # arms check their own
+    for name in given.keys() - ELSEWHERE - later:
         if getattr(cfg, name) != getattr(old, name):
             flag, value = name.replace("_", "-"), getattr(old, name)
             raise InputError(f"--{flag}: the run in {cfg.out} has {value}; it cannot change on the way")
-    return replace(old, **{name: getattr(cfg, name) for name in ELSEWHERE & given.keys()})
+    return replace(old, **{name: getattr(cfg, name) for name in (ELSEWHERE | later) & given.keys()})

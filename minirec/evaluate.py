@@ -300,13 +300,13 @@ def main() -> None:
     device = pick_device("auto")
     if device.type == "cpu":
         keep_freed_memory()
-    runs = {"SASRec": args.run / "sasrec", "policy": args.run}  # no SASRec: --no-sasrec, or --levels 1
+    runs = {"SASRec": args.run / "sasrec", "supervised": args.run}  # no SASRec: --no-sasrec, or --levels 1
     loaded = {
         name: recommend.load_run(run, device)
         for name, run in runs.items()
-        if name == "policy" or run.is_dir()
+        if name == "supervised" or run.is_dir()
     }
-    cfg, dataset = loaded["policy"].cfg, loaded["policy"].dataset
+    cfg, dataset = loaded["supervised"].cfg, loaded["supervised"].dataset
     if args.keep_seen is not None:
         cfg = replace(cfg, keep_seen=args.keep_seen)
     examples = {"test": dataset.test, "valid": dataset.valid}[args.split]
@@ -314,7 +314,7 @@ def main() -> None:
     for name, run in loaded.items():
         results[name] = evaluate_policy(run.policy, run.trie, dataset, examples, cfg, device)
     if args.predictions:
-        write_predictions(args.predictions, results["policy"], dataset, examples)
+        write_predictions(args.predictions, results["supervised"], dataset, examples)
     print(report.text(results, args.split, cfg.seed))
 
 

@@ -1,13 +1,51 @@
-"""Exact quantities by enumeration: what every estimate is held against."""
+"""Exact quantities by enumeration: what every estimate is held against.
+
+``item_logprobs`` and ``list_logprobs`` say everything that a policy could say; the rest are sums over it, in
+float64. Log-probabilities are finite: where a mask forbids an item its own is about -1e9, and its share of
+every sum is exactly 0. Without a mask the items of a catalogue have less than 1 in all; the rest is the
+probability of a hole. ``every_tuple`` is the catalogue in which nothing is a hole.
+"""
 
 from __future__ import annotations
+
+import math
+from itertools import permutations
 
 import torch
 from torch import Tensor
 
 from minirec.policy import Policy, Prompt
-from minirec.score import token_logprobs
+from minirec.rollout import closed_masks
+from minirec.score import MASKED, score, token_logprobs
 from minirec.trie import Trie
+
+ITEMS = 4_096  # the largest catalogue of items
+TUPLES = 65_536  # the largest V^L, where every tuple is an item
+CANDIDATES = 6  # the largest closed set: 720 orders
+
+
+def every_tuple(levels: int, size: int) -> Trie:
+    """Make the catalogue of all V^L tuples: over it, a policy without a mask is enumerated, holes and all.
+
+    Args:
+        levels: L.
+        size: V.
+
+    Returns:
+        A trie whose item i is i written in base V.
+
+    Raises:
+        ValueError: more than 65,536 tuples.
+
+    Source: ours.
+
+    >>> every_tuple(levels=2, size=2).codes.tolist()
+    [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    if size**levels > TUPLES:
+        raise ValueError(f"size, levels: {size}^{levels} tuples; at most {TUPLES:,} can be enumerated")
+    grid = torch.meshgrid([torch.arange(size)] * levels, indexing="ij")
+    return Trie(torch.stack(grid, -1).view(-1, levels), size)
 
 
 def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool = True) -> Tensor:
@@ -16,15 +54,21 @@ def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool 
     Args:
         policy: the policy.
         prompt: of B contexts.
-        trie: the catalogue; meant for N up to some thousands, as every depth is held at once, (B, nodes, V).
+        trie: the catalogue. Every depth is held at once, (B, nodes, V).
         constrained: under the trie's mask the probabilities sum to 1; without it they sum to 1 minus the
             probability of a hole.
 
     Returns:
-        (B, N) float32, in nats; gradients flow.
+        (B, N) in the policy's dtype, in nats; gradients flow.
+
+    Raises:
+        ValueError: more than 4,096 items; 65,536 where every tuple is one.
 
     Source: definition.
     """
+    most = TUPLES if len(trie) == trie.size**trie.levels else ITEMS
+    if len(trie) > most:
+        raise ValueError(f"trie: {len(trie):,} items; at most {most:,} can be enumerated")
     size = len(prompt.last)
     nodes = trie.path(trie.codes)  # (N, L + 1)
     total = prompt.last.new_zeros(size, 1)  # (B, nodes of this depth), the root first
@@ -39,4 +83,208 @@ def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool 
         logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, nodes, V)
         owner = torch.repeat_interleave(parent, first.diff())  # (children,) the parent of each child
         total = total[:, owner] + logp[:, owner, trie.code[level].long()]
+    return torch.empty_like(total).index_copy(1, trie.item, total)
+
+
+def list_logprobs(policy: Policy, prompt: Prompt, trie: Trie, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of every order of a closed candidate set.
+
+    Args:
+        policy: the policy.
+        prompt: of B contexts.
+        trie: the catalogue, for the candidates' codes.
+        candidates: (B, C) int64 items, distinct in a row, no padding.
+
+    Returns:
+        The orders (C!, C) int64, as indexes into the candidates, and their log-probabilities (B, C!), which
+        sum to 1, in the policy's dtype, in nats; gradients flow.
+
+    Raises:
+        ValueError: more than 6 candidates.
+
+    Source: definition; the mask is that of ``rollout.rank``.
+    """
+    total = candidates.shape[1]
+    if total > CANDIDATES:
+        raise ValueError(
+            f"candidates: the orders of {total}; at most those of {CANDIDATES} can be enumerated"
+        )
+    orders = torch.tensor(list(permutations(range(total))), device=candidates.device)  # (C!, C)
+    codes = trie.codes[candidates[:, orders]]  # (B, C!, C, L)
+    masks = closed_masks(trie.codes[candidates], codes, trie.size)
+    return orders, score(policy, prompt, codes, masks).sum((2, 3))
+
+
+def expected_reward(logp: Tensor, reward: Tensor) -> Tensor:
+    """The mean reward of what the policy says; of a hole, which is not among the N, it is 0.
+
+    Args:
+        logp: (B, N) in nats.
+        reward: (B, N).
+
+    Returns:
+        (B,) float64; differentiable.
+
+    Source: definition.
+
+    >>> expected_reward(torch.tensor([[0.25, 0.5]]).log(), torch.tensor([[1.0, 0.5]]))
+    tensor([0.5000], dtype=torch.float64)
+    """
+    return (logp.double().exp() * reward).sum(1)
+
+
+def entropy(logp: Tensor) -> Tensor:
+    """The entropy -Σ p log p.
+
+    Args:
+        logp: (B, N) in nats; where they sum to less than 1, the missing part of the sum is not guessed.
+
+    Returns:
+        (B,) float64 in nats; differentiable.
+
+    Source: definition.
+
+    >>> entropy(torch.tensor([[0.0, -1e9], [-math.log(2), -math.log(2)]]))
+    tensor([0.0000, 0.6931], dtype=torch.float64)
+    """
+    logp = logp.double()
+    return (logp.exp() * -logp).sum(1)
+
+
+def kl(logp: Tensor, other: Tensor) -> Tensor:
+    """The divergence KL(π‖other) = Σ p (log p - log other).
+
+    Args:
+        logp: (B, N) of π, in nats.
+        other: (B, N), in nats. Both must sum to 1: it is not a divergence where only one has holes. Where
+            ``other`` masks what π can say it is about 1e9 × that probability, in place of infinity.
+
+    Returns:
+        (B,) float64 in nats; differentiable in both.
+
+    Source: definition.
+    """
+    logp = logp.double()
+    return (logp.exp() * (logp - other)).sum(1)
+
+
+def policy_gradient(
+    policy: Policy,
+    condition: Tensor,
+    history: Tensor,
+    trie: Trie,
+    reward: Tensor,
+    constrained: bool = True,
+) -> dict[str, Tensor]:
+    """The gradient that every policy-gradient estimate estimates: of the mean over contexts of E[r].
+
+    Args:
+        policy: the policy, with dropout off.
+        condition: (B, 4) int64.
+        history: (B, H, L) int64 codes, padded with -1 on the right.
+        trie: the catalogue.
+        reward: (B, N).
+        constrained: as in ``item_logprobs``; without the mask, a hole is worth 0.
+
+    Returns:
+        Name of a parameter to its gradient, in the parameter's shape and dtype.
+
+    Source: definition, by differentiation of the sum over all items.
+    """
+    logp = item_logprobs(policy, policy.encode(condition, history), trie, constrained)
+    names, parameters = zip(*policy.named_parameters(), strict=True)
+    value = expected_reward(logp, reward).mean()
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+    return dict(zip(names, gradients, strict=True))
+
+
+def kl_optimum(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
+    """The policy that maximises E_π[r] - β KL(π‖ref): the Gibbs form, ref · exp(r/β), normalised.
+
+    Policy gradients climb to here where the KL is a part of the reward. GRPO has k3 in the loss instead, and
+    settles at ``k3_fixed_point``.
+
+    Args:
+        reference: (B, N) log-probabilities, in nats.
+        reward: (B, N).
+        beta: above 0, in units of reward per nat.
+
+    Returns:
+        (B, N) float64 log-probabilities in nats; they sum to 1 over the N.
+
+    Source: definition (the Gibbs variational principle).
+
+    >>> kl_optimum(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
+    tensor([[0.7311, 0.2689]], dtype=torch.float64)
+    """
+    return torch.log_softmax(reference.double() + reward.double() / beta, 1)
+
+
+def k3_fixed_point(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
+    """Where GRPO settles with k3 in its loss: the policy that maximises E_π[r] - β KL(ref‖π).
+
+    On samples of π, k3 has the value of KL(π‖ref) in the mean, but the gradient of KL(ref‖π). So the rest is
+    at π = β · ref / (λ - r), with the λ above every r at which it sums to 1. Its tails fall as 1/(λ - r),
+    those of ``kl_optimum`` exponentially. Advantages must be r minus a baseline that is independent of the
+    rollout (leave-one-out): a std, or the mean of the whole group, rescales r against β.
+
+    Args:
+        reference: (B, N) log-probabilities, in nats.
+        reward: (B, N).
+        beta: above 0, in units of reward per nat.
+
+    Returns:
+        (B, N) float64 log-probabilities in nats; they sum to 1 over the N.
+
+    Source: ours; a consequence of the loss of GRPO (2402.03300) where an item is one token.
+
+    >>> k3_fixed_point(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
+    tensor([[0.7071, 0.2929]], dtype=torch.float64)
+    """
+    weight, reward = reference.double() + math.log(beta), reward.double()  # log(β · ref)
+    best, which = reward.masked_fill(weight.exp() == 0, -math.inf).max(1, keepdim=True)
+    gap = (best - reward).clamp(min=0)  # (B, N); a masked item may lie above the best and stays masked
+    # m = log(λ - best): the best item alone has probability 1 at the low end, all have at most 1 at the high
+    low, high = weight.gather(1, which), torch.full_like(best, math.log(beta))
+    for _ in range(64):  # the ends lie at most 745 apart, so they meet to the last bit
+        m = (low + high) / 2
+        over = (weight - (m.exp() + gap).log()).exp().sum(1, keepdim=True) > 1
+        low, high = torch.where(over, m, low), torch.where(over, high, m)
+    return weight - (m.exp() + gap).log()
+
+
+def k3_fixed_point_by_code(reference: Tensor, reward: Tensor, beta: float, trie: Trie) -> Tensor:
+    """``k3_fixed_point`` where an item is L tokens, each with its own k3, as the loss has it.
+
+    The k3 of a later code gives no credit to the codes before it. So every node of the trie settles by
+    itself, with the mean reward below each of its children for r: from the last level up to the root.
+
+    Args:
+        reference: (B, N) log-probabilities, in nats.
+        reward: (B, N).
+        beta: above 0, in units of reward per nat.
+        trie: the catalogue.
+
+    Returns:
+        (B, N) float64 log-probabilities in nats; they sum to 1 over the N.
+
+    Source: ours; a consequence of the loss of GRPO (2402.03300).
+    """
+    mass, value = reference[:, trie.item].double(), reward[:, trie.item].double()  # (B, leaves)
+    steps = []
+    for level in reversed(range(trie.levels)):
+        first = trie.first[level]
+        owner = torch.repeat_interleave(first.diff())  # (children,) the parent of each child
+        slot = torch.arange(len(owner), device=owner.device) - first[owner]  # its place among its siblings
+        table = mass.new_full((len(mass), len(first) - 1, trie.fan[level]), MASKED)  # (B, parents, fan)
+        worth = torch.zeros_like(table)
+        table[:, owner, slot], worth[:, owner, slot] = mass, value
+        mass = table.logsumexp(2)  # (B, parents)
+        below = (table - mass[..., None]).flatten(0, 1)  # (B*parents, fan)
+        settled = k3_fixed_point(below, worth.flatten(0, 1), beta).view_as(table)
+        value = (settled.exp() * worth).sum(2)
+        steps.append((owner, settled[:, owner, slot]))
+    total = torch.zeros_like(mass)  # (B, 1), the root
+    for owner, step in reversed(steps):
+        total = total[:, owner] + step
     return torch.empty_like(total).index_copy(1, trie.item, total)

@@ -151,7 +151,3 @@ class Reinforcement:
 
 
 SAID = ("reward", "estimate", "exact_reward", "exact_kl", "silent", "admitted", "ndcg@10", "hallucination")
-NEAR_ZERO = (
-    "The loss in metrics.jsonl is near 0 while the policy learns: the ratio is 1 and advantages sum to 0; "
-    "the gradient does not."
-)

@@ -1,12 +1,11 @@
-"""The end of a run: a table for the terminal, report.md for people, report.json for programs, pictures.
+"""The end of a run: a table for the terminal, report.md for people, report.json for programs.
 
-The rows stand in the order of the results, floors first. Where a method is above the policy on ndcg@10 or
-recall@10, a sentence says so.
+The rows stand in the order of the results, floors first. Where a method is above the supervised policy on
+ndcg@10 or recall@10, a sentence says so.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import platform
 import re
@@ -17,10 +16,12 @@ from typing import Any
 
 import torch
 
+from minirec.arms import LABELS, Reinforced
 from minirec.config import Config
-from minirec.evaluate import FLOORS, Result, summary
+from minirec.evaluate import Result, summary
 from minirec.files import atomic
 from minirec.metrics import DEFINITIONS, paired_bootstrap
+from minirec.pictures import pictures
 from minirec.records import Dataset
 
 Row = dict[str, Any]
@@ -30,7 +31,9 @@ MAIN = ["method", *RANKING, "coverage@10", "hallucination"]
 SLICES = ["head recall@10", "mid recall@10", "tail recall@10", "tied recall@10", "tied ndcg@10"]
 MORE = ["method", *SLICES, "pass@10", "pass@50"]
 COMPARED = ("ndcg@10", "recall@10")
-DIFFERENCE = ["policy minus", "metric", "difference", "low", "high"]
+DIFFERENCE = ["method", "minus", "metric", "difference", "low", "high"]
+SUPERVISED, CONTINUED, TRUTH = "supervised", LABELS["continued"], "true law"
+LISTS_SAY = "ndcg@5 of rankings of closed candidate sets, by need; the last need was held out of training"
 
 
 def rows(results: dict[str, Result], split: str) -> list[Row]:
@@ -64,11 +67,11 @@ def table(rows: list[Row], columns: Sequence[str]) -> str:
     Returns:
         The lines, header first; no trailing newline.
 
-    >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "policy", "hr@10": 0.5}]
+    >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "supervised", "hr@10": 0.5}]
     >>> print(table(rows, ["method", "hr@10"]))
-    method   hr@10
-    markov  0.2500
-    policy  0.5000
+    method       hr@10
+    markov      0.2500
+    supervised  0.5000
     """
     cells = _cells(rows, columns)
     words = [any(isinstance(row.get(name), str) for row in rows) for name in cells[0]]
@@ -90,12 +93,12 @@ def markdown(rows: list[Row], columns: Sequence[str], bold: Sequence[str] = ()) 
     Returns:
         The lines; no trailing newline.
 
-    >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "policy", "hr@10": 0.5}]
+    >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "supervised", "hr@10": 0.5}]
     >>> print(markdown(rows, ["method", "hr@10"], bold=["hr@10"]))
     | method | hr@10 |
     |---|---|
     | markov | 0.2500 |
-    | policy | **0.5000** |
+    | supervised | **0.5000** |
     """
     header, *body = _cells(rows, columns)
     for j, name in enumerate(header):
@@ -112,59 +115,64 @@ def markdown(rows: list[Row], columns: Sequence[str], bold: Sequence[str] = ()) 
 
 
 def differences(results: dict[str, Result], seed: int) -> list[Row]:
-    """Compare the policy with every other method: difference and 95 % interval over contexts.
+    """Compare methods: difference and 95 % interval over contexts.
 
     Args:
-        results: by method name; the policy is the one called "policy".
+        results: by method name. The supervised policy is called "supervised", the arms of reinforcement
+            learning as in ``arms.LABELS``.
         seed: of the bootstrap.
 
     Returns:
-        A row per metric and method but "true law", with the columns of DIFFERENCE; empty without a policy.
+        Rows with the columns of DIFFERENCE, per metric: the supervised policy minus every floor and SASRec,
+        each arm minus the supervised policy, and minus supervised continued.
 
     Source: definition (metrics.paired_bootstrap).
     """
-    if "policy" not in results:
-        return []
-    policy, compared = results["policy"].values, []
+    arms = [name for name in results if name in LABELS.values()]
+    others = [name for name in results if name not in (SUPERVISED, TRUTH, *arms)]
+    pairs = [(SUPERVISED, name) for name in others if SUPERVISED in results]
+    pairs += [(arm, SUPERVISED) for arm in arms]
+    pairs += [(arm, CONTINUED) for arm in arms if arm != CONTINUED and CONTINUED in arms]
+    compared = []
     for metric in COMPARED:
-        for name, other in results.items():
-            if name not in ("policy", "true law"):
-                interval = paired_bootstrap(policy[metric], other.values[metric], seed)
-                compared.append(dict(zip(DIFFERENCE, (name, metric, *interval), strict=True)))
+        for name, other in pairs:
+            interval = paired_bootstrap(results[name].values[metric], results[other].values[metric], seed)
+            compared.append(dict(zip(DIFFERENCE, (name, other, metric, *interval), strict=True)))
     return compared
 
 
 def sentences(compared: list[Row]) -> list[str]:
-    """Say in words which methods are above the policy, and which it is above.
+    """Say in words which methods are above the supervised policy, and which it is above.
 
-    >>> row = dict(zip(DIFFERENCE, ("item-kNN", "ndcg@10", -0.01, -0.02, 0.0), strict=True))
+    >>> row = dict(zip(DIFFERENCE, ("supervised", "item-kNN", "ndcg@10", -0.01, -0.02, 0.0), strict=True))
     >>> sentences([row])
-    ['item-kNN is above the policy on ndcg@10 by 0.0100 (95 % interval 0.0000 to 0.0200).']
+    ['item-kNN is above the supervised policy on ndcg@10 by 0.0100 (95 % interval 0.0000 to 0.0200).']
     """
     said = []
     for metric in dict.fromkeys(row["metric"] for row in compared):
-        here = [row for row in compared if row["metric"] == metric]
-        below = [row["policy minus"] for row in here if row["difference"] > 0]
+        here = [row for row in compared if row["metric"] == metric and row["method"] == SUPERVISED]
+        below = [row["minus"] for row in here if row["difference"] > 0]
         if below:
             clear = all(row["low"] > 0 for row in here if row["difference"] > 0)
             doubt = "" if clear else ", though not every interval excludes 0"
-            said.append(f"The policy is above {', '.join(below)} on {metric}{doubt}.")
+            said.append(f"The supervised policy is above {', '.join(below)} on {metric}{doubt}.")
         for row in here:
             by, low, high = -row["difference"], 0.0 - row["high"], 0.0 - row["low"]
             if by >= 0:
                 where = "above" if by else "level with"
                 span = f" by {by:.4f} (95 % interval {low:.4f} to {high:.4f})" if by else ""
-                said.append(f"{row['policy minus']} is {where} the policy on {metric}{span}.")
+                said.append(f"{row['minus']} is {where} the supervised policy on {metric}{span}.")
     return said
 
 
-def text(results: dict[str, Result], split: str, seed: int) -> str:
+def text(results: dict[str, Result], split: str, seed: int, reinforced: Reinforced | None = None) -> str:
     """The report for the terminal: the tables, the intervals, and what they say.
 
     Args:
-        results: by method name; the policy is the one called "policy".
+        results: by method name, as in ``differences``.
         split: the name of the split that was evaluated.
         seed: of the bootstrap.
+        reinforced: the arms of reinforcement learning.
 
     Returns:
         The lines; no trailing newline.
@@ -173,6 +181,10 @@ def text(results: dict[str, Result], split: str, seed: int) -> str:
     parts = [f"{split} split, {lines[0]['contexts']:,} contexts", table(lines, MAIN), table(lines, MORE)]
     if compared:
         parts += [table(compared, DIFFERENCE), "\n".join(sentences(compared))]
+    if reinforced and reinforced.lists:
+        parts += [LISTS_SAY, table(reinforced.lists, list(reinforced.lists[0]))]
+    if reinforced and reinforced.notes:
+        parts += ["\n".join(reinforced.notes)]
     return "\n\n".join(parts)
 
 
@@ -182,6 +194,14 @@ def definitions(lines: list[Row]) -> str:
         re.sub(r"@\d+$", "@K", name) if name not in DEFINITIONS else name for row in lines for name in row
     }
     return "\n".join(f"- `{name}`: {meaning}" for name, meaning in DEFINITIONS.items() if name in shown)
+
+
+def _lists(reinforced: Reinforced | None) -> list[str]:
+    if not reinforced:
+        return []
+    lists = reinforced.lists
+    parts = ["## Reinforcement learning", "\n".join(f"- {note}" for note in reinforced.notes)]
+    return parts + ([LISTS_SAY, markdown(lists, list(lists[0]))] if lists else [])
 
 
 def _settings(cfg: Config) -> str:
@@ -200,6 +220,7 @@ def _page(
     dataset: Dataset,
     cfg: Config,
     seconds: float,
+    reinforced: Reinforced | None,
     notes: Sequence[str],
 ) -> str:
     lines, compared = rows(results, split), differences(results, cfg.seed)
@@ -224,9 +245,10 @@ def _page(
         markdown(lines, MAIN, bold=RANKING),
         "\n".join(f"- {sentence}" for sentence in sentences(compared)),
         markdown(lines, MORE, bold=[*SLICES, "pass@10", "pass@50"]),
-        "## The policy against the others",
+        "## Against each other",
         "Paired bootstrap over contexts, 95 % intervals.",
         markdown(compared, DIFFERENCE),
+        *_lists(reinforced),
         "## What the columns mean",
         definitions(lines),
         "## Data",
@@ -246,17 +268,19 @@ def write(
     dataset: Dataset,
     cfg: Config,
     seconds: float,
+    reinforced: Reinforced | None = None,
     notes: Sequence[str] = (),
 ) -> list[Path]:
     """Write report.json, report.md and, where matplotlib is importable, the pictures.
 
     Args:
         run: the run folder; its metrics.jsonl gives the learning curve.
-        results: by method name, floors first; the policy is the one called "policy".
+        results: by method name, floors first, as in ``differences``.
         split: the name of the split that was evaluated.
         dataset: for the data summary.
         cfg: the run's settings.
         seconds: wall time of the run.
+        reinforced: the arms of reinforcement learning.
         notes: further lines on the data, for example those of the log's reader and of the codes.
 
     Returns:
@@ -265,53 +289,9 @@ def write(
     lines = rows(results, split)
     pages = {
         "report.json": json.dumps(lines, indent=1) + "\n",
-        "report.md": _page(results, split, dataset, cfg, seconds, notes),
+        "report.md": _page(results, split, dataset, cfg, seconds, reinforced, notes),
     }
     for name, page in pages.items():
         with atomic(run / name) as file:
             file.write(page.encode())
     return [*(run / name for name in pages), *pictures(run, lines)]
-
-
-def pictures(run: Path, lines: list[Row]) -> list[Path]:
-    """Draw ndcg@10 by method, and the learning curves of metrics.jsonl; nothing without matplotlib.
-
-    Args:
-        run: the run folder. Lines of its metrics.jsonl with ``epoch`` and ``nll`` or ``ndcg@10`` are drawn.
-        lines: the report's rows.
-
-    Returns:
-        The files written: methods.png, and learning.png where there is a curve.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        return []
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figures = {"methods.png": Figure((6, 0.8 + 0.4 * len(lines)), layout="constrained")}
-    axes = figures["methods.png"].add_subplot()
-    known = dict.fromkeys(FLOORS, "tab:gray") | {"true law": "tab:green"}
-    colours = [known.get(row["method"], "tab:blue") for row in lines]
-    bars = axes.barh([row["method"] for row in lines], [row["ndcg@10"] for row in lines], color=colours)
-    axes.bar_label(bars, fmt="%.4f", padding=3)
-    axes.invert_yaxis()
-    axes.margins(x=0.15)
-    axes.set_xlabel(f"ndcg@10, {lines[0]['split']}")
-
-    log = run / "metrics.jsonl"
-    points = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    curves = {
-        name: [(point["epoch"], point[name]) for point in points if "epoch" in point and name in point]
-        for name in ("nll", "ndcg@10")
-    }
-    if any(curves.values()):
-        figures["learning.png"] = Figure((7, 3), layout="constrained")
-        labels = ("training NLL, nats per item", "validation ndcg@10")
-        panels = figures["learning.png"].subplots(1, 2)
-        for panel, curve, label in zip(panels, curves.values(), labels, strict=True):
-            panel.plot(*zip(*curve, strict=True), marker=".") if curve else panel.set_axis_off()
-            panel.set(xlabel="epoch", ylabel=label)
-    for name, figure in figures.items():
-        with atomic(run / name) as file:
-            FigureCanvasAgg(figure).print_png(file)
-    return [run / name for name in figures]

@@ -1,4 +1,6 @@
-"""Supervised training, from a log to a report: ``python -m minirec.train --tiny``.
+"""The whole run, from a log to a report: ``python -m minirec.train --tiny``.
+
+Supervised training is here; ``arms.py`` goes on with reinforcement learning, if an objective is asked for.
 
 The randomness of a step is made from (seed, step, process), and the order of an epoch from (seed, epoch). So
 there is no random state to save: a run that is stopped at any moment goes on where its last checkpoint
@@ -20,9 +22,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from minirec import checkpoint, config, evaluate, report
+from minirec.arms import LABELS, Reinforced, reinforce_all
 from minirec.config import Config
 from minirec.errors import command
-from minirec.machine import Processes, interruptions
+from minirec.fit import fit
+from minirec.machine import Processes
 from minirec.policy import Policy
 from minirec.prepare import begin
 from minirec.records import Batch, Dataset
@@ -193,40 +197,6 @@ class Training:
         tqdm.write("epoch {epoch:3}  nll {nll:.3f}  valid ndcg@10 {ndcg@10:.4f}".format(**line))
 
 
-def fit(training: Training, run: Path) -> Policy:
-    """Train to the last epoch, with a validation and a checkpoint every ``cfg.validate`` epochs.
-
-    Args:
-        training: a new one, or one that was loaded.
-        run: the run folder.
-
-    Returns:
-        The policy in evaluation mode; in the first process, with the best ndcg@10 on validation.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C; the step in progress is done, and a checkpoint stands in the run folder.
-    """
-    processes = training.processes
-    quiet = True if processes.rank else None  # one bar, and none where nobody looks
-    bar = tqdm(
-        total=training.steps, initial=training.step, desc="train", unit=" steps", leave=False, disable=quiet
-    )
-    with bar, interruptions() as caught:
-        while True:
-            if training.due():
-                training.measure()
-                training.save(run)
-            if processes.total(len(caught)):
-                training.save(run)
-                raise KeyboardInterrupt
-            if training.step == training.steps:
-                break
-            training.update()
-            bar.update()
-    training.policy.load_state_dict(training.best)
-    return training.policy.eval()
-
-
 def train(cfg: Config, processes: Processes) -> tuple[Policy, Trie, Dataset, list[str]]:
     """Train one policy in a run folder that ``begin`` has filled; go on from a checkpoint that is there.
 
@@ -250,33 +220,38 @@ def train(cfg: Config, processes: Processes) -> tuple[Policy, Trie, Dataset, lis
     return fit(training, run), trie, dataset, notes
 
 
-def finish(trained: dict[str, tuple], cfg: Config, processes: Processes, began: float) -> None:
+def finish(
+    trained: dict[str, tuple], reinforced: Reinforced, cfg: Config, processes: Processes, began: float
+) -> None:
     """Evaluate beside the floors on the test split, and write and print the report.
 
     Args:
-        trained: by method name, what ``train`` returned; the policy is the one called "policy".
+        trained: by method name, what ``train`` returned; the policy is the one called "supervised".
+        reinforced: the arms of reinforcement learning, maybe none.
         cfg: the settings of the policy's run.
         processes: for the device.
         began: ``time.monotonic()`` at the start, in seconds.
     """
-    _, _, dataset, notes = trained["policy"]
+    _, trie, dataset, notes = trained["supervised"]
     results = evaluate.floors(dataset, dataset.test, cfg)
-    for name, (policy, trie, _, _) in trained.items():
-        results[name] = evaluate.evaluate_policy(policy, trie, dataset, dataset.test, cfg, processes.device)
-    print("\n" + report.text(results, "test", cfg.seed))
+    models = {name: (policy, own) for name, (policy, own, _, _) in trained.items()}
+    models |= {LABELS[arm]: (policy, trie) for arm, policy in reinforced.policies.items()}
+    for name, (policy, own) in models.items():
+        results[name] = evaluate.evaluate_policy(policy, own, dataset, dataset.test, cfg, processes.device)
+    print("\n" + report.text(results, "test", cfg.seed, reinforced))
     seconds = time.monotonic() - began
-    written = report.write(Path(cfg.out), results, "test", dataset, cfg, seconds, notes)
+    written = report.write(Path(cfg.out), results, "test", dataset, cfg, seconds, reinforced, notes)
     print(f"\n{seconds:.0f} s; written: {', '.join(map(str, written))}")
     print("Read next: minirec/records.py, then the files in the order of minirec/__init__.py.")
 
 
 @command
 def main() -> None:
-    """Train a policy, and SASRec for the table; evaluate both beside the floors; write the report."""
+    """Train a policy, and SASRec for the table; reinforce the policy; evaluate all; write the report."""
     began = time.monotonic()
     cfg = config.parse()
     processes = Processes(cfg)
-    runs = {"policy": cfg}
+    runs = {"supervised": cfg}
     if cfg.sasrec and cfg.levels > 1:
         runs = {"SASRec": replace(cfg, levels=1, sasrec=False, out=f"{cfg.out}/sasrec"), **runs}
     if processes.rank == 0:
@@ -284,8 +259,10 @@ def main() -> None:
     processes.total(0)  # all wait for the data
     try:
         trained = {name: train(each, processes) for name, each in runs.items()}
+        policy, trie, dataset, _ = trained["supervised"]
+        reinforced = reinforce_all(cfg, policy, trie, dataset, processes)
         if processes.rank == 0:
-            finish(trained, cfg, processes, began)
+            finish(trained, reinforced, cfg, processes, began)
     except KeyboardInterrupt:
         if processes.rank == 0:
             print(f"to go on: python -m minirec.train --resume --out {cfg.out}", file=sys.stderr)

@@ -62,13 +62,13 @@ def test_seen_items_are_left_out_and_the_lists_stay_full():
     data, (policy, trie) = make_dataset(), make_policy()
     batch = data.test.batch(torch.arange(USERS), 4)
     results = evaluate.floors(data, data.test, CFG)
-    results["policy"] = evaluate.evaluate_policy(policy, trie, data, data.test, CFG, full=False)
+    results["supervised"] = evaluate.evaluate_policy(policy, trie, data, data.test, CFG, full=False)
     for result in results.values():
         for items, seen in zip(result.items.tolist(), batch.seen.tolist(), strict=True):
             assert not set(items) & {item for item in seen if item >= 0}
             assert all(item >= 0 for item in items[: CFG.beam])
     kept = evaluate.evaluate_policy(policy, trie, data, data.test, PLAIN, full=False)
-    assert not torch.equal(kept.items, results["policy"].items)
+    assert not torch.equal(kept.items, results["supervised"].items)
 
 
 def test_the_policy_is_ranked_by_its_exact_probabilities():
@@ -178,7 +178,7 @@ def test_the_command_repeats_the_evaluation_and_writes_predictions(tmp_path, mon
     shown = capsys.readouterr().out
     data, (policy, trie) = make_dataset(), make_policy()
     row = evaluate.summary(evaluate.evaluate_policy(policy, trie, data, data.test, CFG))
-    line = next(line for line in shown.splitlines() if line.startswith("policy"))
+    line = next(line for line in shown.splitlines() if line.startswith("supervised"))
     assert f"{row['ndcg@10']:.4f}" in line.split()
     assert all(name in shown for name in ("popularity", "markov", "item-kNN"))
     lines = [json.loads(line) for line in out.read_text().splitlines()]
@@ -190,7 +190,7 @@ def test_the_command_repeats_the_evaluation_and_writes_predictions(tmp_path, mon
     shown = capsys.readouterr().out
     assert shown.startswith("valid split")
     row = evaluate.summary(evaluate.evaluate_policy(policy, trie, data, data.valid, PLAIN))
-    line = next(line for line in shown.splitlines() if line.startswith("policy"))
+    line = next(line for line in shown.splitlines() if line.startswith("supervised"))
     assert f"{row['ndcg@10']:.4f}" in line.split()
 
 

@@ -14,7 +14,7 @@ from tests.small_run import CFG, make_dataset, make_policy
 def results():
     data, (policy, trie) = make_dataset(), make_policy()
     floors = evaluate.floors(data, data.test, CFG)
-    return floors | {"policy": evaluate.evaluate_policy(policy, trie, data, data.test, CFG)}
+    return floors | {"supervised": evaluate.evaluate_policy(policy, trie, data, data.test, CFG)}
 
 
 def shifted(result, by):
@@ -41,41 +41,41 @@ def test_the_terminal_table_fits(results):
     tables = [line for line in shown.splitlines() if "  " in line]
     assert max(map(len, tables)) <= 110
     methods = [line.split()[0] for line in shown.split("\n\n")[1].splitlines()]
-    assert methods == ["method", "popularity", "markov", "item-kNN", "policy"]  # floors first
+    assert methods == ["method", "popularity", "markov", "item-kNN", "supervised"]  # floors first
 
 
 def test_differences_are_of_the_means_with_an_interval(results):
     compared = report.differences(results, seed=0)
     assert len(compared) == 2 * 3
     for row in compared:
-        ours, other = results["policy"], results[row["policy minus"]]
+        ours, other = results["supervised"], results[row["minus"]]
         want = ours.values[row["metric"]].mean() - other.values[row["metric"]].mean()
         assert row["difference"] == pytest.approx(want.item(), abs=1e-12)
         assert row["low"] <= row["difference"] <= row["high"]
 
 
 def test_a_floor_above_the_policy_is_said(results):
-    policy = results["policy"]
+    policy = results["supervised"]
     said = report.sentences(
         report.differences(
-            {"popularity": shifted(policy, -0.25), "markov": shifted(policy, 0.125), "policy": policy}, seed=0
+            {"popularity": shifted(policy, -0.25), "markov": shifted(policy, 0.125), "supervised": policy}, seed=0
         )
     )
     assert said[:2] == [
-        "The policy is above popularity on ndcg@10.",
-        "markov is above the policy on ndcg@10 by 0.1250 (95 % interval 0.1250 to 0.1250).",
+        "The supervised policy is above popularity on ndcg@10.",
+        "markov is above the supervised policy on ndcg@10 by 0.1250 (95 % interval 0.1250 to 0.1250).",
     ]
-    level = report.sentences(report.differences({"popularity": policy, "policy": policy}, seed=0))
-    assert level[0] == "popularity is level with the policy on ndcg@10."
+    level = report.sentences(report.differences({"popularity": policy, "supervised": policy}, seed=0))
+    assert level[0] == "popularity is level with the supervised policy on ndcg@10."
 
 
 def test_an_uncertain_lead_is_not_stated_plainly():
     values = [("markov", "ndcg@10", 0.01, -0.02, 0.04), ("popularity", "ndcg@10", 0.09, 0.08, 0.1)]
     unsure, sure = (dict(zip(report.DIFFERENCE, row, strict=True)) for row in values)
     assert report.sentences([unsure, sure]) == [
-        "The policy is above markov, popularity on ndcg@10, though not every interval excludes 0."
+        "The supervised policy is above markov, popularity on ndcg@10, though not every interval excludes 0."
     ]
-    assert report.sentences([sure]) == ["The policy is above popularity on ndcg@10."]
+    assert report.sentences([sure]) == ["The supervised policy is above popularity on ndcg@10."]
 
 
 def test_the_files_of_a_report(tmp_path, results):
@@ -86,7 +86,7 @@ def test_the_files_of_a_report(tmp_path, results):
 
     rows = json.loads((tmp_path / "report.json").read_text())
     assert [(row["method"], row["split"]) for row in rows] == [(name, "test") for name in results]
-    assert rows[-1]["ndcg@10"] == results["policy"].values["ndcg@10"].mean().item()
+    assert rows[-1]["ndcg@10"] == results["supervised"].values["ndcg@10"].mean().item()
     assert {"recall@10", "hallucination", "coverage@10", "pass@10"} <= rows[-1].keys()
     assert "hallucination" not in rows[0]
 
@@ -119,4 +119,4 @@ def test_without_matplotlib_there_are_no_pictures(tmp_path, results, monkeypatch
 def test_without_a_policy_there_is_nothing_to_compare(results):
     only = {"popularity": results["popularity"]}
     assert report.differences(only, seed=0) == []
-    assert "policy" not in report.text(only, "test", seed=0)
+    assert "supervised" not in report.text(only, "test", seed=0)

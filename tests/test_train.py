@@ -70,7 +70,7 @@ def wait_for(path, process):
 def test_a_run_ends_in_a_table_with_its_floors(straight):
     folder, printed = straight
     rows = {row["method"]: row for row in json.loads((folder / "report.json").read_text())}
-    assert list(rows) == ["popularity", "markov", "item-kNN", "true law", "SASRec", "policy"]
+    assert list(rows) == ["popularity", "markov", "item-kNN", "true law", "SASRec", "supervised"]
     assert all(name in printed for name in rows)
     assert all(0 <= row["ndcg@10"] <= row["recall@10"] <= 1 for row in rows.values())
     assert all(row["ndcg@10"] <= rows["true law"]["ndcg@10"] for row in rows.values())

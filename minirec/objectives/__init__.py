@@ -21,4 +21,5 @@ OBJECTIVES: dict[str, Callable[[Experience], Signal]] = {
     "adagrpo": adagrpo.signal,
     "recast": recast.signal,
     "flexrec": flexrec.signal,
+    "list": flexrec.signal,  # with --credit list: the baseline
 }
