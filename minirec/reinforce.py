@@ -132,16 +132,15 @@ class Reinforcement:
         sums = self.processes.totals(self.sums)
         self.sums = torch.zeros_like(self.sums)
         line = {name: (a / b).item() for name, (a, b) in zip(SUMMED, sums, strict=True) if b > 0}
-        x = self.task.act(self.policy, self.step)  # the rollouts of the step to come
-        own = self.task.exact(x, self.policy, self.reference)
-        if own:
-            group = x.rewards.double()
-            own["estimate"] = group.mean(1)
-            own["variance"] = group.var(1) / group.shape[1] if group.shape[1] > 1 else group[:, 0] * torch.nan
-            parts = self.processes.totals(torch.stack([value.sum() for value in own.values()]))
-            means = dict(zip(own, (parts / self.cfg.contexts).tolist(), strict=True))
-            means["estimate_error"] = (means.pop("variance") / self.cfg.contexts) ** 0.5
-            line |= means
+        x = self.task.act(self.policy, self.step, probe=True)
+        group = x.rewards.double()  # (B, G)
+        spread = group.var(1) if group.shape[1] > 1 else torch.full_like(group[:, 0], torch.nan)
+        own = {"estimate": group.mean(1), "estimate_error": spread / group.shape[1]}
+        own |= self.task.exact(x, self.policy, self.reference)  # (B,) each
+        parts = torch.stack([torch.ones_like(group[:, 0]), *own.values()]).sum(1)
+        size, *parts = self.processes.totals(parts).tolist()
+        line |= {name: part / size for name, part in zip(own, parts, strict=True)}
+        line["estimate_error"] = (line["estimate_error"] / size) ** 0.5
         if self.processes.rank:
             self.measured.append({"step": self.step})
             return

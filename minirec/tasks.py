@@ -26,7 +26,8 @@ from minirec.trie import Trie
 from minirec.world import stream
 
 ROLLOUT, OBJECTIVE = 4, 5  # what a step's noise is for; streams 0 to 3 are the world's
-VALID = 1000  # contexts of a line's validation
+VALID = 1000  # contexts of a line's validation ..
+PROBE = 64  # .. and those of them on which estimates stand beside exact values
 
 Reward = Callable[[Batch, Tensor], Tensor]  # a batch and items (B, C) -> rewards (B, C) float32
 
@@ -65,20 +66,23 @@ class NextItem:
         order = torch.randperm(len(dataset.valid), generator=torch.Generator().manual_seed(cfg.seed))
         self.valid = dataset.valid.select(order[:VALID])
 
-    def act(self, policy: Policy, step: int) -> Experience:
+    def act(self, policy: Policy, step: int, probe: bool = False) -> Experience:
         """Roll out the policy on a step's contexts, without gradients.
 
         Args:
             policy: acts.
             step: from 0.
+            probe: act on the probe instead, the same PROBE validation contexts at every step.
 
         Returns:
             The Experience of this process's contexts.
         """
         cfg, processes, device = self.cfg, self.processes, self.processes.device
-        rows = step_rows(len(self.contexts), cfg.contexts, cfg.seed, step)  # (A,)
+        examples, rows = self.contexts, step_rows(len(self.contexts), cfg.contexts, cfg.seed, step)  # (A,)
+        if probe:
+            examples, rows = self.valid, torch.arange(min(PROBE, len(self.valid)))
         mine = torch.arange(len(rows))[processes.rank :: processes.count]  # (B,)
-        batch = self.contexts.batch(rows[mine], cfg.history).to(device)
+        batch = examples.batch(rows[mine], cfg.history).to(device)
 
         def noise(*shape: int, use: int = OBJECTIVE) -> Tensor:
             random = stream(cfg.seed, use, step)
@@ -129,9 +133,7 @@ class NextItem:
             large to enumerate.
         """
         trie = self.trie
-        if len(trie) > exact.ITEMS or (
-            not self.constrained and trie.size**trie.levels > exact.TUPLES
-        ):
+        if len(trie) > exact.ITEMS or (not self.constrained and trie.size**trie.levels > exact.TUPLES):
             return {}
         every = trie if self.constrained else exact.every_tuple(trie.levels, trie.size).to(x.mine.device)
         items = trie.lookup(every.codes).expand(len(x.batch), -1)  # (B, N or V^L), holes among them
