@@ -1,0 +1,215 @@
+"""Which of the papers' orderings hold on the built-in world, each in its method's own regime.
+
+    python -m bench.claims adagrpo --jobs 2
+    python -m bench.claims recast --jobs 2
+    python -m bench.claims flexrec --jobs 2
+
+Every seed is a world of its own with a supervised policy of its own, from which all arms start; arms share
+contexts, noise and number of rollouts. The learning rate of each arm is the best of RATES on TUNING seeds, by
+validation; the table is of the test contexts of SEEDS, which nothing was chosen on. All metrics are exact
+expectations under the world's law. Differences are paired by seed, with Student's 95 % interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from minirec import evaluate, exposure, tasks
+from minirec.arms import settings
+from minirec.config import TINY, Config
+from minirec.contexts import leave_fresh
+from minirec.fit import fit
+from minirec.machine import Processes, keep_freed_memory
+from minirec.metrics import SUMMED
+from minirec.objectives import OBJECTIVES
+from minirec.policy import Policy
+from minirec.prepare import encode
+from minirec.records import Dataset
+from minirec.reinforce import Reinforcement
+from minirec.train import Training
+from minirec.trie import Trie
+from minirec.world import World, make_world
+
+TUNING, SEEDS = (900, 901), tuple(range(100, 106))
+RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+T95 = {
+    4: 2.776,
+    5: 2.571,
+    6: 2.447,
+    7: 2.365,
+    8: 2.306,
+    9: 2.262,
+}  # Student's t, two-sided, by degrees of freedom
+SHOWN = ("hr@10", "ndcg@10", "pass@1", "hallucination")
+
+BASE = replace(TINY, objective="none", rl_steps=200, samples=20)
+GATES = {"mixture": "open", "difficulty": "difficulty", "discriminability": "discriminability"}
+GATES |= {"random gate": "random", "AdaGRPO": "both"}
+SHARE = {"open": 1.0, "difficulty": 0.83, "discriminability": 0.17, "random": 0.13, "both": 0.13}  # on TUNING
+
+Arms = dict[str, tuple[str, dict]]  # name -> objective, and settings that differ from those of the regime
+
+
+def gated(ranker: str) -> Arms:
+    """Arms of equal total weight: λ is divided by the share of contexts that the gate admits."""
+    arms: Arms = {"supervised continued": ("continued", {})}
+    for name, gate in GATES.items():
+        arms[name] = ("adagrpo", {"gate": gate, "ranker": ranker, "rl_weight": 1 / SHARE[gate]})
+    return arms | {"reward alone": ("grpo", {"mask": "none", "reward": "ranker", "ranker": ranker})}
+
+
+CAST: Arms = {
+    "supervised continued": ("continued", {}),
+    "GRPO, samples": ("grpo", {}),
+    "GRPO, beams": ("grpo", {"rollouts": "beam"}),
+    "repair alone": ("recast", {"contrast": False}),
+    "contrast alone": ("recast", {"repair": False}),
+    "ReCast": ("recast", {}),
+}
+REGIMES: dict[str, tuple[dict, dict[str, tuple[dict, Arms]]]] = {  # world and start; then per table its arms
+    "adagrpo": ({}, {ranker: ({}, gated(ranker)) for ranker in ("right", "noise", "harmful")}),
+    "recast-1": ({"world_beta": 14.0, "epochs": 1, "validate": 1}, {"1 epoch": ({"group": 8}, CAST)}),
+    "recast-3": ({"world_beta": 14.0, "epochs": 3}, {"3 epochs": ({"group": 8}, CAST)}),
+    "recast-15": ({"world_beta": 14.0}, {"15 epochs": ({"group": 32}, CAST)}),
+}
+
+
+@dataclass
+class Start:
+    """A world and the supervised policy that all arms start from."""
+
+    cfg: Config
+    world: World
+    dataset: Dataset
+    trie: Trie
+    policy: Policy
+    processes: Processes
+
+
+def begin(cfg: Config) -> Start:
+    """Make a seed's world and train its policy."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    world = make_world(cfg)
+    dataset = world.dataset()
+    train, fresh = leave_fresh(dataset.train, cfg.fresh, cfg.seed)
+    dataset = replace(dataset, train=train, fresh=fresh)
+    codes, _ = encode(dataset, cfg)
+    trie, processes = Trie(codes.codes, codes.size), Processes(cfg)
+    with tempfile.TemporaryDirectory() as folder:
+        policy = fit(Training(cfg, dataset, trie, processes), Path(folder))
+    return Start(cfg, world, dataset, trie, policy, processes)
+
+
+def judge(start: Start, policy: Policy, split: str) -> dict[str, float]:
+    """Exact metrics of a policy on a split."""
+    examples = getattr(start.dataset, split)
+    result = evaluate.evaluate_policy(policy, start.trie, start.dataset, examples, start.cfg)
+    return {name: result.values[name].mean().item() for name in SHOWN}
+
+
+def reinforce(start: Start, objective: str, changes: dict, split: str) -> dict[str, float]:
+    """Run an arm to its end and judge it; what its rollouts showed stands beside."""
+    cfg = settings(replace(start.cfg, **changes), objective)
+    rank = exposure.ranker(start.world, cfg.ranker) if cfg.reward == "ranker" else None
+    reward = tasks.hit if rank is None else lambda batch, items: rank(batch.user, items)
+    task = tasks.NextItem(cfg, start.dataset, start.trie, reward, start.processes)
+    loop = Reinforcement(cfg, start.policy, task, OBJECTIVES[objective], start.processes)
+    while loop.step < loop.steps:
+        loop.update()
+    line = {name: a / b for name, (a, b) in zip(SUMMED, loop.sums.tolist(), strict=True) if b}
+    return judge(start, loop.policy, split) | {
+        k: line[k] for k in ("admitted", "silent", "all_zero") if k in line
+    }
+
+
+def one_seed(job: tuple[str, int, dict[str, float], str]) -> dict[str, dict[str, float]]:
+    """All arms of a regime on one seed; ``rates`` maps an arm to its rate, or is one rate for all."""
+    regime, seed, rates, split = job
+    world, tables = REGIMES[regime]
+    start = begin(replace(BASE, seed=seed, **world))
+    found = {"start": judge(start, start.policy, split)}
+    if split == "test":
+        floors = evaluate.floors(start.dataset, start.dataset.test, start.cfg)
+        for name in ("item-kNN", "true law"):
+            values = floors[name].values
+            found[name] = {m: values[m].mean().item() for m in SHOWN if m in values}
+    for table, (changes, arms) in tables.items():
+        for name, (objective, own) in arms.items():
+            key = f"{table}: {name}"
+            rate = rates.get(key, rates.get("all"))
+            found[key] = reinforce(start, objective, {**changes, **own, "rl_rate": rate}, split)
+    return found
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean of a list, and half its Student 95 % interval."""
+    x = torch.tensor(values, dtype=torch.float64)
+    return x.mean().item(), T95[len(values) - 1] * x.std().item() / len(values) ** 0.5
+
+
+def page(regime: str, found: list[dict], rates: dict[str, float]) -> str:
+    """The results as Markdown: means over seeds, and differences to supervised continued and to GRPO."""
+    lines = [f"## {regime}", "", f"settings: {REGIMES[regime][0] or 'the tiny preset'}", ""]
+    names = ["item-kNN", "true law", "start"]
+    lines += ["| | hr@10 | ndcg@10 | pass@1 | hallucination |", "|---|---|---|---|---|"]
+    for name in names:
+        means = [sum(seed[name].get(m, 0.0) for seed in found) / len(found) for m in SHOWN]
+        lines.append(f"| {name} | " + " | ".join(f"{100 * v:.2f}" for v in means) + " |")
+    for table, (changes, arms) in REGIMES[regime][1].items():
+        control = f"{table}: supervised continued"
+        ours = f"{table}: {list(arms)[-1] if regime.startswith('recast') else 'AdaGRPO'}"
+        lines += ["", f"### {table} {changes or ''}", ""]
+        lines += ["| arm | rate | hr@10 | minus continued | ours minus it | pass@1 | minus continued | "]
+        lines[-1] += "hallucination | silent groups | admitted |"
+        lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+        for name in arms:
+            key = f"{table}: {name}"
+            mean = {m: sum(seed[key].get(m, 0.0) for seed in found) / len(found) for m in found[0][key]}
+            cells = [name, f"{rates[key]:g}", f"{100 * mean['hr@10']:.2f}"]
+            for a, b, metric in ((key, control, "hr@10"), (ours, key, "hr@10"), (key, control, "pass@1")):
+                value, half = interval([100 * (seed[a][metric] - seed[b][metric]) for seed in found])
+                cells.append("" if a == b else f"{value:+.2f} ± {half:.2f}")
+            cells.insert(5, f"{100 * mean['pass@1']:.2f}")
+            cells += [f"{100 * mean['hallucination']:.2f}", f"{mean.get('silent', 0):.2f}"]
+            lines.append("| " + " | ".join([*cells, f"{mean.get('admitted', 0):.2f}"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Choose the rates, run the fresh seeds, write the table."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("regime", choices=REGIMES)
+    parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each [1]")
+    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder [bench/results]")
+    args = parser.parse_args()
+    tuning = [(args.regime, seed, {"all": rate}, "valid") for rate in RATES for seed in TUNING]
+    with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
+        tuned = list(pool.map(one_seed, tuning))
+        arms = [name for name in tuned[0] if ":" in name]
+        by_rate = {
+            arm: [
+                sum(run[arm]["hr@10"] for run in tuned[i : i + len(TUNING)])
+                for i in range(0, len(tuned), len(TUNING))
+            ]
+            for arm in arms
+        }
+        rates = {arm: RATES[values.index(max(values))] for arm, values in by_rate.items()}
+        found = list(pool.map(one_seed, [(args.regime, seed, rates, "test") for seed in SEEDS]))
+    text = page(args.regime, found, rates)
+    print(text)
+    (args.out / f"claims_{args.regime}.md").write_text(text)
+    raw = {"rates": rates, "tuning": dict(zip(map(str, tuning), tuned, strict=True)), "seeds": found}
+    (args.out / f"claims_{args.regime}.json").write_text(json.dumps(raw, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
