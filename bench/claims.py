@@ -38,8 +38,8 @@ from minirec.train import Training
 from minirec.trie import Trie
 from minirec.world import World, make_world
 
-TUNING, SEEDS = (900, 901), tuple(range(100, 106))
-RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+TUNING, SEEDS = (900, 901), tuple(range(100, 105))
+RATES = (1e-4, 3e-4, 1e-3)
 T95 = {
     4: 2.776,
     5: 2.571,
@@ -50,7 +50,7 @@ T95 = {
 }  # Student's t, two-sided, by degrees of freedom
 SHOWN = ("hr@10", "ndcg@10", "pass@1", "hallucination")
 
-BASE = replace(TINY, objective="none", keep_seen=True, rl_steps=200, samples=20)
+BASE = replace(TINY, objective="none", keep_seen=True, rl_steps=150, samples=20)
 GATES = {"mixture": "open", "difficulty": "difficulty", "discriminability": "discriminability"}
 GATES |= {"random gate": "random", "AdaGRPO": "both"}
 SHARE = {  # of the contexts that a gate admits, seen on a TUNING seed

@@ -1,4 +1,4 @@
-"""What is known of the items besides the log: titles, and attributes as vectors."""
+"""What is known of the items besides the log: titles, topics, and attributes as vectors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from minirec.errors import InputError
-from minirec.records import Catalogue
+from minirec.records import PAD, Catalogue
 from minirec.tables import COLUMNS, kind, lines, named, rows
 
 TITLES = ("title", "movie_title", "name", "description")  # the first that a table has is shown to people
+TOPICS = ("genres", "genre", "topics", "topic", "categories", "category")  # columns
 TEXT = "description"  # free text: every word is an attribute
 VOCABULARY = 2000  # attributes kept, the most frequent first
 JSON_LIMIT = 1 << 30  # bytes; a json file is often one single line
@@ -30,7 +31,8 @@ def describe(ids: list[str], path: Path | None = None, columns: str = "") -> Cat
         ids: N external item ids.
         path: a json of item to a list of attributes, or a csv with a row per item; either gzipped or not.
             In a csv a title (or else a description) is the item's title, each word of a description is an
-            attribute, and so is each value of the other columns, values separated by ``|``.
+            attribute, and so is each value of the other columns, values separated by ``|``. The values of
+            the columns in ``TOPICS`` are the item's topics too.
         columns: the setting ``--columns``, for the name of the item column; by default it is one of
             ``COLUMNS["item"]``, or the first column.
 
@@ -49,8 +51,30 @@ def describe(ids: list[str], path: Path | None = None, columns: str = "") -> Cat
             f"{path}: knows none of the log's {len(ids):,} items; expected ids such as '{ids[0]}' in "
             + ("its keys" if kind(path) == ".json" else "its item column")
         )
-    vectors = features([attributes.get(item, set()) for item in ids])
-    return Catalogue(ids, [titles.get(item, item) for item in ids] if titles else None, vectors)
+    known = [attributes.get(item, set()) for item in ids]
+    shown = [titles.get(item, item) for item in ids] if titles else None
+    return Catalogue(ids, shown, features(known), topics(known))
+
+
+def topics(attributes: list[set[str]]) -> Tensor | None:
+    """Number the topics among the items' attributes, such as ``genres=Drama``, in alphabetical order.
+
+    Args:
+        attributes: N sets.
+
+    Returns:
+        (N, n) int64, padded with PAD; None when no column in ``TOPICS`` is among them.
+
+    >>> topics([{"genre=war", "genre=drama"}, {"year=1990"}, {"genre=war"}])
+    tensor([[ 0,  1],
+            [-1, -1],
+            [ 1, -1]])
+    """
+    own = [sorted(name for name in names if name.partition("=")[0].lower() in TOPICS) for names in attributes]
+    number = {name: i for i, name in enumerate(sorted(set().union(*own)))}
+    width = max(map(len, own))
+    rows = [[number[name] for name in names] + [PAD] * (width - len(names)) for names in own]
+    return torch.tensor(rows) if number else None
 
 
 def features(attributes: list[set[str]]) -> Tensor | None:

@@ -97,6 +97,7 @@ def save_data(run: Path, dataset: Dataset, codes: Codes, notes: list[str]) -> No
     """
     splits = {name: _plain(part) for name in SPLITS if (part := getattr(dataset, name)) is not None}
     rest = {"users": dataset.users, "periods": dataset.periods, "simulated": dataset.law is not None}
+    rest |= {"rating": dataset.rating, "time": dataset.time}
     parts = {"catalogue": _plain(dataset.catalogue), "codes": _plain(codes), "notes": list(notes)}
     save(run / "data.pt", parts | splits | rest)
 
@@ -121,7 +122,9 @@ def load_data(run: Path, cfg: Config) -> tuple[Dataset, Codes, list[str]]:
         catalogue, codes = Catalogue(**data["catalogue"]), Codes(**data["codes"])
         users, periods, simulated = data["users"], data["periods"], data["simulated"]
         notes = data["notes"]
+        rating, time = data.get("rating"), data.get("time")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not the data of a run ({error})") from error
     law = make_world(cfg).law if simulated else None
-    return Dataset(catalogue, users, periods=periods, law=law, **splits), codes, notes
+    dataset = Dataset(catalogue, users, periods=periods, law=law, rating=rating, time=time, **splits)
+    return dataset, codes, notes

@@ -178,9 +178,10 @@ class FlexRecConfig:
         1.0, "share of the gains that are observed; the rest is filled by the critic", most=1
     )
     uncertainty: Literal["none", "context", "rollout"] = setting(
-        "none",
-        "scale advantages by 1/variance of the critic: per context (ours) or per rollout (the paper's)",
+        "context",
+        "advantages scaled by 1/variance of the critic: per context (ours), per rollout (the paper)",
     )
+    critic_steps: int = setting(600, "updates of the critic")
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,8 @@ TINY = Config(
     rl_steps=120,
     measure=40,
     ranker="harmful",
+    feedback=0.3,
+    critic_steps=300,
     beam=50,
 )
 

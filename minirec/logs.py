@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from minirec import catalogue, splits
@@ -102,7 +103,8 @@ def load(cfg: Config) -> tuple[Dataset, Summary]:
         items=len(kept.items),
         unseen=len(kept.items) - len(training_events(train)[1].unique()),
     )
-    return Dataset(items, kept.users, train, valid, test), summary
+    rating, time = (None if a is None else torch.from_numpy(a) for a in (line.rating, line.time))
+    return Dataset(items, kept.users, train, valid, test, rating=rating, time=time), summary
 
 
 def read(path: str | Path, columns: str = "") -> Events:
@@ -179,7 +181,7 @@ def timeline(events: Events) -> splits.Timeline:
         events: the log.
 
     Returns:
-        The Timeline: items, times and groups (E,), and where each user's events start and stop.
+        The Timeline: items, times, groups and ratings (E,), and where each user's events start and stop.
 
     Source: ours.
     """
@@ -187,7 +189,7 @@ def timeline(events: Events) -> splits.Timeline:
     events = events.select(np.lexsort([*keys, events.user]))  # the last key leads; stable
     users = np.arange(len(events.users))
     start, stop = (np.searchsorted(events.user, users, side) for side in ("left", "right"))
-    return splits.Timeline(events.item, start, stop, events.time, events.group)
+    return splits.Timeline(events.item, start, stop, events.time, events.group, events.rating)
 
 
 def _side_information(log: Path, items: str) -> Path | None:

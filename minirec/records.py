@@ -52,17 +52,20 @@ def check(name: str, tensor: Tensor, *shape: int | None, dtype: torch.dtype = to
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What is known of the N items: external ids, titles, and vectors of side information."""
+    """What is known of the N items: external ids, titles, vectors of side information, and topics."""
 
     ids: list[str]  # N
     titles: list[str] | None = None  # N
     features: Tensor | None = None  # (N, F) float32
+    topics: Tensor | None = None  # (N, n) numbers from 0, padded with PAD
 
     def __post_init__(self) -> None:
         if self.titles is not None and len(self.titles) != len(self.ids):
             raise ValueError(f"titles: expected {len(self.ids)}, got {len(self.titles)}")
         if self.features is not None:
             check("features", self.features, len(self.ids), None, dtype=torch.float32)
+        if self.topics is not None:
+            check("topics", self.topics, len(self.ids), None)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -171,6 +174,8 @@ class Dataset:
     fresh: Examples | None = None  # training sequences of the users that are left to RL
     periods: int = 0  # 0: the data has none
     law: Callable[[Batch], Tensor] | None = None
+    rating: Tensor | None = None  # (E,) float64, of the splits' events
+    time: Tensor | None = None  # (E,) float64, likewise
 
     @property
     def known(self) -> Examples:

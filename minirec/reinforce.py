@@ -25,6 +25,7 @@ from minirec.machine import Processes
 from minirec.metrics import SUMMED
 from minirec.objectives.loss import Learner
 from minirec.policy import Policy
+from minirec.rankings import Rankings
 from minirec.records import Experience, Signal
 from minirec.tasks import NextItem
 
@@ -57,7 +58,12 @@ class Reinforcement:
     """A policy while an objective teaches it; ``train.fit`` drives it as it drives supervised training."""
 
     def __init__(
-        self, cfg: Config, start: Policy, task: NextItem, objective: Objective, processes: Processes
+        self,
+        cfg: Config,
+        start: Policy,
+        task: NextItem | Rankings,
+        objective: Objective,
+        processes: Processes,
     ) -> None:
         """Begin at a supervised policy.
 
@@ -149,4 +155,14 @@ class Reinforcement:
         tqdm.write(f"step {self.step:4}  {'  '.join(said)}")
 
 
-SAID = ("reward", "estimate", "exact_reward", "exact_kl", "silent", "admitted", "ndcg@10", "hallucination")
+SAID = (
+    "reward",
+    "estimate",
+    "exact_reward",
+    "exact_kl",
+    "silent",
+    "admitted",
+    "ndcg@10",
+    "ndcg@5",
+    "hallucination",
+)

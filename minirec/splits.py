@@ -30,6 +30,7 @@ class Timeline:
     stop: Ints  # (U,) one past the last; every user has an event
     time: NDArray[np.float64] | None = None  # (E,)
     group: Ints | None = None  # (E,)
+    rating: NDArray[np.float64] | None = None  # (E,)
 
 
 def leave_last_out(line: Timeline) -> Cuts:
