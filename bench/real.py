@@ -25,7 +25,8 @@ import torch
 
 import minirec
 from minirec import evaluate
-from minirec.arms import item_reward, settings
+from minirec.arms import settings
+from minirec.campaign import item_reward
 from minirec.machine import Processes, keep_freed_memory
 from minirec.metrics import SUMMED, paired_bootstrap
 from minirec.objectives import OBJECTIVES

@@ -106,8 +106,8 @@ class TrainConfig:
 class LoopConfig:
     """Reinforcement learning: the one loop and the one loss of all objectives."""
 
-    objective: Literal["none", "all", "continued", "grpo", "adagrpo", "recast", "flexrec", "list"] = setting(
-        "none", "after supervised training: one objective, all of them, or supervised continued"
+    objective: str = setting(
+        "none", "after supervised training: one of objectives/, continued (NLL alone), all, or none"
     )
     fresh: float = setting(0.0, "share of training users left to RL; .2 with an objective", most=0.9)
     rl_steps: int = setting(400, "batches of rollouts", least=1)
@@ -171,7 +171,7 @@ class FlexRecConfig:
     )
     candidates: int = setting(10, "size of the set C; all of it is ranked", least=2)
     list_steps: int = setting(60, "batches of rollouts for lists", least=1)
-    list_rate: float = setting(2e-3, "learning rate of Adam for lists")
+    list_rate: float = setting(5e-4, "learning rate of Adam for lists")
     list_group: int = setting(8, "rankings per context", least=1)
     warm: int = setting(40, "steps of the list warm start", least=0)
     feedback: float = setting(
@@ -365,6 +365,10 @@ def parse(argv: list[str] | None = None) -> Config:
     cfg = from_dict(given, preset)
     if not cfg.data and "keep_seen" not in given:
         cfg = replace(cfg, keep_seen=True)  # the world draws with replacement: what was seen comes again
+    from minirec.objectives import OBJECTIVES  # here, as objectives read settings
+
+    if cfg.objective not in (choices := ("none", "all", *OBJECTIVES)):
+        raise InputError(f"--objective: '{cfg.objective}' is not valid{nearest(cfg.objective, choices)}")
     if cfg.objective != "none" and "fresh" not in given and not cfg.resume:
         cfg = replace(cfg, fresh=0.2)
     if not cfg.out:

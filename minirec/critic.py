@@ -116,8 +116,8 @@ def loss(critic: Critic, lists: Lists) -> Tensor:
 def fit(critic: Critic, source: ListSource, seed: int, steps: int = 600) -> Critic:
     """Train a critic on the feedback that was seen, for the needs that are trained.
 
-    A tenth of the sets, at most KEPT_OUT, is left out; the weights kept are those with the least NLL on it. Beyond that point
-    the variance is too small for what the critic has not seen.
+    A tenth of the sets, at most KEPT_OUT, is left out; the weights kept are those with the least NLL on it.
+    Beyond that point the variance is too small for what the critic has not seen.
 
     Args:
         critic: a new one.
@@ -135,7 +135,7 @@ def fit(critic: Critic, source: ListSource, seed: int, steps: int = 600) -> Crit
     out, own = order.tensor_split([min(len(order) // 10, KEPT_OUT)])
     judge = source.draw(out, needs_of_step(seed, 0, len(out)))
     optimiser = torch.optim.AdamW(critic.parameters(), RATE, weight_decay=DECAY, fused=True)
-    best, least = copy.deepcopy(critic.state_dict()), float("inf")
+    least = float("inf")
     with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
         torch.manual_seed(seed)
         for step in tqdm(range(1, steps + 1), "critic", unit=" steps", delay=2, leave=False, disable=None):
@@ -146,7 +146,7 @@ def fit(critic: Critic, source: ListSource, seed: int, steps: int = 600) -> Crit
             if step % JUDGED == 0 or step == steps:
                 with torch.no_grad():
                     now = loss(critic.eval(), judge).item()
-                if now < least:
+                if now <= least:
                     best, least = copy.deepcopy(critic.state_dict()), now
     critic.load_state_dict(best)
     return critic.requires_grad_(False).eval()

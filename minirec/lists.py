@@ -4,7 +4,8 @@ A *need* says what a good list is: *interest*, how much the user likes an item; 
 topic that the recent history lacks; *trend*, interest × recent popularity [paper]. Here a need is two flags,
 novel and trend, and both together are a fourth need, which training never sees [ours]:
 
-    gain = liking × [of a topic that the recent history lacks, if novel] × [1/3, 2/3, 1 by popularity, if trend]
+    gain = liking × [has a topic that the recent history lacks, if novel] × [1/3, 2/3, 1 by third of
+           popularity, if trend]
 
 where liking is, on the simulated world, the user's affinity in four steps (``World.gains``), and on a log the
 rating, from 0 for the lowest of the scale to 1 for the highest [ours].
@@ -112,7 +113,7 @@ def needs_of_step(seed: int, step: int, count: int) -> Tensor:
     Source: ours.
 
     >>> needs_of_step(seed=0, step=0, count=8)
-    tensor([1, 0, 2, 0, 1, 0, 2, 2])
+    tensor([1, 0, 1, 0, 0, 0, 0, 0])
     """
     trained = torch.tensor([place for place, need in enumerate(NEEDS) if need != HELD_OUT])
     return trained[torch.randint(len(trained), (count,), generator=stream(seed, NEED, step))]
@@ -202,17 +203,15 @@ def _log_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
 def _windows(dataset: Dataset, size: int, part: str) -> tuple[Examples, Tensor]:
     """Cut users' events into sets: contexts that end before a set, and the (S, C) places of its events."""
     sequences = dataset.known if part == "known" else dataset.fresh
-    users, owner, count = sequences.user.unique_consecutive(return_inverse=True, return_counts=True)
+    users, count = sequences.user.unique_consecutive(return_counts=True)
     last = count.cumsum(0) - 1  # each user's last training window
     first, end = sequences.start[last - count + 1], sequences.stop[last]  # (U,) one sequence again
     cut = windows((first + 1).numpy(), end.numpy(), size)
     owner, start, stop = map(torch.from_numpy, cut)  # (S,); a first event is nobody's candidate
     later = (end[owner] - stop) // size  # windows of the user that follow
     fresh = torch.isin(users[owner], dataset.fresh.user)
-    keep = {"train": later >= 2, "valid": later == 1, "test": later == 0, "known": ~fresh | (later >= 2)}[
-        part
-    ]
-    keep = (keep & (stop - start == size)).nonzero()[:, 0]
+    asked = {"train": later >= 2, "valid": later == 1, "test": later == 0, "known": ~fresh | (later >= 2)}
+    keep = (asked[part] & (stop - start == size)).nonzero()[:, 0]
     place = start[keep, None] + torch.arange(size)  # (S, C)
     items = sequences.events[place].sort(1).values
     distinct = (items[:, 1:] != items[:, :-1]).all(1)

@@ -190,16 +190,14 @@ def trained_on_log(dataset: Dataset, history: int, seed: int, epochs: int = 10) 
     model = LogRanker(len(count), history, seed)
     model.log_q.copy_((count.clamp(min=0.5) / count.sum()).log())  # an item without events: half a one
     random = stream(seed, 6)
-    parts = (examples.batch(rows, history) for rows in torch.arange(len(examples)).split(LOG_BATCH))
-    repeats = sum(model.known(part.history, part.targets).sum() for part in parts)
-    model.again.data = ((repeats + 0.5) / len(examples)).log()  # a start: where nothing repeats, near the end
 
     def loss(rows: Tensor) -> Tensor:
         noise = torch.rand(LOG_NEGATIVES, generator=random, dtype=torch.float64)
         return next_item_loss(model, examples.batch(rows, history), draw(count, noise))
 
-    decayed = {"params": [model.item, model.age], "weight_decay": LOG_DECAY}
-    optimiser = torch.optim.AdamW([decayed, {"params": [model.again], "weight_decay": 0.0}], LOG_RATE)
+    vectors = {"params": [model.item, model.age], "weight_decay": LOG_DECAY}
+    number = {"params": [model.again], "lr": 10 * LOG_RATE, "weight_decay": 0.0}  # it has further to go
+    optimiser = torch.optim.AdamW([vectors, number], LOG_RATE, fused=True)
     return _fit(model, loss, len(examples), LOG_BATCH, epochs, optimiser, random)
 
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from minirec import checkpoint, config, evaluate, report
-from minirec.arms import LABELS, Reinforced, reinforce_all
+from minirec.arms import LABELS, Reinforced
+from minirec.campaign import reinforce_all
 from minirec.config import Config
 from minirec.errors import command
 from minirec.fit import fit

@@ -5,7 +5,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minirec.config import Config
@@ -116,9 +116,8 @@ def test_with_the_gate_shut_it_is_supervised_continued_and_open_it_is_the_fixed_
 # The gate
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.25, 0.5])
-@pytest.mark.parametrize("tau", [1 / 6, 1 / 3, 0.5])
-@given(data=st.data())
+@settings(max_examples=150)
+@given(data=st.data(), tau=st.sampled_from([1 / 6, 1 / 3, 0.5]), rho=st.sampled_from([0.0, 1 / 6, 0.5]))
 def test_gates_are_the_decisions_written_out(data, tau, rho):
     items, likelihood, worth, targets = draw(data, size=5)
     x = by_hand(replace(CFG, tau=tau, rho=rho), items, likelihood, worth, targets)
@@ -252,7 +251,7 @@ def test_the_random_gate_admits_exactly_as_many_as_both(data):
 
 
 def test_the_random_gate_admits_every_context_equally_often():
-    x, times = make_half_open(), 600
+    x, times = make_half_open(), 400
     assert adagrpo.signal(replace(x, cfg=replace(x.cfg, gate="both"))).rows.tolist() == [0, 2, 3]
     count = torch.zeros(6)
     for seed in range(times):
