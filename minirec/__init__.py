@@ -13,15 +13,28 @@ The files in the order of the pipeline, which is the order to read them in:
     score       log-probabilities of code tokens, for the sampler and the loss alike
     policy      the decoder-only transformer
     rollout     sampling, beam search, ranking a closed set
-    exact       the probability of every item, by enumeration
+    exact       the oracle: what rollouts estimate, by enumeration
     baselines   the floors: popularity, Markov chain, item-kNN
-    metrics     what is measured
+    metrics     what is measured and logged
     machine     device, memory, processes, Ctrl-C
     checkpoint  the files of a run folder
+    contexts    users that supervised training leaves to reinforcement learning
     prepare     from a log or a world to a run folder
     evaluate    over the full catalogue
-    train       the loop
-    report      tables and pictures
+    rewards     what an item or a list is worth
+    ranker      a reward model that is right here and wrong there
+    lists       closed sets to rank, and what their items are worth for a need
+    critic      mean and variance of the gains that were not seen
+    objectives  loss, grpo, adagrpo, recast, flexrec, continued: how a rollout becomes a signal
+    tasks       the first task: say the next item
+    rankings    the second task: rank a closed set
+    reinforce   the loop of reinforcement learning
+    fit         how any training is driven
+    arms        every objective from the same start ..
+    campaign    .. one after another
+    train       the whole run
+    report      tables
+    pictures    pictures
     recommend   a history in, items out
 """
 

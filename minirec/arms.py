@@ -63,11 +63,19 @@ def settings(cfg: Config, arm: str) -> Config:
 
     Returns:
         The Config of the arm, with every ``auto`` decided and its own folder.
+
+    Raises:
+        InputError: a gate that could never open.
     """
     own = replace(cfg, objective=arm, out=f"{cfg.out}/{arm}", sasrec=False, resume=False)
     if arm in LISTS:
         own = replace(own, rl_steps=cfg.list_steps, rl_rate=cfg.list_rate, group=cfg.list_group)
         return replace(own, credit="list", uncertainty="none") if arm == "list" else own
+    if arm == "adagrpo" and cfg.tau * cfg.group < 1:
+        raise InputError(
+            f"--tau: {cfg.tau} of a group of {cfg.group} is less than one place, so the gate could never open; "
+            f"the smallest that can is {1 / cfg.group:.4g}"
+        )
     mask, reward = ("none", "ranker") if arm == "adagrpo" else ("trie", "hit")
     return replace(
         own,

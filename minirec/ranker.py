@@ -6,8 +6,8 @@ In the paper it is a production ranker trained on exposure-biased logs [paper]. 
 - ``trained_on_exposures``: on the simulated world, from the exposure log: one vector per user, and an item's
   features mapped to a vector, fitted to clicks. Features have one meaning in the whole catalogue, tastes
   another in the tail B, which the log hardly shows. So it is right in A, and in B wrong with confidence.
-- ``trained_on_log``: on any data, from training events: a sum of the history's item vectors, weighted by age,
-  against the vector of the item. Its negatives are drawn by popularity q.
+- ``trained_on_log``: on any data, from training events against negatives drawn by popularity: a sum of the
+  history's item vectors, weighted by age, times the vector of the item.
 
 All three map a batch and items to scores in (0, 1), and are functions of context and item alone: equal items
 have equal bits wherever they stand. So they are made of products, sums and quotients element by element: a
@@ -17,7 +17,6 @@ end of a tensor.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -31,7 +30,6 @@ from minirec.config import Config
 from minirec.contexts import contexts
 from minirec.errors import InputError
 from minirec.evaluate import evaluate_scorer
-from minirec.metrics import distinct
 from minirec.records import HOLE, PAD, Batch, Dataset, Examples
 from minirec.score import MASKED
 from minirec.vectors import training_events
@@ -43,6 +41,7 @@ Ranker = Callable[[Batch, Tensor], Tensor]
 MOST_LOGIT = 1e4  # beyond it, float32 would round a score to 0 or 1
 LOG_WIDTH, LOG_BATCH, LOG_NEGATIVES, LOG_RATE, LOG_DECAY = 64, 512, 1024, 4e-3, 0.1
 CLICK_WIDTH, CLICK_BATCH, CLICK_RATE = 32, 8192, 0.03
+CALIBRATED = 4096  # training contexts that r is found on
 SAID, ORDERED = 2000, 200  # validation contexts that a ranker is described on, and its order of pairs
 USER_PRIOR, ITEM_PRIOR = 1e-2, 1e-5  # weights of squared norms: of a user's vector, of the map from features
 
@@ -75,7 +74,7 @@ def _scores(query: Tensor, table: Tensor, more: Tensor, items: Tensor) -> Tensor
 class LogRanker(nn.Module):
     """z = log q(i) + ⟨Σ_a w_a e_(history, a), e_i⟩ + r·1[i is in the history], where a is an item's age.
 
-    The vectors alone would put the latest item first; r is what repetition is worth, mostly below 0.
+    The vectors alone would put the latest item first; r sets straight how often an item comes again.
 
     Source: ours.
     """
@@ -92,7 +91,7 @@ class LogRanker(nn.Module):
         random = stream(seed, 4)
         self.item = nn.Parameter(torch.randn(items, LOG_WIDTH, generator=random) * LOG_WIDTH**-0.5)
         self.age = nn.Parameter(0.8 ** torch.arange(history)[:, None])  # (H, 1)
-        self.again = nn.Parameter(torch.zeros(()))  # r
+        self.register_buffer("again", torch.zeros(()))  # r
         self.register_buffer("log_q", torch.zeros(items))  # log popularity, from the training events
 
     def query(self, history: Tensor) -> Tensor:
@@ -169,6 +168,10 @@ def designed(world: World, kind: str) -> Ranker:
 def trained_on_log(dataset: Dataset, history: int, seed: int, epochs: int = 10) -> LogRanker:
     """Train a ranker to tell the next item from popular ones, on ``dataset.train`` alone.
 
+    Sampled softmax of each item of a training sequence but the first, against negatives that the batch
+    shares, drawn by popularity q. The optimum of the vector product is log p(i | x) − log q(i), so the ranker
+    adds log q(i) when it scores: the logQ correction, without which it underrates what is popular.
+
     Args:
         dataset: no sequence left to RL, no validation and no test target is read.
         history: most recent items that the ranker sees.
@@ -179,9 +182,9 @@ def trained_on_log(dataset: Dataset, history: int, seed: int, epochs: int = 10) 
         The ranker, frozen.
 
     Raises:
-        InputError: no training sequence has two items.
+        InputError: no training user has two events.
 
-    Source: ours; the loss is that of ``next_item_loss``.
+    Source: logQ: Yi et al. (RecSys 2019); the rest is ours.
     """
     examples = contexts(dataset.train)
     if not len(examples):
@@ -192,43 +195,36 @@ def trained_on_log(dataset: Dataset, history: int, seed: int, epochs: int = 10) 
     random = stream(seed, 6)
 
     def loss(rows: Tensor) -> Tensor:
-        noise = torch.rand(LOG_NEGATIVES, generator=random, dtype=torch.float64)
-        return next_item_loss(model, examples.batch(rows, history), draw(count, noise))
+        batch = examples.batch(rows, history)
+        negative = draw(count, torch.rand(LOG_NEGATIVES, generator=random, dtype=torch.float64))  # (M,)
+        query = model.query(batch.history)  # (B, d)
+        own = (query * F.embedding(batch.targets[:, 0], model.item)).sum(1, keepdim=True)  # (B, 1)
+        others = query @ F.embedding(negative, model.item).T  # (B, M)
+        others = others.masked_fill(negative == batch.targets, MASKED)  # the target is not its own negative
+        return -torch.cat([own, others], 1).log_softmax(1)[:, 0].mean()
 
-    vectors = {"params": [model.item, model.age], "weight_decay": LOG_DECAY}
-    number = {"params": [model.again], "lr": 10 * LOG_RATE, "weight_decay": 0.0}  # it has further to go
-    optimiser = torch.optim.AdamW([vectors, number], LOG_RATE, fused=True)
-    return _fit(model, loss, len(examples), LOG_BATCH, epochs, optimiser, random)
+    optimiser = torch.optim.AdamW(model.parameters(), LOG_RATE, weight_decay=LOG_DECAY, fused=True)
+    _fit(model, loss, len(examples), LOG_BATCH, epochs, optimiser, random)
+    some = torch.randperm(len(examples), generator=random)[:CALIBRATED]
+    model.again.copy_(_again(model, examples.select(some), history))
+    return model
 
 
-def next_item_loss(model: LogRanker, batch: Batch, negative: Tensor) -> Tensor:
-    """Sampled softmax of the target against M negatives and the items of its own history.
-
-    The negatives are drawn by popularity q, so the optimum of a vector product is log p(i | x) − log q(i); the
-    ranker adds log q(i) when it scores: the logQ correction, without which it underrates what is popular.
-    Against an item of the history, which stands here once and not M·q(i) times, it is added in the loss.
-
-    Args:
-        model: the ranker.
-        batch: B contexts with one target each.
-        negative: (M,) int64, shared by the contexts.
-
-    Returns:
-        The mean over contexts of −log softmax, in nats; 0 and up.
-
-    Source: logQ: Yi et al. (RecSys 2019); the history among the negatives is ours.
-    """
-    past, target = distinct(batch.history, batch.history.shape[1]), batch.targets
-    query = model.query(batch.history)  # (B, d)
-    own = torch.cat([target, past], 1)  # (B, 1 + H)
-    place = own.clamp(min=0)
-    z = (query[:, None] * F.embedding(place, model.item)).sum(2)  # (B, 1 + H)
-    z = z + model.known(past, own) * (model.again + model.log_q[place] + math.log(len(negative)))
-    others = query @ F.embedding(negative, model.item).T  # (B, M)
-    shared = negative.expand(len(target), -1)
-    twice = torch.cat([(past == target) | (past == PAD), (shared == target) | model.known(past, shared)], 1)
-    rest = torch.cat([z[:, 1:], others], 1).masked_fill(twice, MASKED)  # (B, H + M)
-    return -torch.cat([z[:, :1], rest], 1).log_softmax(1)[:, 0].mean()
+def _again(model: LogRanker, examples: Examples, history: int) -> Tensor:
+    """Find the r that gives items of the history, over all contexts, the probability that they came with."""
+    came, odds = [], []
+    for rows in torch.arange(len(examples)).split(LOG_BATCH):
+        batch = examples.batch(rows, history)
+        p = (model.query(batch.history) @ model.item.T + model.log_q).softmax(1)  # (b, N)
+        known = model.known(batch.history, torch.arange(len(model.item)).expand_as(p))
+        came.append(known.gather(1, batch.targets))
+        odds.append((p * known).sum(1).double().logit(1e-6))
+    odds, came = torch.cat(odds), torch.cat(came).double()
+    wanted = ((came.sum() + 0.5) / (len(came) + 1)).logit()  # half a repeat, as 0 would ask for -inf
+    again = torch.zeros_like(wanted)
+    for _ in range(100):
+        again += wanted - (odds + again).sigmoid().mean().logit()
+    return again
 
 
 def trained_on_exposures(world: World, n: int, seed: int, epochs: int = 3) -> ExposureRanker:

@@ -53,7 +53,8 @@ class NextItem:
             processes: this one and the others.
 
         Raises:
-            InputError: fewer fresh contexts than a batch, or fewer in a batch than processes.
+            InputError: fewer fresh contexts than a batch, fewer in a batch than processes, or more beams than
+                there are items.
         """
         self.cfg, self.dataset, self.trie, self.reward, self.processes = cfg, dataset, trie, reward, processes
         self.contexts = contexts(dataset.fresh)
@@ -63,6 +64,9 @@ class NextItem:
                 f"{processes.count} processes; expected a number between the last and the second"
             )
         self.constrained = cfg.mask == "trie"
+        most = len(trie) if self.constrained else trie.size**trie.levels
+        if cfg.rollouts == "beam" and cfg.group > most:
+            raise InputError(f"--group: a beam search has {most} different items to give, not {cfg.group}")
         order = torch.randperm(len(dataset.valid), generator=torch.Generator().manual_seed(cfg.seed))
         self.valid = dataset.valid.select(order[:VALID])
 

@@ -129,8 +129,8 @@ def signal(x: Experience) -> Signal:
     """
     cfg, reward, target = x.cfg, x.rewards, x.batch.targets[:, :1]  # (B, G), (B, 1)
     items = x.rollout.items[..., 0]  # (B, G)
-    noise = x.noise(len(x.trie))  # (A, N), A contexts of all processes
-    negatives = cross_sample_negatives(x.gather(items), x.mine, x.batch.targets, noise, cfg.negatives)
+    noise = x.noise(len(x.trie) + 1)  # (A, N + 1), A contexts of all processes
+    negatives = cross_sample_negatives(x.gather(items), x.mine, x.batch.targets, noise[:, 1:], cfg.negatives)
     rank_policy = rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0]
     rank_target = rank(reward, items, x.reward(target), target)[:, 0]
     rank_negatives = rank(reward, items, x.reward(negatives), negatives)

@@ -128,5 +128,5 @@ def signal(x: Experience) -> Signal:
         every = x.gather(u)
         weight = torch.zeros_like(every)
         weight[known] = trust(every[known])
-        advantage = advantage * weight[x.mine][..., None]
+        advantage = advantage * weight[x.mine, :, None].float()
     return Signal(rows, x.rollout.codes[rows], advantage[rows], width=items.shape[1])
