@@ -7,9 +7,9 @@
 All arms start from the run's policy and learn from the users that its supervised training left out. The
 rate of each arm is the best of RATES by validation, on a seed of its own; then every arm runs with SEEDS:
 other orders of contexts, other noise. Gated arms have the total weight of the mixture: λ is divided by the
-share that their gate admitted in tuning. Differences of test metrics are paired by user: per user the mean
-over seeds, and over users the 95 % interval of a bootstrap, which says nothing about other supervised
-policies.
+share that their gate admitted in tuning. Test metrics are of USERS users, the same for all. Differences are
+paired by user: per user the mean over seeds, and over users the 95 % interval of a bootstrap, which says
+nothing about other supervised policies.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from minirec.objectives import OBJECTIVES
 from minirec.reinforce import Reinforcement
 from minirec.tasks import NextItem
 
-RATES, TUNING, SEEDS, STEPS = (3e-5, 1e-4, 3e-4), 900, (0, 1, 2), 200
+RATES, TUNING, SEEDS, STEPS, USERS = (3e-5, 2e-4), 900, (0, 1, 2), 150, 8000
 ARMS = {
     "supervised continued": ("continued", {}),
     "GRPO, samples": ("grpo", {}),
@@ -58,7 +58,7 @@ def work(job: tuple[Path, str, float, int, float, str]) -> tuple[dict[str, torch
         "seed": seed,
         "rl_steps": STEPS,
         "rl_rate": rate,
-        "group": 32,
+        "group": 16,
         "samples": 10,
         "rl_weight": weight,
     }
@@ -75,9 +75,8 @@ def work(job: tuple[Path, str, float, int, float, str]) -> tuple[dict[str, torch
         policy = loop.policy
         shown = {n: a / b for n, (a, b) in zip(SUMMED, loop.sums.tolist(), strict=True) if b}
     examples = getattr(run.dataset, split)
-    if split == "valid":
-        order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))
-        examples = examples.select(order[:3000])
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))
+    examples = examples.select(order[: USERS if split == "test" else USERS // 4])
     judged = replace(cfg, beam=50, seed=0)
     result = evaluate.evaluate_policy(policy, run.trie, run.dataset, examples, judged)
     return {metric: result.values[metric] for metric in SHOWN}, shown
@@ -86,7 +85,7 @@ def work(job: tuple[Path, str, float, int, float, str]) -> tuple[dict[str, torch
 def page(folder: Path, start: dict, found: dict[str, list], rates: dict[str, float]) -> str:
     """The results as Markdown."""
     control = {m: torch.stack([seed[0][m] for seed in found["supervised continued"]]).mean(0) for m in SHOWN}
-    lines = [f"{len(start['ndcg@10']):,} users, {len(SEEDS)} seeds, {STEPS} batches of 32 x 32 rollouts", ""]
+    lines = [f"{len(start['ndcg@10']):,} users, {len(SEEDS)} seeds, {STEPS} batches of 32 x 16 rollouts", ""]
     lines += ["| | rate | recall@10 | minus continued | ndcg@10 | minus continued | pass@1 | hallucination |"]
     lines[-1] += " all-zero groups | admitted |"
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]

@@ -73,8 +73,8 @@ def settings(cfg: Config, arm: str) -> Config:
         return replace(own, credit="list", uncertainty="none") if arm == "list" else own
     if arm == "adagrpo" and cfg.tau * cfg.group < 1:
         raise InputError(
-            f"--tau: {cfg.tau} of a group of {cfg.group} is less than one place, so the gate could never open; "
-            f"the smallest that can is {1 / cfg.group:.4g}"
+            f"--tau: {cfg.tau} of a group of {cfg.group} is less than one place, so the gate could never "
+            f"open; the smallest that can is {1 / cfg.group:.4g}"
         )
     mask, reward = ("none", "ranker") if arm == "adagrpo" else ("trie", "hit")
     return replace(

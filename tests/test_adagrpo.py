@@ -45,7 +45,7 @@ def decide(x, items, likelihood, worth):
     for b, group in enumerate(every):
         target = x.batch.targets[b, 0].item()
         other = literal.negatives(
-            every, b, x.batch.targets[b].tolist(), x.noise(worth.shape[1])[b].tolist(), cfg.negatives
+            every, b, x.batch.targets[b].tolist(), x.noise(worth.shape[1] + 1)[b, 1:].tolist(), cfg.negatives
         )
         reward = [worth[b, i].item() if i >= 0 else 0.0 for i in group]
         ranks = (
