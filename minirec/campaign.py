@@ -178,17 +178,27 @@ def list_arms(
             print("", *announce(arm, each), sep="\n")
         task = rankings.Rankings(each, trie, train, valid, critic, processes)
         trained[arm] = train_arm(each, first, task, processes)
+    seen = rankings.Rankings(cfg, trie, train, valid, critic, processes).feedback
+    control = kept(
+        base / "supervised_lists.pt",
+        lambda: rankings.imitate(cfg, first, trie, train, lambda x: seen(x)[0], cfg.list_steps, device),
+        copy.deepcopy(start),
+        processes,
+    )
     if processes.rank:
         return [], []
     found = list_floors(known, test, len(trie), cfg.seed)  # by need, then by floor
     every = torch.arange(len(test))
-    models = {"list start": first} | {LABELS[arm]: policy for arm, policy in trained.items()}
+    models = {"list start": first, "list-wise supervised": control} | {
+        LABELS[arm]: policy for arm, policy in trained.items()
+    }
     for name, model in models.items():
         for need, measured in rankings.by_need(model, trie, test, every, device).items():
             found[need][name] = measured
     names = list(found["interest"])
     means = {
-        name: {need: found[need][name][rankings.METRIC].nanmean().item() for need in found} for name in names
+        name: {need: by[name][rankings.METRIC].nanmean().item() for need, by in found.items()}
+        for name in names
     }
     said = [
         f"lists: {len(test):,} test sets of {cfg.candidates}; {cfg.feedback:.0%} of the gains are observed in "
@@ -196,7 +206,7 @@ def list_arms(
     ]
     if len(trained) == 2:
         labels = [LABELS[arm] for arm in trained]
-        one, other = (torch.stack([found[n][label][rankings.METRIC] for n in TRAINED]) for label in labels)
+        one, other = (torch.stack([found[n][name][rankings.METRIC] for n in TRAINED]) for name in labels)
         whole = ~(one - other).isnan().any(0)
         by = paired_bootstrap(one[:, whole].mean(0), other[:, whole].mean(0), cfg.seed)
         said.append(

@@ -39,11 +39,11 @@ from minirec.world import World, draw, stream
 Ranker = Callable[[Batch, Tensor], Tensor]
 
 MOST_LOGIT = 1e4  # beyond it, float32 would round a score to 0 or 1
-LOG_WIDTH, LOG_BATCH, LOG_NEGATIVES, LOG_RATE, LOG_DECAY = 64, 512, 1024, 4e-3, 0.1
-CLICK_WIDTH, CLICK_BATCH, CLICK_RATE = 32, 8192, 0.03
-CALIBRATED = 4096  # training contexts that r is found on
-SAID, ORDERED = 2000, 200  # validation contexts that a ranker is described on, and its order of pairs
+LOG_WIDTH, LOG_BATCH, LOG_NEGATIVES, LOG_RATE, LOG_DECAY, LOG_EPOCHS = 64, 512, 1024, 4e-3, 0.1, 10
+CALIBRATED = 4096  # at most, training contexts that the worth of a repetition is found on
+CLICK_WIDTH, CLICK_BATCH, CLICK_RATE, CLICK_EPOCHS = 32, 8192, 0.03, 3
 USER_PRIOR, ITEM_PRIOR = 1e-2, 1e-5  # weights of squared norms: of a user's vector, of the map from features
+SAID, ORDERED = 2000, 200  # at most, validation contexts that hr@10 and the order of pairs are measured on
 
 
 def squash(z: Tensor) -> Tensor:
@@ -109,6 +109,7 @@ class LogRanker(nn.Module):
         place.scatter_(1, history % (len(self.item) + 1), True)  # PAD, -1, writes to the extra column
         return place.gather(1, items.clamp(min=0))
 
+    @torch.no_grad()
     def forward(self, batch: Batch, items: Tensor) -> Tensor:
         """Score items (B, C) for a batch of B contexts: (B, C)."""
         more = self.log_q[items.clamp(min=0)] + self.again * self.known(batch.history, items)
@@ -141,6 +142,7 @@ class ExposureRanker(nn.Module):
         """Return the item vectors (N, d); always of the whole catalogue, so always the same bits."""
         return self.features @ self.map + self.shift
 
+    @torch.no_grad()
     def forward(self, batch: Batch, items: Tensor) -> Tensor:
         """Score items (B, C) for a batch of B contexts: (B, C)."""
         return _scores(F.embedding(batch.user, self.user), self.table(), self.offset, items)
@@ -165,7 +167,7 @@ def designed(world: World, kind: str) -> Ranker:
     return lambda batch, items: rank(batch.user.cpu(), items.cpu()).to(items.device)
 
 
-def trained_on_log(dataset: Dataset, history: int, seed: int, epochs: int = 10) -> LogRanker:
+def trained_on_log(dataset: Dataset, history: int, seed: int) -> LogRanker:
     """Train a ranker to tell the next item from popular ones, on ``dataset.train`` alone.
 
     Sampled softmax of each item of a training sequence but the first, against negatives that the batch
@@ -176,10 +178,9 @@ def trained_on_log(dataset: Dataset, history: int, seed: int, epochs: int = 10) 
         dataset: no sequence left to RL, no validation and no test target is read.
         history: most recent items that the ranker sees.
         seed: decides the weights, bit for bit on one machine.
-        epochs: passes over the training events.
 
     Returns:
-        The ranker, frozen.
+        The ranker.
 
     Raises:
         InputError: no training user has two events.
@@ -204,12 +205,13 @@ def trained_on_log(dataset: Dataset, history: int, seed: int, epochs: int = 10) 
         return -torch.cat([own, others], 1).log_softmax(1)[:, 0].mean()
 
     optimiser = torch.optim.AdamW(model.parameters(), LOG_RATE, weight_decay=LOG_DECAY, fused=True)
-    _fit(model, loss, len(examples), LOG_BATCH, epochs, optimiser, random)
+    _fit(model, loss, len(examples), LOG_BATCH, LOG_EPOCHS, optimiser, random)
     some = torch.randperm(len(examples), generator=random)[:CALIBRATED]
     model.again.copy_(_again(model, examples.select(some), history))
     return model
 
 
+@torch.no_grad()
 def _again(model: LogRanker, examples: Examples, history: int) -> Tensor:
     """Find the r that gives items of the history, over all contexts, the probability that they came with."""
     came, odds = [], []
@@ -227,7 +229,7 @@ def _again(model: LogRanker, examples: Examples, history: int) -> Tensor:
     return again
 
 
-def trained_on_exposures(world: World, n: int, seed: int, epochs: int = 3) -> ExposureRanker:
+def trained_on_exposures(world: World, n: int, seed: int) -> ExposureRanker:
     """Train a ranker on the clicks of n impressions of a simulated world.
 
     The log is drawn apart from the users' sequences: no target of theirs is among its examples.
@@ -236,10 +238,9 @@ def trained_on_exposures(world: World, n: int, seed: int, epochs: int = 3) -> Ex
         world: the world.
         n: impressions; 500 per user make a strong ranker.
         seed: of the log and the weights, which it decides bit for bit on one machine.
-        epochs: passes over the impressions.
 
     Returns:
-        The ranker, frozen; a score estimates ``exposure.true_score``, the probability of a click.
+        The ranker; a score estimates ``exposure.true_score``, the probability of a click.
 
     Source: logistic regression, its link the world's own (``squash``), with ridge penalties; ours.
     """
@@ -254,7 +255,7 @@ def trained_on_exposures(world: World, n: int, seed: int, epochs: int = 3) -> Ex
         return F.binary_cross_entropy(squash(z), clicked[rows]) + prior
 
     optimiser = torch.optim.Adam(model.parameters(), CLICK_RATE, fused=True)
-    return _fit(model, loss, n, CLICK_BATCH, epochs, optimiser, stream(seed, 7))
+    return _fit(model, loss, n, CLICK_BATCH, CLICK_EPOCHS, optimiser, stream(seed, 7))
 
 
 def _fit(
@@ -266,7 +267,7 @@ def _fit(
     optimiser: torch.optim.Optimizer,
     random: torch.Generator,
 ) -> nn.Module:
-    """Minimise the loss of rows (b,) of ``size``, with a rate that falls to zero, and freeze the model."""
+    """Minimise the loss of rows (b,) of ``size``, with a rate that falls to zero."""
     steps = epochs * -(-size // batch)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
     with tqdm(total=steps, desc="ranker", unit=" steps", delay=2, leave=False, disable=None) as bar:
@@ -277,7 +278,7 @@ def _fit(
                 optimiser.step()
                 schedule.step()
                 bar.update()
-    return model.requires_grad_(False).eval()
+    return model
 
 
 def hr10(ranker: Ranker, dataset: Dataset, examples: Examples, history: int) -> float:
@@ -321,9 +322,8 @@ def ordered(ranker: Ranker, world: World, batch: Batch) -> Tensor:
     for row, tail in enumerate(world.tail_user[batch.user].tolist()):
         one = batch.select(torch.tensor([row]))
         items = (world.tail == tail).nonzero().T  # (1, C)
-        score, true = (
-            s[0].double() for s in (ranker(one, items), exposure.true_score(world, one.user, items))
-        )
+        true = exposure.true_score(world, one.user, items)[0]  # (C,)
+        score = ranker(one, items)[0]
         agree = (score[:, None] - score).sign() * (true[:, None] - true).sign()  # (C, C)
         share.append(0.5 + 0.5 * agree.sum() / (len(true) * (len(true) - 1)))
     return torch.stack(share)

@@ -7,6 +7,7 @@ the four, the one that is novel and trend at once is held out of training.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ class Rankings:
         mine = torch.arange(count)[processes.rank :: processes.count]  # (B,)
         lists = source.draw(rows[mine], need[mine], size)
         batch, candidates = lists.batch.to(device), lists.candidates.to(device)
-        gains, variance = (lists.gains.to(device), None) if probe else self._feedback(lists)
+        gains, variance = (lists.gains.to(device), None) if probe else self.feedback(lists)
 
         def noise(*shape: int, use: int = OBJECTIVE) -> Tensor:
             random = stream(cfg.seed, use, step)
@@ -114,8 +115,8 @@ class Rankings:
         )
 
     @torch.no_grad()
-    def _feedback(self, lists: Lists) -> tuple[Tensor, Tensor | None]:
-        """What a training step sees of the gains: observed, or the critic's mean, and its variance."""
+    def feedback(self, lists: Lists) -> tuple[Tensor, Tensor | None]:
+        """What training sees of the gains: observed, or the critic's mean, and its variance; (B, C) each."""
         device = self.processes.device
         gains, observed = lists.gains.to(device), lists.observed.to(device)
         if self.critic is None:
@@ -215,16 +216,58 @@ def next_item_scores(policy: Policy, trie: Trie, lists: Lists, device: torch.dev
     return score(policy, prompt, codes, trie.masks(codes)).sum((2, 3))
 
 
+def imitate(
+    cfg: Config,
+    start: Policy,
+    trie: Trie,
+    train: ListSource,
+    scores: Callable[[Lists], Tensor],
+    steps: int,
+    device: torch.device | str = "cpu",
+) -> Policy:
+    """Supervised training on lists: NLL on rankings of the candidates by falling scores.
+
+    Args:
+        cfg: contexts (lists per step), list_rate, clip and seed are read.
+        start: stays as it is.
+        trie: the catalogue.
+        train: the lists; needs are drawn as in reinforcement learning.
+        scores: of B lists' candidates, (B, C).
+        steps: updates by Adam.
+        device: of the policy.
+
+    Returns:
+        The policy, in evaluation mode.
+
+    Source: definition.
+    """
+    policy = copy.deepcopy(start).eval().requires_grad_(True)
+    optimiser = torch.optim.Adam(policy.parameters(), cfg.list_rate, betas=(0.9, 0.98))
+    for step in tqdm(range(steps), "lists", unit=" steps", delay=2, leave=False, disable=None):
+        rows = step_rows(len(train), cfg.contexts, cfg.seed, step)
+        lists = train.draw(rows, needs_of_step(cfg.seed, step, len(rows)))
+        order = by_score(scores(lists).to(device), lists.candidates.to(device))  # (B, C) items
+        codes = trie.encode(order)[:, None]  # (B, 1, C, L)
+        allowed = rollout.closed_masks(codes[:, 0], codes, trie.size)
+        batch = lists.batch.to(device)
+        prompt = policy.encode(batch.condition, trie.encode(batch.history))
+        (-score(policy, prompt, codes, allowed).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.clip)
+        optimiser.step()
+        optimiser.zero_grad()
+    return policy
+
+
 def warm_start(
-    cfg: Config, supervised: Policy, trie: Trie, train: ListSource, device: torch.device
+    cfg: Config, supervised: Policy, trie: Trie, train: ListSource, device: torch.device | str = "cpu"
 ) -> Policy:
     """Teach a policy to emit lists, and nothing about gains: the order is its own.
 
-    NLL on rankings of the candidates by falling probability as the next item, for the trained needs alike.
-    The supervised policy has never seen list mode or a need; all arms start from this one.
+    The supervised policy has never seen list mode or a need. It imitates rankings by its own next-item
+    probabilities, whatever the need. All arms start from what comes out.
 
     Args:
-        cfg: warm (steps), contexts (lists per step), list_rate and seed are read.
+        cfg: warm (steps), and what ``imitate`` reads.
         supervised: stays as it is.
         trie: the catalogue.
         train: the lists.
@@ -235,19 +278,7 @@ def warm_start(
 
     Source: ours.
     """
-    policy = copy.deepcopy(supervised).eval().requires_grad_(True)
-    optimiser = torch.optim.Adam(policy.parameters(), cfg.list_rate, betas=(0.9, 0.98))
-    for step in tqdm(range(cfg.warm), "list warm start", unit=" steps", delay=2, leave=False, disable=None):
-        rows = step_rows(len(train), cfg.contexts, cfg.seed + 1, step)
-        lists = train.draw(rows, needs_of_step(cfg.seed + 1, step, len(rows)))
-        scores = next_item_scores(supervised, trie, lists, device)
-        order = by_score(scores, lists.candidates.to(device))  # (B, C) items, likeliest first
-        codes = trie.encode(order)[:, None]  # (B, 1, C, L)
-        allowed = rollout.closed_masks(codes[:, 0], codes, trie.size)
-        batch = lists.batch.to(device)
-        prompt = policy.encode(batch.condition, trie.encode(batch.history))
-        (-score(policy, prompt, codes, allowed).mean()).backward()
-        torch.nn.utils.clip_grad_norm_(policy.parameters(), cfg.clip)
-        optimiser.step()
-        optimiser.zero_grad()
-    return policy
+    frozen = copy.deepcopy(supervised).eval()
+    return imitate(
+        cfg, supervised, trie, train, lambda x: next_item_scores(frozen, trie, x, device), cfg.warm, device
+    )

@@ -58,7 +58,8 @@ def test_a_floor_above_the_policy_is_said(results):
     policy = results["supervised"]
     said = report.sentences(
         report.differences(
-            {"popularity": shifted(policy, -0.25), "markov": shifted(policy, 0.125), "supervised": policy}, seed=0
+            {"popularity": shifted(policy, -0.25), "markov": shifted(policy, 0.125), "supervised": policy},
+            seed=0,
         )
     )
     assert said[:2] == [
