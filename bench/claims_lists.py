@@ -113,7 +113,7 @@ def one_seed(job: tuple[int, dict[str, float], str]) -> dict[str, dict[str, floa
                 critic = ItemMean(lists["train"], len(start.trie))
             if filler == "critic":
                 vectors = item_vectors(start.dataset, seed)
-                critic = fit_critic(Critic(vectors, start.dataset.periods, seed), lists["train"], 600, seed)
+                critic = fit_critic(Critic(vectors, start.dataset.periods, seed), lists["train"], seed)
             found[key] = judge(
                 start, reinforce(start, copy.deepcopy(first), lists, critic, own), lists[split]
             )

@@ -5,7 +5,8 @@
     python -m bench.real_lists runs/ml
 
 Rates are chosen on TUNING, a seed of its own, by validation; then all arms run with SEEDS, which draw other
-orders of contexts, other needs and other list starts. Test lists are each user's last window; NDCG@5 by true ratings.
+orders of contexts, other needs and other list starts. Test lists are each user's last window; NDCG@5 is by
+true ratings.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def main() -> None:
     run = minirec.load(args.run)
     lists = {part: make_lists(run.cfg, run.dataset, part) for part in PARTS}
     vectors = item_vectors(run.dataset, run.cfg.seed)
-    critic = fit_critic(Critic(vectors, run.dataset.periods, 0), lists["train"], run.cfg.critic_steps, 0)
+    critic = fit_critic(Critic(vectors, run.dataset.periods, 0), lists["train"], 0)
     starts = {
         seed: rankings.warm_start(replace(run.cfg, seed=seed), run.policy, run.trie, lists["train"])
         for seed in (TUNING, *SEEDS)

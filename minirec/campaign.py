@@ -161,7 +161,7 @@ def list_arms(
 
     critic = kept(
         base / "critic.pt",
-        lambda: fit_critic(new_critic(), train, cfg.critic_steps, cfg.seed),
+        lambda: fit_critic(new_critic(), train, cfg.seed, cfg.critic_steps),
         new_critic(),
         processes,
     )
@@ -201,12 +201,12 @@ def list_arms(
         for name in names
     }
     said = [
-        f"lists: {len(test):,} test sets of {cfg.candidates}; {cfg.feedback:.0%} of the gains are observed in "
-        "training, the critic's mean stands for the rest"
+        f"lists: {len(test):,} test sets of {cfg.candidates}; {cfg.feedback:.0%} of the gains are seen "
+        "in training, the critic's mean stands for the rest"
     ]
     if len(trained) == 2:
-        labels = [LABELS[arm] for arm in trained]
-        one, other = (torch.stack([found[n][name][rankings.METRIC] for n in TRAINED]) for name in labels)
+        both = [[found[need][LABELS[arm]][rankings.METRIC] for need in TRAINED] for arm in trained]
+        one, other = map(torch.stack, both)  # (needs, S)
         whole = ~(one - other).isnan().any(0)
         by = paired_bootstrap(one[:, whole].mean(0), other[:, whole].mean(0), cfg.seed)
         said.append(

@@ -31,7 +31,6 @@ from minirec.contexts import contexts
 from minirec.errors import InputError
 from minirec.evaluate import evaluate_scorer
 from minirec.records import HOLE, PAD, Batch, Dataset, Examples
-from minirec.score import MASKED
 from minirec.vectors import training_events
 from minirec.world import World, draw, stream
 
@@ -57,8 +56,8 @@ def squash(z: Tensor) -> Tensor:
 
     Source: ours; the link of the world's clicks (``exposure.true_score``).
 
-    >>> squash(torch.tensor([-1e30, -1.0, 0.0, 1.0, 1e30]))
-    tensor([4.9949e-05, 2.5000e-01, 5.0000e-01, 7.5000e-01, 9.9995e-01])
+    >>> squash(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]))
+    tensor([0.1250, 0.2500, 0.5000, 0.7500, 0.8750])
     """
     z = z.clamp(-MOST_LOGIT, MOST_LOGIT)
     return 0.5 + 0.5 * z / (1 + z.abs())
@@ -201,7 +200,7 @@ def trained_on_log(dataset: Dataset, history: int, seed: int) -> LogRanker:
         query = model.query(batch.history)  # (B, d)
         own = (query * F.embedding(batch.targets[:, 0], model.item)).sum(1, keepdim=True)  # (B, 1)
         others = query @ F.embedding(negative, model.item).T  # (B, M)
-        others = others.masked_fill(negative == batch.targets, MASKED)  # the target is not its own negative
+        # A target that is drawn as a negative too stays one: to leave it out would favour what is popular.
         return -torch.cat([own, others], 1).log_softmax(1)[:, 0].mean()
 
     optimiser = torch.optim.AdamW(model.parameters(), LOG_RATE, weight_decay=LOG_DECAY, fused=True)

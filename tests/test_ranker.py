@@ -1,4 +1,4 @@
-"""The trained rankers against slow transcriptions, what they may not see, and where they are right and wrong."""
+"""Rankers against slow transcriptions, what they may not see, and where they are right and wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minirec import ranker as module
 from minirec.config import Config
 from minirec.contexts import contexts, leave_fresh
 from minirec.errors import InputError
@@ -19,8 +18,8 @@ from minirec.exposure import true_score
 from minirec.ranker import (
     ExposureRanker,
     LogRanker,
-    designed,
     describe,
+    designed,
     hr10,
     ordered,
     squash,
@@ -59,7 +58,7 @@ def random_log_ranker(seed: int = 0) -> LogRanker:
 
 
 def log(sequences: list[list[int]], keep_out: int = 0, items: int = ITEMS) -> Dataset:
-    """A data set that trains on sequences; the last ``keep_out`` of each is the target of validation and test."""
+    """Train on sequences; after them, ``keep_out`` events are kept out, the first is the target elsewhere."""
     train = examples(sequences, keep_out)
     held = replace(train, targets=train.events[train.stop.clamp(max=len(train.events) - 1)][:, None])
     names = [str(user) for user in range(len(sequences))]
@@ -253,7 +252,6 @@ def test_items_of_the_history_have_the_probability_with_which_they_came_again(sh
 def test_the_log_ranker_is_above_popularity_and_below_the_law() -> None:
     dataset = make_world(Config(world_items=100, world_users=2000)).dataset()
     own = hr10(trained_on_log(dataset, 6, seed=0), dataset, dataset.valid, 6)
-    assert len(describe(designed(world_of_100(), "right"), dataset, 6)) == 1
     everything = dataset.valid.batch(torch.arange(len(dataset.valid)), 6)
     best = dataset.law(everything).topk(10).values.sum(1).mean().item()
     popular = torch.bincount(dataset.train.events, minlength=100).topk(10).indices
@@ -280,7 +278,6 @@ def test_the_exposure_ranker_is_right_where_the_log_exposes(
     a, b = share[~tail], share[tail]
     assert a.mean() - 4 * a.std() / len(a) ** 0.5 > 0.8  # four standard errors
     assert b.mean() + 4 * b.std() / len(b) ** 0.5 < 0.6
-    # Over the users' own half, hr@10 falls to the floor of ten items in 512.
 
 
 def test_the_exposure_ranker_is_wrong_in_the_tail_with_a_system(
@@ -295,21 +292,16 @@ def test_the_exposure_ranker_is_wrong_in_the_tail_with_a_system(
     x = torch.cat([world.features, torch.ones(512, 1)], 1).double()
     a = x[~world.tail]
     meaning = torch.linalg.solve(a.T @ a + 0.1 * torch.eye(65), a.T @ world.latent[~world.tail])
-    reading = world.affinity(users, items) * 0 + (world.taste[users] @ (x @ meaning).T)[:, world.tail]
+    reading = (world.taste[users] @ (x @ meaning).T)[:, world.tail]
     # Noise would correlate with neither: 256 items and 200 users give it a standard error of .0044.
     assert within(one, other) > 0.4
     assert within(one, reading) > 0.3
     assert within(one, true) < 0.5 * within(one, reading)
-    spread = [model(asked, items).std(1).mean() for model in clicked]
-    in_a = clicked[0](asked, (~world.tail).nonzero()[:256, 0].expand(200, -1)).std(1).mean()
-    assert spread[0] > 0.5 * in_a  # as sure of itself as in A, within a factor of two
+    in_a = clicked[0](asked, (~world.tail).nonzero()[:, 0].expand(200, -1))
+    assert one.std(1).mean() > 0.5 * in_a.std(1).mean()  # nearly as sure of itself as in A
 
 
 # --- measures ---------------------------------------------------------------------------------------------
-
-
-def world_of_100() -> World:
-    return make_world(Config(world_items=100, world_users=2000))
 
 
 def test_order_of_pairs_is_1_for_the_truth_and_0_for_its_reverse(world: World) -> None:
