@@ -333,7 +333,7 @@ def describe(ranker: Ranker, dataset: Dataset, history: int, world: World | None
 
     Args:
         ranker: to be measured.
-        dataset: for the contexts, at most ``SAID`` drawn at random, and the popularity in its training split.
+        dataset: for the contexts, at most ``SAID`` a line, and the popularity in its training split.
         history: most recent items of a context.
         world: where the data come from a simulated world: users of A and of B then have a line each.
 
@@ -342,17 +342,18 @@ def describe(ranker: Ranker, dataset: Dataset, history: int, world: World | None
 
     Source: ours.
     """
-    order = torch.randperm(len(dataset.valid), generator=torch.Generator().manual_seed(0))
-    valid = dataset.valid.select(order[:SAID])  # at random: the order of users may mean something
-    floor = popularity(dataset.train, len(dataset.catalogue))
+    valid = dataset.valid
     groups = {"all": torch.ones(len(valid), dtype=torch.bool)}
     if dataset.fresh is not None:
         groups["users left to RL"] = torch.isin(valid.user, dataset.fresh.user)
     if world is not None:
         groups |= {"users of A": ~world.tail_user[valid.user], "users of B": world.tail_user[valid.user]}
+    floor = popularity(dataset.train, len(dataset.catalogue))
+    # At random, as the order of users may mean something, and from a stream that nothing else draws from.
+    order = torch.randperm(len(valid), generator=stream(0, 8))
     said = []
-    for name, mask in groups.items():
-        mine = valid.select(mask)
+    for name, inside in groups.items():
+        mine = valid.select(order[inside[order]][:SAID])
         if not len(mine):
             continue
         own = hr10(ranker, dataset, mine, history)

@@ -111,7 +111,8 @@ def test_data_round_trip(tmp_path):
     assert loaded.users == dataset.users
     assert loaded.catalogue == dataset.catalogue
     assert loaded.law is None
-    for split in checkpoint.SPLITS:
+    assert loaded.fresh is None
+    for split in ("train", "valid", "test"):
         for name, value in vars(getattr(dataset, split)).items():
             assert torch.equal(vars(getattr(loaded, split))[name], value), (split, name)
     assert loaded.train.events.data_ptr() == loaded.test.events.data_ptr()  # stored once

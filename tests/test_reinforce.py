@@ -1,6 +1,7 @@
 """Reinforcement learning from the outside, stopped and gone on with, in one process and two; and its loop."""
 
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -76,29 +77,34 @@ def test_killed_in_an_arm_and_resumed_is_the_same_run(straight, tmp_path):
     assert (straight[0] / "report.json").read_text() == (folder / "report.json").read_text()
 
 
+@pytest.fixture(scope="module")
+def supervised(tmp_path_factory):
+    """A supervised run that leaves users to RL."""
+    folder = tmp_path_factory.mktemp("supervised") / "run"
+    run(*SMALL, *FEW, "--out", folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--objective", "adagrpo"],
+        ["--objective", "adagrpo", "--group", 16],
         ["--objective", "recast", "--no-repair", "--contexts", 2],
         ["--objective", "flexrec"],
     ],
     ids=["what needs the whole batch", "a process without rows", "lists"],
 )
-def test_two_processes_are_one_process(tmp_path, flags):
-    flags = [*SMALL, *FEW, "--epochs", 1, "--rl-steps", 3, *flags]
-    run(*flags, "--out", tmp_path / "one")
-    run(*flags, "--out", tmp_path / "one", "--resume", processes=1)  # nothing is left to do
-    base = tmp_path / "two"
-    run(*flags, "--out", base, processes=2)
-    arm = flags[flags.index("--objective") + 1]
-    one, two = state(tmp_path / "one" / arm), state(base / arm)
-    # The start differs by the rounding of supervised training in two processes, and Adam's first steps are as
-    # large for a tiny gradient as for a large one: 3 steps of .003 move a weight by up to .009.
-    for name in ("reward", "admitted", "silent"):
-        assert two["measured"][-1][name] == pytest.approx(one["measured"][-1][name], abs=0.02)
-    for name in one["policy"]:
-        torch.testing.assert_close(two["policy"][name], one["policy"][name], atol=2e-3, rtol=0)
+def test_two_processes_are_one_process(supervised, tmp_path, flags):
+    arm = flags[1]
+    for name, processes in (("one", 1), ("two", 2)):
+        shutil.copytree(supervised, tmp_path / name)
+        run(*FEW, *flags, "--resume", "--threads", 1, "--out", tmp_path / name, processes=processes)
+    one, two = state(tmp_path / "one" / arm), state(tmp_path / "two" / arm)
+    # Gradients are added up in another order of float32. Adam's first steps are as large for a gradient that
+    # is only rounding as for any other, so a few weights may differ by a step; the numbers logged do not.
+    for before, after in zip(one["measured"], two["measured"], strict=True):
+        assert before.keys() == after.keys()
+        assert after == pytest.approx(before, rel=2e-3, abs=2e-4)
 
 
 @pytest.mark.parametrize(
