@@ -33,13 +33,12 @@ from minirec.objectives import OBJECTIVES
 from minirec.reinforce import Reinforcement
 from minirec.tasks import NextItem
 
-RATES, TUNING, SEEDS, STEPS, USERS = (3e-5, 2e-4), 900, (0, 1, 2), 150, 8000
+RATES, TUNING, SEEDS, STEPS, USERS = (3e-5, 2e-4), 900, (0, 1, 2), 150, 6000
 ARMS = {
     "supervised continued": ("continued", {}),
     "GRPO, samples": ("grpo", {}),
     "GRPO, beams": ("grpo", {"rollouts": "beam"}),
     "repair alone": ("recast", {"contrast": False}),
-    "contrast alone": ("recast", {"repair": False}),
     "ReCast": ("recast", {}),
     "mixture": ("adagrpo", {"gate": "open"}),
     "random gate": ("adagrpo", {"gate": "random"}),

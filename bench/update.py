@@ -5,17 +5,17 @@
 The update is forward and backward of ``Learner``, and the reference pass before it. Every group is
 learnable after repair, so ReCast updates 2 of 32 rows and the row count allows 16. Two ways of computing a
 prompt: repeated for every rollout, as in the paper and wherever a sequence is a row of a batch; and shared
-by the group, which is minirec's own. Peak memory is the growth of a process's resident set by one update,
-each in a process of its own.
+by the group, which is minirec's own. Peak memory is that of the tensors alive at once,
+above weights and batch, by torch's profiler.
 """
 
 from __future__ import annotations
 
-import resource
-import sys
-from multiprocessing import get_context
+from collections.abc import Callable
+from itertools import accumulate
 
 import torch
+from torch.profiler import ProfilerActivity
 
 from bench.timing import medians, write
 from minirec.config import Config
@@ -25,7 +25,7 @@ from minirec.policy import Policy
 from minirec.records import Batch, Signal
 from minirec.trie import Trie
 
-LEVELS, SIZE, ITEMS, CONTEXTS, GROUP = 3, 256, 12_101, 8, 32
+LEVELS, SIZE, ITEMS, CONTEXTS, GROUP = 3, 256, 12_101, 16, 32
 
 
 def update(history: int, rows: int, repeated: bool):
@@ -62,43 +62,35 @@ def update(history: int, rows: int, repeated: bool):
     return actor, reference
 
 
-def grown(job: tuple[int, int, bool]) -> float:
-    """MiB by which one actor update makes a process grow."""
-    torch.set_num_threads(1)
-    learner_made, _ = update(job[0], 1, False)
-    learner_made()  # what the libraries need for themselves
-    actor, _ = update(*job)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    actor()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (
-        1 if sys.platform == "darwin" else 1024
-    )
+def peak(run: Callable[[], object]) -> float:
+    """MiB of tensors alive at once while something runs, above what was alive before."""
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))) / 2**20
 
 
 def main() -> None:
     """Measure both ways at two prompt lengths."""
     keep_freed_memory()
     lines = [
-        f"{CONTEXTS} contexts, G = {GROUP}, {LEVELS} × {SIZE} codes, the default policy; medians of 7 rounds.",
+        f"{CONTEXTS} contexts, G = {GROUP}, {LEVELS} × {SIZE} codes, the default policy; medians of 5 rounds.",
         "",
     ]
-    head = "| prompt | tokens | actor: GRPO | ReCast | gain | reference: gain | peak: GRPO | ReCast | saved |"
+    head = "| prompt | tokens | actor: GRPO | ReCast | gain | reference: gain | peak: GRPO | ReCast | ratio |"
     lines += [head, "|" + "---|" * 9]
-    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for history in (20, 50):
-            for repeated in (True, False):
-                many, few = update(history, GROUP, repeated), update(history, 2, repeated)
-                names = ("many", "few", "many reference", "few reference")
-                seconds = medians(dict(zip(names, (many[0], few[0], many[1], few[1]), strict=True)))
-                peak, small = pool.map(
-                    grown, [(history, GROUP, repeated), (history, 2, repeated)], chunksize=1
-                )
-                gain = seconds["many"] / seconds["few"]
-                other = seconds["many reference"] / seconds["few reference"]
-                cells = ["repeated" if repeated else "shared", str(1 + history * LEVELS)]
-                cells += [f"{1000 * seconds[n]:.1f} ms" for n in names[:2]] + [f"{gain:.1f}", f"{other:.1f}"]
-                cells += [f"{peak:.0f} MiB", f"{small:.0f} MiB", f"{1 - small / peak:.0%}"]
-                lines.append("| " + " | ".join(cells) + " |")
+    for history in (20, 50):
+        for repeated in (True, False):
+            many, few = update(history, GROUP, repeated), update(history, 2, repeated)
+            names = ("many", "few", "many reference", "few reference")
+            seconds = medians(dict(zip(names, (many[0], few[0], many[1], few[1]), strict=True)), 5)
+            gain = seconds["many"] / seconds["few"]
+            other = seconds["many reference"] / seconds["few reference"]
+            cells = ["repeated" if repeated else "shared", str(1 + history * LEVELS)]
+            cells += [f"{1000 * seconds[n]:.1f} ms" for n in names[:2]] + [f"{gain:.1f}", f"{other:.1f}"]
+            high, low = peak(many[0]), peak(few[0])
+            cells += [f"{high:.0f} MiB", f"{low:.0f} MiB", f"{high / low:.1f}"]
+            lines.append("| " + " | ".join(cells) + " |")
     write("update", "ReCast's update against GRPO's", lines)
 
 

@@ -75,8 +75,8 @@ def item_reward(
         return ranker.trained_on_exposures(world, IMPRESSIONS * len(world.taste), cfg.seed)
 
     model = kept(base / "ranker.pt", make, empty.requires_grad_(False), processes)
-    said = ranker.describe(model, dataset, cfg.history, world) if processes.rank == 0 else []
-    return model, ["reward: a trained ranker", *said]
+    said = ranker.describe(model.cpu(), dataset, cfg.history, world) if processes.rank == 0 else []
+    return model.to(processes.device), ["reward: a trained ranker", *said]
 
 
 def reinforce_all(

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from minirec.records import Examples
+from minirec.world import stream
+
+FRESH = 12  # what a stream is for, beside those of the other files
 
 
 def leave_fresh(train: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
@@ -27,7 +30,7 @@ def leave_fresh(train: Examples, share: float, seed: int) -> tuple[Examples, Exa
     Source: ours.
     """
     users, owner = train.user.unique_consecutive(return_inverse=True)
-    order = torch.randperm(len(users), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(users), generator=stream(seed, FRESH))
     chosen = torch.zeros(len(users), dtype=torch.bool)
     chosen[order[: round(share * len(users))]] = True
     return train.select(~chosen[owner]), train.select(chosen[owner])
