@@ -83,7 +83,8 @@ def main() -> None:
         for repeated in (True, False):
             many, few = update(history, GROUP, repeated), update(history, 2, repeated)
             names = ("many", "few", "many reference", "few reference")
-            seconds = medians(dict(zip(names, (many[0], few[0], many[1], few[1]), strict=True)), 5)
+            runs = many[0], few[0], many[1], few[1]
+            seconds = medians(dict(zip(names, runs, strict=True)), 5)
             gain = seconds["many"] / seconds["few"]
             other = seconds["many reference"] / seconds["few reference"]
             cells = ["repeated" if repeated else "shared", str(1 + history * LEVELS)]

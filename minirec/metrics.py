@@ -58,7 +58,8 @@ LOGGED = {
     "clipped": "share of the signal's tokens at which the clip acts; 0 to 1, 0 in a batch's first update",
     "difficult": "AdaGRPO: share of contexts with D = 1; 0 to 1",
     "discriminable": "AdaGRPO: share of contexts with Q = 1; 0 to 1",
-    "short_of_negatives": "AdaGRPO: share of contexts with fewer than M cross-sample negatives; 0 to 1",
+    "short_of_negatives": "AdaGRPO: share of contexts with fewer than M cross-sample negatives, or with "
+    "nothing but holes; 0 to 1",
     "all_zero": "ReCast: share of groups without a hit, before repair; 0 to 1",
     "mixed": "ReCast: share of groups with hits and misses, before repair; 0 to 1",
     "all_hit": "ReCast: share of groups without a miss, before repair; 0 to 1",

@@ -116,6 +116,34 @@ def diagnose(
     return rank_policy > tau * group, (rank_target <= tau * group) & passed.all(1)
 
 
+def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Place the target and the cross-sample negatives in every group.
+
+    Args:
+        x: a batch and its rollout.
+
+    Returns:
+        rank_π(g) and rank_R(g), (B,) int64 each; rank_R(n_m), (B, M) int64; and (B,) bool, whether there were
+        fewer than M negatives, or nothing but holes in the group.
+
+    Source: AdaGRPO (2606.08480).
+    """
+    reward, target, items = (
+        x.rewards,
+        x.batch.targets[:, :1],
+        x.rollout.items[..., 0],
+    )  # (B, G), (B, 1), (B, G)
+    noise = x.noise(len(x.trie) + 1)[:, 1:]  # (A, N), A contexts of all processes
+    negatives = cross_sample_negatives(x.gather(items), x.mine, x.batch.targets, noise, x.cfg.negatives)
+    short = (negatives == PAD).any(1) | (items == HOLE).all(1)
+    return (
+        rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0],
+        rank(reward, items, x.reward(target), target)[:, 0],
+        rank(reward, items, x.reward(negatives), negatives),
+        short,
+    )
+
+
 def signal(x: Experience) -> Signal:
     """NLL for all, GRPO for the contexts that the gate admits.
 
@@ -127,34 +155,27 @@ def signal(x: Experience) -> Signal:
 
     Source: AdaGRPO (2606.08480).
     """
-    cfg, reward, target = x.cfg, x.rewards, x.batch.targets[:, :1]  # (B, G), (B, 1)
-    items = x.rollout.items[..., 0]  # (B, G)
-    noise = x.noise(len(x.trie) + 1)  # (A, N + 1), A contexts of all processes
-    negatives = cross_sample_negatives(x.gather(items), x.mine, x.batch.targets, noise[:, 1:], cfg.negatives)
-    rank_policy = rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0]
-    rank_target = rank(reward, items, x.reward(target), target)[:, 0]
-    rank_negatives = rank(reward, items, x.reward(negatives), negatives)
-    difficult, separated = diagnose(
-        rank_policy, rank_target, rank_negatives, items.shape[1], cfg.tau, cfg.rho
-    )
-    short = (negatives == PAD).any(1)
-    separated &= ~short & (items != HOLE).any(1)
+    cfg, group = x.cfg, x.rewards.shape[1]
+    rank_policy, rank_target, rank_negatives, short = ranks(x)
+    difficult, separated = diagnose(rank_policy, rank_target, rank_negatives, group, cfg.tau, cfg.rho)
+    separated &= ~short
     both = difficult & separated
+    column = x.noise(len(x.trie) + 1)[:, 0]  # (A,) the others of this noise draw the negatives
     gates = {
         "both": both,
         "difficulty": difficult,
         "discriminability": separated,
-        "random": x.gather(both)[noise[:, 0].argsort()][x.mine],  # the same number, of other contexts
+        "random": x.gather(both)[column.argsort()][x.mine],  # as many contexts, but any
         "open": torch.ones_like(both),
         "shut": torch.zeros_like(both),
     }
     rows = gates[cfg.gate].nonzero()[:, 0]
-    advantage = advantages(reward, cfg.ddof, cfg.eps, cfg.std, cfg.leave_one_out)
+    advantage = advantages(x.rewards, cfg.ddof, cfg.eps, cfg.std, cfg.leave_one_out)
     return Signal(
         rows=rows,
         codes=x.rollout.codes[rows],
         advantages=advantage[rows, :, None],
-        width=items.shape[1],
+        width=group,
         nll=True,
         weight=cfg.rl_weight,
         facts={
