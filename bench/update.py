@@ -73,10 +73,8 @@ def peak(run: Callable[[], object]) -> float:
 def main() -> None:
     """Measure both ways at two prompt lengths."""
     keep_freed_memory()
-    lines = [
-        f"{CONTEXTS} contexts, G = {GROUP}, {LEVELS} × {SIZE} codes, the default policy; medians of 5 rounds.",
-        "",
-    ]
+    sizes = f"{CONTEXTS} contexts, G = {GROUP}, {LEVELS} × {SIZE} codes"
+    lines = [f"{sizes}, the default policy; medians of 5 rounds.", ""]
     head = "| prompt | tokens | actor: GRPO | ReCast | gain | reference: gain | peak: GRPO | ReCast | ratio |"
     lines += [head, "|" + "---|" * 9]
     for history in (20, 50):

@@ -111,7 +111,7 @@ class LoopConfig:
     )
     fresh: float = setting(0.0, "share of training users left to RL; .2 with an objective", most=0.9)
     rl_steps: int = setting(400, "batches of rollouts", least=1)
-    rl_rate: float = setting(3e-4, "learning rate of Adam, constant")
+    rl_rate: float = setting(1e-4, "learning rate of Adam, constant")
     contexts: int = setting(32, "contexts per batch B, over all processes", least=1)
     group: int = setting(16, "rollouts per context G", least=1)
     updates: int = setting(1, "updates per batch of rollouts", least=1)

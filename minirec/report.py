@@ -271,7 +271,7 @@ def write(
     reinforced: Reinforced | None = None,
     notes: Sequence[str] = (),
 ) -> list[Path]:
-    """Write report.json, report.md and, where matplotlib is importable, the pictures.
+    """Write report.json, report.md, lists.json where lists were ranked and, where matplotlib is importable, the pictures.
 
     Args:
         run: the run folder; its metrics.jsonl gives the learning curve.
@@ -291,6 +291,8 @@ def write(
         "report.json": json.dumps(lines, indent=1) + "\n",
         "report.md": _page(results, split, dataset, cfg, seconds, reinforced, notes),
     }
+    if reinforced and reinforced.lists:
+        pages["lists.json"] = json.dumps(reinforced.lists, indent=1) + "\n"
     for name, page in pages.items():
         with atomic(run / name) as file:
             file.write(page.encode())
