@@ -127,7 +127,15 @@ def train_arm(cfg: Config, start: Policy, task: Task, processes: Processes) -> P
 
 
 def announce(arm: str, cfg: Config) -> list[str]:
-    """The line that opens an arm."""
+    """Say what an arm is going to do.
+
+    Args:
+        arm: a key of LABELS.
+        cfg: of the arm.
+
+    Returns:
+        The lines that open it.
+    """
     return [f"{LABELS[arm]}: {cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"]
 
 

@@ -268,10 +268,10 @@ def write(
     dataset: Dataset,
     cfg: Config,
     seconds: float,
-    reinforced: Reinforced | None = None,
     notes: Sequence[str] = (),
+    reinforced: Reinforced | None = None,
 ) -> list[Path]:
-    """Write report.json, report.md, lists.json where lists were ranked and, where matplotlib is importable, the pictures.
+    """Write report.json, report.md, lists.json if lists were ranked, and with matplotlib the pictures.
 
     Args:
         run: the run folder; its metrics.jsonl gives the learning curve.
@@ -280,8 +280,8 @@ def write(
         dataset: for the data summary.
         cfg: the run's settings.
         seconds: wall time of the run.
-        reinforced: the arms of reinforcement learning.
         notes: further lines on the data, for example those of the log's reader and of the codes.
+        reinforced: the arms of reinforcement learning.
 
     Returns:
         The files written.

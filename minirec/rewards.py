@@ -92,7 +92,15 @@ def ideal(gains: Tensor, length: int, cut: int | None = None) -> Tensor:
 
 
 def per_ideal(value: Tensor, ideal: Tensor) -> Tensor:
-    """Divide by IDCG, and give 0 where it is 0; ``ideal`` is broadcast over ``value``."""
+    """Divide by IDCG, and give 0 where it is 0.
+
+    Args:
+        value: (...).
+        ideal: (...) IDCG, broadcastable.
+
+    Returns:
+        (...), the shape of both together.
+    """
     return torch.where(ideal > 0, value / ideal.clamp(min=torch.finfo(ideal.dtype).tiny), 0.0)
 
 

@@ -33,7 +33,15 @@ Reward = Callable[[Batch, Tensor], Tensor]  # a batch and items (B, C) -> reward
 
 
 def hit(batch: Batch, items: Tensor) -> Tensor:
-    """The binary reward, ``rewards.hit``, of items (B, C): (B, C) float32."""
+    """The binary reward of items, ``rewards.hit``.
+
+    Args:
+        batch: B contexts with targets.
+        items: (B, C) int64.
+
+    Returns:
+        (B, C) float32.
+    """
     return rewards.hit(items, batch.targets)
 
 

@@ -241,7 +241,7 @@ def finish(
         results[name] = evaluate.evaluate_policy(policy, own, dataset, dataset.test, cfg, processes.device)
     print("\n" + report.text(results, "test", cfg.seed, reinforced))
     seconds = time.monotonic() - began
-    written = report.write(Path(cfg.out), results, "test", dataset, cfg, seconds, reinforced, notes)
+    written = report.write(Path(cfg.out), results, "test", dataset, cfg, seconds, notes, reinforced)
     print(f"\n{seconds:.0f} s; written: {', '.join(map(str, written))}")
     print("Read next: minirec/records.py, then the files in the order of minirec/__init__.py.")
 

@@ -1,9 +1,11 @@
 """Reinforcement learning from the outside, stopped and gone on with, in one process and two; and its loop."""
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -215,3 +217,14 @@ def test_beam_groups_hold_different_items_the_likeliest_first(small):
     assert all(len(set(row)) == 10 for row in x.rollout.items[..., 0].tolist())
     assert (logp[:, 1:] <= logp[:, :-1] + 1e-5).all()  # two passes of float32
     assert torch.equal(x.rewards, rewards.hit(x.rollout.items[..., 0], x.batch.targets))
+
+
+def test_the_fifth_objective_of_the_readme_learns(small, monkeypatch):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    made: dict = {}
+    exec(re.search(r"```py\n(.*?)```", readme, re.S)[1], made)
+    monkeypatch.setitem(OBJECTIVES, "best", made["signal"])
+    loop = reinforcement(small, "best", rl_steps=2)
+    before = {name: value.clone() for name, value in loop.best.items()}
+    loop.update()
+    assert any(not torch.equal(before[name], value) for name, value in loop.best.items())

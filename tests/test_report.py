@@ -71,8 +71,11 @@ def test_a_floor_above_the_policy_is_said(results):
 
 
 def test_an_uncertain_lead_is_not_stated_plainly():
-    values = [("markov", "ndcg@10", 0.01, -0.02, 0.04), ("popularity", "ndcg@10", 0.09, 0.08, 0.1)]
-    unsure, sure = (dict(zip(report.DIFFERENCE, row, strict=True)) for row in values)
+    values = [("markov", 0.01, -0.02, 0.04), ("popularity", 0.09, 0.08, 0.1)]
+    unsure, sure = (
+        dict(zip(report.DIFFERENCE, ("supervised", row[0], "ndcg@10", *row[1:]), strict=True))
+        for row in values
+    )
     assert report.sentences([unsure, sure]) == [
         "The supervised policy is above markov, popularity on ndcg@10, though not every interval excludes 0."
     ]

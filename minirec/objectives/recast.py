@@ -82,7 +82,14 @@ def contrast(hits: Tensor, score: Tensor, likelihood: Tensor) -> tuple[Tensor, T
 
 
 def outcomes(hits: Tensor, name: str = "") -> dict[str, float]:
-    """Count the groups without a hit, with hits and misses, and with hits only.
+    """Count the groups without a hit, with hits and misses, and with hits only; by outcomes, not by a std.
+
+    Args:
+        hits: (B, G) of 0 and 1.
+        name: put before the name of each outcome.
+
+    Returns:
+        Groups by outcome.
 
     >>> outcomes(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
     {'all_zero': 2, 'mixed': 1, 'all_hit': 0}
