@@ -79,7 +79,8 @@ class Reinforcement:
         self.policy = copy.deepcopy(start).eval().requires_grad_(True)  # eval: RL has no dropout
         self.learner = Learner(self.policy, task.trie, cfg)
         self.model = processes.wrap(self.learner)
-        self.optimiser = torch.optim.Adam(self.policy.parameters(), cfg.rl_rate, betas=(0.9, 0.98))
+        rate, betas = cfg.rl_rate, (0.9, 0.98)
+        self.optimiser = torch.optim.Adam(self.policy.parameters(), rate, betas=betas, fused=True)
         self.step, self.steps = 0, cfg.rl_steps
         self.sums = torch.zeros(len(SUMMED), 2, dtype=torch.float64)  # since the last line: sum, count
         self.measured: list[dict] = []

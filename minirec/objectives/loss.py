@@ -11,8 +11,8 @@ detached: ρ is exactly 1, the clip never acts, and as advantages sum to 0 the l
 gradient is not.
 
 k3's value is unbiased for KL(π‖ref), but its gradient inside the loss is that of KL(ref‖π) [ours, checked
-by enumeration]: an item of one code settles at β·ref/(λ - r), not at ref·exp(r/β); with more codes, every node of
-the trie does so for itself. ``exact.py`` knows all three.
+by enumeration]: an item of one code settles at β·ref/(λ - r), not at ref·exp(r/β); with more codes, every
+node of the trie does so for itself. ``exact.py`` knows all three.
 """
 
 from __future__ import annotations
