@@ -86,8 +86,8 @@ REGIMES: dict[str, tuple[dict, dict[str, tuple[dict, Arms]]]] = {  # world and s
         {"4,096 items, 4 epochs": ({"group": 8}, CAST)},
     ),
     "recast-weak": (
-        {"world_beta": 60.0, "world_users": 3000, "epochs": 1, "validate": 1},
-        {"near-deterministic targets, 2,000 users, 1 epoch": ({"group": 8}, CAST)},
+        {"world_beta": 60.0, "world_users": 1500, "epochs": 1, "validate": 1},
+        {"near-deterministic targets, 1,500 users, 1 epoch": ({"group": 8}, CAST)},
     ),
     "recast-middle": (
         {"world_beta": 14.0, "epochs": 1, "validate": 1},
