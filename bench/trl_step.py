@@ -17,6 +17,8 @@ import time
 from dataclasses import replace
 
 import torch
+import transformers
+import trl
 from datasets import Dataset as Rows
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -99,11 +101,10 @@ def theirs(cfg: Config, trie: Trie, data: Dataset, folder: str) -> list[float]:
         bf16=False,
         gradient_checkpointing=False,
     )
-    llama(cfg, len(names)).save_pretrained(
-        f"{folder}/model"
-    )  # the reference is loaded from where it came from
+    model = f"{folder}/model"  # on disk, as the trainer loads its reference from where the policy came from
+    llama(cfg, len(names)).save_pretrained(model)
     trainer = GRPOTrainer(
-        model=f"{folder}/model",
+        model=model,
         reward_funcs=lambda completions, **_: [float(text.strip() in right) for text in completions],
         args=arguments,
         train_dataset=rows,
@@ -135,7 +136,12 @@ def ours(cfg: Config, trie: Trie, data: Dataset) -> list[float]:
 def main() -> None:
     """Measure at the sizes of the tiny preset and of the defaults."""
     keep_freed_memory()
-    lines = [f"{CONTEXTS} contexts, {GROUP} rollouts each; medians over 3 rounds of {STEPS} steps.", ""]
+    lines = [
+        f"{CONTEXTS} contexts, {GROUP} rollouts each; median of 3 rounds, each the median of {STEPS} steps.",
+        f"TRL {trl.__version__} with transformers {transformers.__version__}, gradient checkpointing off.",
+        "minirec computes a prompt once per context, TRL once per rollout: that grows with the history.",
+        "",
+    ]
     lines += ["| size | minirec, ms | GRPOTrainer, ms | ratio | ratios by round |", "|---|---|---|---|---|"]
     sizes = {
         "tiny: d = 48, 3 × 16 codes, history 6": (replace(TINY, dropout=0.0), 16, 512, 6),

@@ -103,6 +103,7 @@ def main() -> None:
         f"{sizes}; median of {REPEATS} repeats, each the median of {ROUNDS} rounds in turn.",
         "Every group is learnable after repair: 2 rows of 32 are updated, and the row count allows 16.",
         "With several updates per batch an old pass comes on top, of the cost of the reference's.",
+        "Peak memory is that of tensors, above weights and batch, so no share of a whole run's memory.",
         "",
         "| prompt | pass | GRPO | ReCast | ratio | by repeat | of the time saved |",
         "|" + "---|" * 7,

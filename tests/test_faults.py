@@ -1,0 +1,172 @@
+"""Planted bugs: each is one line in a copy of the project, and must turn the test named beside it red."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COPIES = 2  # that tests run in at the same time
+
+FAULTS = {  # name: file, the line's part that is right, what takes its place, the tests that must notice
+    "scored without the sampler's mask": (
+        "score.py",
+        "logp = token_logprobs(policy.logits(hidden), allowed, temperature)",
+        "logp = token_logprobs(policy.logits(hidden), None, temperature)",
+        "test_rollout.py::test_sampler_scorer_and_enumeration_agree",
+    ),
+    "a target off by one": (
+        "contexts.py",
+        "targets=sequences.events[stop][:, None]",
+        "targets=sequences.events[stop - 1][:, None]",
+        "test_contexts.py::test_every_item_but_a_users_first_is_a_target_once_with_its_whole_past",
+    ),
+    "the sign of the KL": (
+        "objectives/loss.py",
+        "return kl * k3(logp, reference) - torch",
+        "return -kl * k3(logp, reference) - torch",
+        "test_grpo.py::test_the_gradient_is_that_of_the_formula_written_out",
+    ),
+    "the surviving rows as divisor": (
+        "objectives/loss.py",
+        "/ (size * signal.width)",
+        "/ (len(signal.rows) * signal.width)",
+        "test_recast.py::test_only_two_rows_of_learnable_contexts_are_left_and_the_divisor_is_two",
+    ),
+    "a sum over tokens instead of their mean": (
+        "objectives/loss.py",
+        "tokens.mean((2, 3)).sum()",
+        "tokens.sum((2, 3)).sum()",
+        "test_grpo.py::test_the_gradient_is_that_of_the_formula_written_out",
+    ),
+    "an anchor with a stale log-probability": (
+        "objectives/loss.py",
+        "before = logp.detach() if old is None else old",
+        "before = reference if old is None else old",
+        "test_recast.py::test_the_gradient_is_that_of_the_formula_written_out",
+    ),
+    "the biased std": (
+        "objectives/grpo.py",
+        "max(size - ddof, 1)",
+        "max(size, 1)",
+        "test_grpo.py::test_advantages_are_the_formula_written_out_and_sum_to_zero",
+    ),
+    "leave-one-out upside down": (
+        "objectives/grpo.py",
+        "centred * size / max(size - 1, 1)",
+        "centred * max(size - 1, 1) / size",
+        "test_grpo.py::test_advantages_are_the_formula_written_out_and_sum_to_zero",
+    ),
+    "naive centring": (
+        "objectives/grpo.py",
+        "(reward - reward[:, :1]).double()",
+        "reward.double()",
+        "test_grpo.py::test_a_flat_group_has_advantages_of_exactly_zero",
+    ),
+    "the gate inverted": (
+        "objectives/adagrpo.py",
+        "return rank_policy > tau * group,",
+        "return rank_policy <= tau * group,",
+        "test_adagrpo.py::test_gates_are_the_decisions_written_out",
+    ),
+    "ties by float, not by identity": (
+        "objectives/adagrpo.py",
+        " & (items[:, :, None] != own[:, None])",
+        "",
+        "test_adagrpo.py::test_gates_are_the_decisions_written_out",
+    ),
+    "the tie rule of repair reversed": (
+        "objectives/recast.py",
+        "choose(-score[rows], -likelihood[rows])",
+        "choose(-score[rows], likelihood[rows])",
+        "test_recast.py::test_ties_of_repair_go_to_the_least_likely_then_the_first",
+    ),
+    "repair of groups that have a hit": (
+        "objectives/recast.py",
+        "(hits.sum(1) == 0).nonzero()",
+        "(hits.sum(1) <= 1).nonzero()",
+        "test_recast.py::test_repair_changes_no_group_that_has_a_hit_and_gives_one_to_every_other",
+    ),
+    "swaps with the items already placed": (
+        "rewards.py",
+        "partner.triu()",
+        "partner.tril()",
+        "test_rewards.py::test_swap_rewards_are_what_really_swapping_two_entries_changes",
+    ),
+    "discounts off by one rank": (
+        "rewards.py",
+        "torch.log2(rank + 1)",
+        "torch.log2(rank + 2)",
+        "test_rewards.py::test_discounts_are_those_of_dcg",
+    ),
+    "contexts without any gain are kept": (
+        "objectives/flexrec.py",
+        "rows = (ideal > 0).nonzero()",
+        "rows = (ideal >= 0).nonzero()",
+        "test_flexrec.py::test_contexts_with_nothing_to_gain_are_left_out_of_rows_and_of_the_mean_variance",
+    ),
+}
+
+
+def pytest_of(copy: Path, *tests: str) -> subprocess.CompletedProcess:
+    """Run tests of a copy, with the fixed examples of CI."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy), "CI": "true", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """What the tests say about every fault, and about no fault at all (None)."""
+    copies: Queue[Path] = Queue()
+    for _ in range(COPIES):
+        copy = tmp_path_factory.mktemp("copy")
+        for part in ("minirec", "tests"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        copies.put(copy)
+
+    def outcome(name: str | None) -> subprocess.CompletedProcess:
+        copy = copies.get()
+        try:
+            if name is None:
+                return pytest_of(copy, *sorted({f"tests/{fault[3]}" for fault in FAULTS.values()}))
+            file, right, wrong, test = FAULTS[name]
+            path = copy / "minirec" / file
+            text = path.read_text()
+            assert text.count(right) == 1, f"{file} has {text.count(right)} times: {right}"
+            path.write_text(text.replace(right, wrong))
+            try:
+                return pytest_of(copy, f"tests/{test}")
+            finally:
+                path.write_text(text)
+        finally:
+            copies.put(copy)
+
+    with ThreadPoolExecutor(COPIES) as pool:
+        names = [None, *FAULTS]
+        return dict(zip(names, pool.map(outcome, names), strict=True))
+
+
+def test_without_a_fault_all_named_tests_pass(outcomes):
+    assert outcomes[None].returncode == 0, outcomes[None].stdout
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_bug_turns_its_test_red(outcomes, fault):
+    done = outcomes[fault]
+    assert done.returncode == 1, done.stdout  # tests ran and one failed; 2 to 5 are errors of another kind
+    assert "1 failed" in done.stdout
+    assert "error" not in done.stdout.splitlines()[-1]
