@@ -83,10 +83,8 @@ def work(job: tuple[Path, str, int, float]) -> tuple[dict[str, torch.Tensor], di
 def page(start: dict, found: dict[str, list]) -> str:
     """The results as Markdown."""
     control = {m: torch.stack([seed[0][m] for seed in found["supervised continued"]]).mean(0) for m in SHOWN}
-    lines = [
-        f"{len(start['ndcg@10']):,} users, {len(SEEDS)} seeds, {STEPS} batches of 32 x 16 rollouts, rate {RATE:g}",
-        "",
-    ]
+    users, seeds = len(start["ndcg@10"]), len(SEEDS)
+    lines = [f"{users:,} users, {seeds} seeds, {STEPS} batches of 32 x 16 rollouts, rate {RATE:g}", ""]
     lines += ["| | recall@10 | minus continued | ndcg@10 | minus continued | pass@1 | hallucination |"]
     lines[-1] += " all-zero groups | admitted |"
     lines += ["|---|---|---|---|---|---|---|---|---|"]
