@@ -88,7 +88,7 @@ def judge(start: Start, policy: Policy, source: ListSource) -> dict[str, float]:
 def one_seed(job: tuple[int, dict[str, float], str]) -> dict[str, dict[str, float]]:
     """All arms on one seed; ``rates`` maps an arm to its rate, or "all" to one for all."""
     seed, rates, split = job
-    start = begin(replace(BASE, seed=seed, list_steps=100))
+    start = begin(replace(BASE, seed=seed, list_steps=60))
     found: dict[str, dict[str, float]] = {}
     first = None
     for table, arms in TABLES.items():
@@ -132,7 +132,7 @@ def page(found: list[dict[str, dict[str, float]]], rates: dict[str, float]) -> s
             cells.append("{:+.2f} ± {:.2f}".format(*interval(gap)) if gap and against != key else "")
         return "| " + " | ".join(cells) + " |"
 
-    lines = [f"NDCG@5 × 100, {len(found)} seeds, 100 batches of 32 x 8 rankings", ""]
+    lines = [f"NDCG@5 × 100, {len(found)} seeds, 60 batches of 32 x 8 rankings", ""]
     head = ["", "rate", *columns, "minus the first arm, trained", "held out"]
     rule = "|" + "---|" * len(head)
     lines += ["| " + " | ".join(head) + " |", rule]
