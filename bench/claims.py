@@ -24,7 +24,6 @@ import torch
 
 from minirec import evaluate, exposure, tasks
 from minirec.arms import settings
-from minirec.config import TINY, Config
 from minirec.contexts import leave_fresh
 from minirec.fit import fit
 from minirec.machine import Processes, keep_freed_memory
@@ -34,6 +33,7 @@ from minirec.policy import Policy
 from minirec.prepare import encode
 from minirec.records import Dataset
 from minirec.reinforce import Reinforcement
+from minirec.settings import TINY, Config
 from minirec.train import Training
 from minirec.trie import Trie
 from minirec.world import World, make_world

@@ -6,10 +6,10 @@ import torch
 
 from bench.timing import medians, write
 from bench.training import llama
-from minirec.config import TINY, Config, PolicyConfig
 from minirec.machine import keep_freed_memory
 from minirec.policy import Policy
 from minirec.rollout import sample
+from minirec.settings import TINY, Config, PolicyConfig
 from minirec.trie import Trie
 
 LEVELS, CONTEXTS, GROUP = 3, 32, 32

@@ -16,9 +16,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.timing import medians, write
 from minirec import logs
-from minirec.config import Config, PolicyConfig
 from minirec.machine import keep_freed_memory
 from minirec.policy import Policy
+from minirec.settings import Config, PolicyConfig
 from minirec.train import epoch_rows
 
 CFG = Config(width=128, layers=2, heads=2, dropout=0.0)

@@ -19,11 +19,11 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from bench.timing import medians, write
-from minirec.config import Config
 from minirec.machine import keep_freed_memory
 from minirec.objectives.loss import Learner
 from minirec.policy import Policy
 from minirec.records import Batch, Signal
+from minirec.settings import Config
 from minirec.trie import Trie
 
 LEVELS, SIZE, ITEMS, CONTEXTS, GROUP = 3, 256, 12_101, 16, 32

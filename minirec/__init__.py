@@ -3,7 +3,8 @@
 The files in the order of the pipeline, which is the order to read them in:
 
     records     what passes between the stages; with errors and files, for bad input and whole files
-    config      every setting, and the command line made from them
+    settings    every setting of a run
+    config      settings from a file or the command line
     world       a simulated world whose truth is known
     exposure    what that world shows and who clicks; rankers of designed reliability
     logs        real click logs; with tables, catalogue (side information) and splits

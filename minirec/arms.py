@@ -14,13 +14,13 @@ from pathlib import Path
 from torch import nn
 
 from minirec import checkpoint, config, rankings, tasks
-from minirec.config import ELSEWHERE, Config
 from minirec.errors import InputError
 from minirec.fit import fit
 from minirec.machine import Processes
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy
 from minirec.reinforce import Reinforcement
+from minirec.settings import ELSEWHERE, Config
 
 NAMES = {"continued": "supervised continued", "grpo": "GRPO", "adagrpo": "AdaGRPO", "recast": "ReCast"}
 NAMES |= {"flexrec": "FlexRec", "list": "list-level GRPO"}

@@ -21,7 +21,6 @@ from minirec.arms import (
     settings,
     train_arm,
 )
-from minirec.config import Config
 from minirec.critic import Critic
 from minirec.critic import fit as fit_critic
 from minirec.errors import InputError
@@ -31,6 +30,7 @@ from minirec.machine import Processes
 from minirec.metrics import paired_bootstrap
 from minirec.policy import Policy
 from minirec.records import Dataset
+from minirec.settings import Config
 from minirec.trie import Trie
 from minirec.vectors import item_vectors
 from minirec.world import make_world

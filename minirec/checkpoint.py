@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from minirec.codes import Codes
-from minirec.config import Config
 from minirec.errors import InputError
 from minirec.files import atomic
 from minirec.records import Catalogue, Dataset, Examples
+from minirec.settings import Config
 from minirec.world import make_world
 
 SPLITS = ("train", "valid", "test", "fresh")

@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from minirec import rollout
 from minirec.baselines import Scorer, item_knn, markov, popularity, top_k
-from minirec.config import Config
 from minirec.errors import InputError, command, usage_error
 from minirec.files import atomic
 from minirec.machine import keep_freed_memory, pick_device
@@ -41,6 +40,7 @@ from minirec.metrics import (
 )
 from minirec.policy import Policy
 from minirec.records import PAD, Batch, Dataset, Examples
+from minirec.settings import Config
 from minirec.trie import Trie
 
 FLOORS = {"popularity": popularity, "markov": markov, "item-kNN": item_knn}

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from minirec import rewards
-from minirec.config import Config
 from minirec.errors import InputError
 from minirec.records import CONDITION, LIST, OFF, ON, PAD, Batch, Dataset, Examples, check
+from minirec.settings import Config
 from minirec.splits import windows
 from minirec.vectors import training_events
 from minirec.world import World, make_world, stream

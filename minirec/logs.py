@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from minirec import catalogue, splits
-from minirec.config import Config
 from minirec.errors import InputError
 from minirec.records import Dataset
+from minirec.settings import Config
 from minirec.tables import kind, lines, positions, rows, shown
 from minirec.vectors import training_events
 

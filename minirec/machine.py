@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from minirec.config import Config
 from minirec.errors import InputError
+from minirec.settings import Config
 
 
 def pick_device(name: str) -> torch.device:

@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minirec.config import PolicyConfig
 from minirec.score import token_logprobs
+from minirec.settings import PolicyConfig
 
 KeyValue = tuple[Tensor, Tensor]
 

@@ -9,10 +9,10 @@ import torch
 
 from minirec import checkpoint, codes, config, logs, world
 from minirec.codes import Codes
-from minirec.config import Config
 from minirec.contexts import leave_fresh
 from minirec.errors import InputError
 from minirec.records import Dataset
+from minirec.settings import Config
 from minirec.vectors import item_vectors
 
 

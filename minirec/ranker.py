@@ -26,11 +26,11 @@ from tqdm import tqdm
 
 from minirec import exposure
 from minirec.baselines import popularity
-from minirec.config import Config
 from minirec.contexts import contexts
 from minirec.errors import InputError
 from minirec.evaluate import evaluate_scorer
 from minirec.records import HOLE, PAD, Batch, Dataset, Examples
+from minirec.settings import Config
 from minirec.vectors import training_events
 from minirec.world import World, draw, stream
 

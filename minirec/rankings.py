@@ -14,7 +14,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minirec import exact, rewards, rollout
-from minirec.config import Config
 from minirec.contexts import step_rows
 from minirec.critic import Critic, fill
 from minirec.errors import InputError
@@ -24,6 +23,7 @@ from minirec.objectives.flexrec import in_order
 from minirec.policy import Policy
 from minirec.records import NEXT, Experience, Signal
 from minirec.score import score
+from minirec.settings import Config
 from minirec.tasks import OBJECTIVE, ROLLOUT
 from minirec.trie import Trie
 from minirec.world import stream

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from minirec import checkpoint, config, report, rollout
-from minirec.config import Config
 from minirec.errors import InputError, command, nearest, usage_error
 from minirec.policy import Policy
 from minirec.records import CONDITION, PAD, Batch, Dataset
+from minirec.settings import Config
 from minirec.trie import Trie
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from minirec.config import Config
+    from minirec.settings import Config
     from minirec.trie import Trie
 
 PAD = -1  # no item: fills a padded row

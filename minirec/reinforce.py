@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from minirec import checkpoint
-from minirec.config import Config
 from minirec.machine import Processes
 from minirec.metrics import SUMMED
 from minirec.objectives.loss import Learner
 from minirec.policy import Policy
 from minirec.rankings import Rankings
 from minirec.records import Experience, Signal
+from minirec.settings import Config
 from minirec.tasks import NextItem
 
 Objective = Callable[[Experience], Signal]

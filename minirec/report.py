@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from minirec.arms import LABELS, Reinforced
-from minirec.config import Config
 from minirec.evaluate import Result, summary
 from minirec.files import atomic
 from minirec.metrics import DEFINITIONS, paired_bootstrap
 from minirec.pictures import pictures
 from minirec.records import Dataset
+from minirec.settings import Config
 
 Row = dict[str, Any]
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from minirec import evaluate, exact, rewards, rollout
-from minirec.config import Config
 from minirec.contexts import contexts, step_rows
 from minirec.errors import InputError
 from minirec.machine import Processes
 from minirec.policy import Policy
 from minirec.records import Batch, Dataset, Experience, Signal
 from minirec.score import score
+from minirec.settings import Config
 from minirec.trie import Trie
 from minirec.world import stream
 

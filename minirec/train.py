@@ -24,13 +24,13 @@ from tqdm import tqdm
 from minirec import checkpoint, config, evaluate, report
 from minirec.arms import LABELS, Reinforced
 from minirec.campaign import reinforce_all
-from minirec.config import Config
 from minirec.errors import command
 from minirec.fit import fit
 from minirec.machine import Processes
 from minirec.policy import Policy
 from minirec.prepare import begin
 from minirec.records import Batch, Dataset
+from minirec.settings import Config, TrainConfig
 from minirec.trie import Trie
 
 
@@ -63,7 +63,7 @@ def epoch_rows(lengths: Tensor, budget: int, seed: int, epoch: int) -> list[Tens
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def learning_rate(step: int, steps: int, cfg: config.TrainConfig) -> float:
+def learning_rate(step: int, steps: int, cfg: TrainConfig) -> float:
     """Warm up linearly over the first share of the steps, then fall as a cosine to a hundredth.
 
     Args:
@@ -76,7 +76,7 @@ def learning_rate(step: int, steps: int, cfg: config.TrainConfig) -> float:
 
     Source: definition; the last hundredth is ours.
 
-    >>> cfg = config.TrainConfig(rate=1.0, warmup=0.1)
+    >>> cfg = TrainConfig(rate=1.0, warmup=0.1)
     >>> [round(learning_rate(step, 101, cfg), 3) for step in (0, 9, 10, 55, 100)]
     [0.1, 1.0, 1.0, 0.505, 0.01]
     """

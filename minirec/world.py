@@ -31,9 +31,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minirec.config import Config
 from minirec.errors import InputError
 from minirec.records import HOLE, NEXT, PAD, Batch, Catalogue, Dataset, Examples
+from minirec.settings import Config
 
 LEVELS = 3
 FEATURES, FEATURE_SCALES, FEATURE_NOISE = 64, (1.0, 0.5, 0.25), 0.05

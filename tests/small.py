@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from minirec.config import PolicyConfig
 from minirec.policy import Policy, Prompt
 from minirec.records import Examples
+from minirec.settings import PolicyConfig
 from minirec.trie import Trie
 
 CONDITION = torch.tensor([[0, 0, 0, 1], [0, 0, 0, 2], [1, 2, 1, 0]])

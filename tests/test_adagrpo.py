@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minirec.config import Config
 from minirec.objectives import adagrpo, continued, grpo
 from minirec.objectives.adagrpo import cross_sample_negatives, diagnose, rank, stratify
 from minirec.records import PAD
+from minirec.settings import Config
 from tests import literal
 from tests.small_experience import (
     anything,

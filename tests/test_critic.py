@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from minirec import critic, lists, prepare
-from minirec.config import Config
 from minirec.critic import Critic, fill, fit, gaussian_nll
 from minirec.lists import HELD_OUT, NEEDS, ListSource, make_lists
 from minirec.records import PAD
+from minirec.settings import Config
 from minirec.vectors import item_vectors
 from tests.small import examples
 

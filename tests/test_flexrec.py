@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirec import rewards
-from minirec.config import Config
 from minirec.objectives import flexrec
 from minirec.objectives.flexrec import credit, in_order, list_variance, trust
 from minirec.objectives.grpo import advantages
+from minirec.settings import Config
 from tests import literal
 from tests.small_experience import (
     CANDIDATES,

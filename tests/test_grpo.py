@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirec.config import Config
 from minirec.objectives import grpo
 from minirec.objectives.grpo import advantages
+from minirec.settings import Config
 from tests import literal, make_vectors
 from tests.small_experience import (
     anything,

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minirec import catalogue, checkpoint, codes, lists, logs, prepare
-from minirec.config import Config
 from minirec.contexts import leave_fresh
 from minirec.errors import InputError
 from minirec.lists import HELD_OUT, NEEDS, PARTS, evaluate_order, make_lists, needs_of_step
 from minirec.records import LIST, ON, PAD
+from minirec.settings import Config
 from minirec.world import make_world
 
 MOVIELENS = Path(__file__).parents[1] / ".." / "shared" / "data" / "ml_latest_small"

@@ -6,12 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirec.config import Config
 from minirec.machine import Processes
 from minirec.objectives import OBJECTIVES
 from minirec.objectives.loss import Learner, k3, target_nll, token_loss
 from minirec.records import PAD
 from minirec.reinforce import Reinforcement
+from minirec.settings import Config
 from tests.small_experience import (
     TARGETS,
     anything,

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from minirec.config import PolicyConfig
 from minirec.exact import item_logprobs
 from minirec.policy import Policy, angles, rotate
 from minirec.score import score
+from minirec.settings import PolicyConfig
 from tests.small import CONDITION, HISTORY, levels, make
 
 # Float32 sums in another order; measured differences are below 2e-6 at these weights.

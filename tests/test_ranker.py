@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minirec.config import Config
 from minirec.contexts import contexts, leave_fresh
 from minirec.errors import InputError
 from minirec.exposure import ranker as by_user
@@ -27,6 +26,7 @@ from minirec.ranker import (
     trained_on_log,
 )
 from minirec.records import HOLE, PAD, Batch, Catalogue, Dataset, Examples
+from minirec.settings import Config
 from minirec.world import World, make_world
 from tests.small import examples
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirec import rewards
-from minirec.config import Config
 from minirec.objectives import grpo, recast
 from minirec.objectives.recast import choose, contrast, repair
 from minirec.records import Rollout
+from minirec.settings import Config
 from tests import literal
 from tests.small import random_codes
 from tests.small_experience import catalogue, gradient, learned, literal_loss, moved, next_item

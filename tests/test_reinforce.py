@@ -12,7 +12,6 @@ import torch
 
 from minirec import rewards
 from minirec.arms import LABELS, LISTS, settings
-from minirec.config import TINY
 from minirec.contexts import leave_fresh
 from minirec.machine import Processes
 from minirec.metrics import LOGGED
@@ -20,6 +19,7 @@ from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy
 from minirec.prepare import encode
 from minirec.reinforce import Reinforcement
+from minirec.settings import TINY
 from minirec.tasks import NextItem, hit
 from minirec.trie import Trie
 from minirec.world import make_world

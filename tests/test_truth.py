@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirec import rewards
-from minirec.config import Config
 from minirec.exact import (
     every_tuple,
     item_logprobs,
@@ -26,6 +25,7 @@ from minirec.objectives.loss import Learner, k3, token_loss
 from minirec.records import Batch, Signal
 from minirec.rollout import sample
 from minirec.score import score
+from minirec.settings import Config
 from tests.small import CONDITION, HISTORY, make
 
 

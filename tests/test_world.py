@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minirec import world as module
-from minirec.config import Config
 from minirec.errors import InputError
 from minirec.exposure import exposures, ranker, true_score
 from minirec.records import HOLE, PAD, Batch
+from minirec.settings import Config
 from minirec.world import World, make_world
 
 SMALL = Config(world_items=30, world_users=200, world_events=5, world_periods=3, seed=1)

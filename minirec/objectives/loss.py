@@ -20,10 +20,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from minirec.config import Config
 from minirec.policy import Policy, Prompt
 from minirec.records import Batch, Signal
 from minirec.score import score
+from minirec.settings import Config
 from minirec.trie import Trie
 
 LARGEST = 20.0  # of d: beyond it k3 goes on as a straight line, for exp overflows at 88
