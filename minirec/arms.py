@@ -22,15 +22,15 @@ from minirec.policy import Policy
 from minirec.reinforce import Reinforcement
 from minirec.settings import ELSEWHERE, Config
 
-NAMES = {"continued": "supervised continued", "grpo": "GRPO", "adagrpo": "AdaGRPO", "recast": "ReCast"}
-NAMES |= {"flexrec": "FlexRec", "list": "list-level GRPO"}
+NAMES = {"continued": "supervised continued", "grpo": "GRPO", "adagrpo": "AdaGRPO"}
+NAMES |= {"recast": "ReCast", "flexrec": "FlexRec", "list": "list-level GRPO"}
 LABELS = {name: NAMES.get(name, name) for name in OBJECTIVES}  # a new objective is called by its own name
 LISTS = ("flexrec", "list")
 Task = tasks.NextItem | rankings.Rankings
 NOTE = (
-    "One data set, one seed, one learning rate for all arms: they show the mechanism and prove no claim. The "
-    "loss in metrics.jsonl is near 0 while a policy learns, as its ratio is 1 and advantages sum to 0; the "
-    "gradient is not 0."
+    "One data set, one seed, one learning rate for all next-item arms and one for lists: they show the "
+    "mechanism and prove no claim. Without NLL, the loss in metrics.jsonl is near 0 while a policy learns: "
+    "its ratio is 1 and advantages sum to 0; the gradient is not 0."
 )
 
 
@@ -65,7 +65,7 @@ def settings(cfg: Config, arm: str) -> Config:
         The Config of the arm, with every ``auto`` decided and its own folder.
 
     Raises:
-        InputError: a gate that could never open.
+        InputError: a gate that could never open, or a designed ranker on real data.
     """
     own = replace(cfg, objective=arm, out=f"{cfg.out}/{arm}", sasrec=False, resume=False)
     if arm in LISTS:
@@ -76,6 +76,8 @@ def settings(cfg: Config, arm: str) -> Config:
             f"--tau: {cfg.tau} of a group of {cfg.group} is less than one place, so the gate could never "
             f"open; the smallest that can is {1 / cfg.group:.4g}"
         )
+    if arm == "adagrpo" and cfg.data and cfg.ranker != "trained":
+        raise InputError(f"--ranker: '{cfg.ranker}' is made from the simulated world; use trained")
     mask, reward = ("none", "ranker") if arm == "adagrpo" else ("trie", "hit")
     return replace(
         own,

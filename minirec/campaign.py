@@ -62,7 +62,7 @@ def item_reward(
     if cfg.ranker != "trained":
         if world is None:
             raise InputError(f"--ranker: '{cfg.ranker}' is made from the simulated world; use trained")
-        said = f"simulated reward: the world's designed ranker '{cfg.ranker}'"
+        said = f"AdaGRPO: simulated reward, the world's designed ranker '{cfg.ranker}'"
         return ranker.designed(world, cfg.ranker), [said]
     if world is None:
         empty: nn.Module = ranker.LogRanker(len(dataset.catalogue), cfg.history)
@@ -76,7 +76,7 @@ def item_reward(
 
     model = kept(base / "ranker.pt", make, empty.requires_grad_(False), processes)
     said = ranker.describe(model.cpu(), dataset, cfg.history, world) if processes.rank == 0 else []
-    return model.to(processes.device), ["reward: a trained ranker", *said]
+    return model.to(processes.device), ["AdaGRPO: the reward is a trained ranker", *said]
 
 
 def reinforce_all(
@@ -153,7 +153,12 @@ def list_arms(
     """
     base, device = Path(cfg.out), processes.device
     world = None if cfg.data else make_world(cfg)
-    train, valid, test, known = (make_lists(cfg, dataset, part, world) for part in PARTS)
+    try:
+        train, valid, test, known = (make_lists(cfg, dataset, part, world) for part in PARTS)
+    except InputError as error:
+        if cfg.objective != "all":
+            raise
+        return [], [f"no list arms: {error}"]
     vectors = item_vectors(dataset, cfg.seed)
 
     def new_critic() -> Critic:
@@ -166,6 +171,7 @@ def list_arms(
         processes,
     )
     critic.requires_grad_(False).eval()
+    seen = rankings.Rankings(cfg, trie, train, valid, critic, processes).feedback
     first = kept(
         base / "lists.pt",
         lambda: rankings.warm_start(cfg, start, trie, train, device),
@@ -178,7 +184,6 @@ def list_arms(
             print("", *announce(arm, each), sep="\n")
         task = rankings.Rankings(each, trie, train, valid, critic, processes)
         trained[arm] = train_arm(each, first, task, processes)
-    seen = rankings.Rankings(cfg, trie, train, valid, critic, processes).feedback
     control = kept(
         base / "supervised_lists.pt",
         lambda: rankings.imitate(cfg, first, trie, train, lambda x: seen(x)[0], cfg.list_steps, device),

@@ -125,7 +125,7 @@ def _arms(arms: dict[str, list[dict[str, Any]]]) -> Any:
                 color=colour,
             )
         left.set(xlabel="batches of rollouts", ylabel=f"validation {metric}")
-        right.set(xlabel="batches of rollouts", ylabel="reward: exact (line), estimate (points)")
+        right.set(xlabel="batches of rollouts", ylabel="the arm's own reward: exact (line), estimate")
         left.legend(fontsize="small")
     return figure
 
@@ -134,9 +134,11 @@ def _groups(lines: list[dict[str, Any]]) -> Any:
     lines = [line for line in lines if "all_zero" in line]
     if not lines:
         return None
-    figure = _figure(7, 3)
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, prefix, title in zip(panels, ("", "repaired_"), ("sampled", "after repair"), strict=True):
+    parts = {"sampled": "", "after repair": "repaired_"}
+    parts = {title: prefix for title, prefix in parts.items() if prefix + "all_zero" in lines[0]}
+    figure = _figure(3.5 * len(parts), 3)
+    panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+    for axes, (title, prefix) in zip(panels, parts.items(), strict=True):
         shares = [[line.get(prefix + name, 0.0) for line in lines] for name in OUTCOMES]
         axes.stackplot(
             [line["step"] for line in lines], shares, labels=[n.replace("_", "-") for n in OUTCOMES]

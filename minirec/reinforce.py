@@ -51,11 +51,13 @@ def observed(x: Experience, signal: Signal) -> dict[str, tuple[float, float]]:
         "holes": ((x.rollout.items < 0).sum().item(), x.rollout.items.numel()),
         "admitted": (len(signal.rows), contexts),
     }
+    if x.cfg.rollouts == "beam":
+        del sums["entropy"]  # beams are no samples
     return sums | {name: (value, contexts) for name, value in signal.facts.items()}
 
 
 class Reinforcement:
-    """A policy while an objective teaches it; ``train.fit`` drives it as it drives supervised training."""
+    """A policy while an objective teaches it; ``fit.fit`` drives it as it drives supervised training."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The end of a run: a table for the terminal, report.md for people, report.json for programs.
 
-The rows stand in the order of the results, floors first. Where a method is above the supervised policy on
-ndcg@10 or recall@10, a sentence says so.
+The rows stand in the order of the results, floors first. Where a floor or SASRec is above the supervised
+policy on ndcg@10 or recall@10, a sentence says so.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class LoopConfig:
     updates: int = setting(1, "updates per batch of rollouts", least=1)
     clip_low: float = setting(0.2, "the ratio is clipped below 1 minus this")
     clip_high: float = setting(0.28, "and above 1 plus this (OpenOneRec: .2 and .28)")
-    kl: float = setting(0.001, "weight of the k3 KL to the supervised policy (OpenOneRec: .001)")
+    kl: float = setting(0.001, "weight of the k3 KL to the policy of the start (OpenOneRec: .001)")
     rollouts: Literal["sample", "beam"] = setting(
         "sample", "a group: samples, or the beams of one beam search"
     )
@@ -124,12 +124,12 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class GRPOConfig:
-    """How rewards become advantages; every objective but contrast uses it."""
+    """How rewards become advantages, wherever a whole group is compared."""
 
     ddof: int = setting(1, "1: the unbiased std of a group (OpenOneRec), 0: the biased one", most=1)
     eps: float = setting(1e-6, "added to the std (OpenOneRec: 1e-6)")
     std: bool = setting(True, "divide by the std of the group; --no-std as in Dr. GRPO")
-    leave_one_out: bool = setting(False, "the baseline of a rollout is the mean of the others")
+    leave_one_out: bool = setting(False, "the baseline is the mean of the others; with --no-std, RLOO")
 
 
 @dataclass(frozen=True)

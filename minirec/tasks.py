@@ -102,7 +102,7 @@ class NextItem:
 
         with torch.no_grad():
             prompt = policy.encode(batch.condition, self.trie.encode(batch.history))
-            if cfg.rollouts == "beam":
+            if cfg.rollouts == "beam" and not probe:  # beams estimate no expectation
                 group = rollout.beam_group(policy, prompt, self.trie, cfg.group, self.constrained)
             else:
                 draws = noise(cfg.group, self.trie.levels, use=ROLLOUT)[mine.to(device)]  # (B, G, L)

@@ -1,6 +1,6 @@
 """The whole run, from a log to a report: ``python -m minirec.train --tiny``.
 
-Supervised training is here; ``arms.py`` goes on with reinforcement learning, if an objective is asked for.
+Supervised training is here; ``campaign.py`` goes on with reinforcement learning, if an objective is set.
 
 The randomness of a step is made from (seed, step, process), and the order of an epoch from (seed, epoch). So
 there is no random state to save: a run that is stopped at any moment goes on where its last checkpoint
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from minirec import checkpoint, config, evaluate, report
-from minirec.arms import LABELS, Reinforced
+from minirec.arms import LABELS, Reinforced, arms, settings
 from minirec.campaign import reinforce_all
 from minirec.errors import command
 from minirec.fit import fit
@@ -251,6 +251,8 @@ def main() -> None:
     """Train a policy, and SASRec for the table; reinforce the policy; evaluate all; write the report."""
     began = time.monotonic()
     cfg = config.parse()
+    for arm in arms(cfg):
+        settings(cfg, arm)  # what cannot be reinforced is said before anything is trained
     processes = Processes(cfg)
     runs = {"supervised": cfg}
     if cfg.sasrec and cfg.levels > 1:
@@ -266,7 +268,8 @@ def main() -> None:
             finish(trained, reinforced, cfg, processes, began)
     except KeyboardInterrupt:
         if processes.rank == 0:
-            print(f"to go on: python -m minirec.train --resume --out {cfg.out}", file=sys.stderr)
+            again = f" --objective {cfg.objective}" if cfg.objective != "none" else ""
+            print(f"to go on: python -m minirec.train --resume --out {cfg.out}{again}", file=sys.stderr)
         raise
     processes.close()
 

@@ -16,6 +16,7 @@ from minirec.contexts import leave_fresh
 from minirec.machine import Processes
 from minirec.metrics import LOGGED
 from minirec.objectives import OBJECTIVES
+from minirec.objectives.loss import k3
 from minirec.policy import Policy
 from minirec.prepare import encode
 from minirec.reinforce import Reinforcement
@@ -208,6 +209,23 @@ def test_the_loss_is_near_zero_while_the_gradient_is_not(small):
     loop.measure()
     line = loop.measured[-1]
     assert abs(line["loss"]) < 1e-6 < 1e-2 < line["gradient_norm"]  # float32 sums of advantages that cancel
+
+
+def test_the_kl_of_the_loss_is_to_the_start_however_far_the_policy_has_gone(small):
+    loop = reinforcement(small, "grpo", rl_rate=3e-3)
+    for _ in range(2):
+        loop.update()
+    loop.measure()  # what is counted begins anew
+    x = loop.task.act(loop.policy, 2)
+    signal = loop.objective(x)
+    now, start = (
+        loop.learner.logp(x.batch, signal, loop.task.allowed(x, signal), policy)
+        for policy in (loop.policy, small[3])
+    )
+    loop.update()
+    loop.measure()
+    assert loop.measured[-1]["kl"] == pytest.approx(k3(now, start).mean().item(), rel=1e-4)  # float32
+    assert loop.measured[-1]["kl"] > 1e-3
 
 
 def test_beam_groups_hold_different_items_the_likeliest_first(small):

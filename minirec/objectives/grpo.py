@@ -11,10 +11,13 @@ k3 KL with β = 0.001, mean over tokens, and as a group the 32 beams of one beam
 --group 32``).
 
 Public code calls many things GRPO, so every choice is an argument: ``ddof`` (0 in some code), ``eps`` (1e-4
-in some), ``std`` (dropped by Dr. GRPO, 2503.20783), ``leave_one_out`` (RLOO, 2402.14740). Ours: samples
-under the trie by default. A silent group, all rewards equal, has advantage exactly 0; it stays in the
-batch, where only the KL reaches it, and counts in the divisor. Left out: nothing of the objective; the
-paper's process supervision has no counterpart here.
+in some), ``std`` (dropped by Dr. GRPO, 2503.20783), ``leave_one_out`` (RLOO, 2402.14740, together with
+``--no-std``; with the std it only scales by G/(G-1)).
+
+Ours: G = 16, and samples under the trie by default. A silent group, all rewards equal, has advantage exactly
+0; it stays in the batch, where only the KL reaches it, and counts in the divisor.
+
+Left out: nothing of the objective; the paper's process supervision has no counterpart here.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 With sparse hits most groups hold no positive, and group normalisation learns nothing from them.
 
     φ(p, t) = 1 if p = t; 0.1 if only the first two codes match; 0.01 if only the first; else 0    [paper]
-    u_i = max over targets t of φ(y_i, t)                                                          [paper]
+    u_i = max over targets t of φ(y_i, t), the paper's mean over a list of one item                [paper]
     repair   (only if Σ r_i = 0): put the target in the place of argmin_i u_i; recompute r, u      [paper]
     contrast (learnable groups):  i+ = argmax_i r_i,  i- = argmax_{i: r_i = 0} u_i,
                                   the longest prefix match; no such miss: skip the group           [paper]
