@@ -27,12 +27,11 @@ from minirec.arms import settings
 from minirec.contexts import leave_fresh
 from minirec.fit import fit
 from minirec.machine import Processes, keep_freed_memory
-from minirec.metrics import SUMMED
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy
 from minirec.prepare import encode
 from minirec.records import Dataset
-from minirec.reinforce import Reinforcement
+from minirec.reinforce import Reinforcement, means
 from minirec.settings import TINY, Config
 from minirec.train import Training
 from minirec.trie import Trie
@@ -140,10 +139,7 @@ def reinforce(start: Start, objective: str, changes: dict, split: str) -> dict[s
     loop = Reinforcement(cfg, start.policy, task, OBJECTIVES[objective], start.processes)
     while loop.step < loop.steps:
         loop.update()
-    line = {name: a / b for name, (a, b) in zip(SUMMED, loop.sums.tolist(), strict=True) if b}
-    return judge(start, loop.policy, split) | {
-        k: line[k] for k in ("admitted", "silent", "all_zero") if k in line
-    }
+    return judge(start, loop.policy, split) | means(loop.measured, ("admitted", "silent", "all_zero"))
 
 
 def one_seed(job: tuple[str, int, dict[str, float], str]) -> dict[str, dict[str, float]]:

@@ -4,10 +4,10 @@
         --no-sasrec --fresh 0.2 --out runs/beauty
     python -m bench.real runs/beauty --jobs 2
 
-All arms start from the run's policy and learn from the users that its supervised training left out, with
-one rate: the one that validation chose for nearly every arm on the built-in world (``bench/claims.py``).
-Every arm runs with SEEDS: other orders of contexts, other noise. Gated arms have the total weight of the
-mixture: λ is divided by the share that the gate admits. Test metrics are of USERS users, the same for all.
+All arms start from the run's policy and learn from the users that its supervised training left out. The
+rate of each arm is the one of RATES that is best by ndcg@10 on validation, with the first of SEEDS; every arm
+then runs with all SEEDS: other orders of contexts, other noise. Gated arms have the total weight of the
+mixture: λ is divided by the share that the gate admits. Metrics are of USERS users, the same for all.
 Differences are paired by user: per user the mean over seeds, and over users the 95 % interval of a
 bootstrap, which says nothing about other supervised policies.
 """
@@ -27,12 +27,12 @@ from minirec import evaluate
 from minirec.arms import settings
 from minirec.campaign import item_reward
 from minirec.machine import Processes, keep_freed_memory
-from minirec.metrics import SUMMED, paired_bootstrap
+from minirec.metrics import paired_bootstrap
 from minirec.objectives import OBJECTIVES
-from minirec.reinforce import Reinforcement
+from minirec.reinforce import Reinforcement, means
 from minirec.tasks import NextItem
 
-RATE, SEEDS, STEPS, USERS = 1e-4, (0, 1, 2), 100, 4000
+RATES, SEEDS, STEPS, USERS = (1e-5, 3e-5, 1e-4), (0, 1, 2), 100, 4000
 ARMS = {
     "supervised continued": ("continued", {}),
     "GRPO, samples": ("grpo", {}),
@@ -44,18 +44,23 @@ ARMS = {
     "AdaGRPO": ("adagrpo", {"gate": "both"}),
 }
 SHOWN = ("recall@10", "ndcg@10", "pass@1", "pass@10", "hallucination")
+SEEN = ("silent", "admitted")
 
 
-def work(job: tuple[Path, str, int, float]) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    """Run one arm; its test metrics by user, and what its rollouts showed."""
-    folder, name, seed, weight = job
+Job = tuple[Path, str, int, float, float, str]  # run folder, arm, seed, rate, weight of RL, split
+Result = tuple[dict[str, torch.Tensor], dict[str, float]]
+
+
+def work(job: Job) -> Result:
+    """Run one arm; its metrics by user, and what its rollouts showed."""
+    folder, name, seed, rate, weight, split = job
     torch.set_num_threads(1)
     keep_freed_memory()
     run = minirec.load(folder)
     changes = {
         "seed": seed,
         "rl_steps": STEPS,
-        "rl_rate": RATE,
+        "rl_rate": rate,
         "group": 16,
         "samples": 10,
         "rl_weight": weight,
@@ -71,8 +76,8 @@ def work(job: tuple[Path, str, int, float]) -> tuple[dict[str, torch.Tensor], di
         while loop.step < loop.steps:
             loop.update()
         policy = loop.policy
-        shown = {n: a / b for n, (a, b) in zip(SUMMED, loop.sums.tolist(), strict=True) if b}
-    examples = run.dataset.test
+        shown = means(loop.measured, SEEN)
+    examples = getattr(run.dataset, split)
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))
     examples = examples.select(order[:USERS])
     judged = replace(cfg, beam=50, seed=0)
@@ -80,23 +85,25 @@ def work(job: tuple[Path, str, int, float]) -> tuple[dict[str, torch.Tensor], di
     return {metric: result.values[metric] for metric in SHOWN}, shown
 
 
-def page(start: dict, found: dict[str, list]) -> str:
+def page(start: Result, found: dict[str, list[Result]], rates: dict[str, float]) -> str:
     """The results as Markdown."""
     control = {m: torch.stack([seed[0][m] for seed in found["supervised continued"]]).mean(0) for m in SHOWN}
-    users, seeds = len(start["ndcg@10"]), len(SEEDS)
-    lines = [f"{users:,} users, {seeds} seeds, {STEPS} batches of 32 x 16 rollouts, rate {RATE:g}", ""]
-    lines += ["| | recall@10 | minus continued | ndcg@10 | minus continued | pass@1 | hallucination |"]
-    lines[-1] += " all-zero groups | admitted |"
-    lines += ["|---|---|---|---|---|---|---|---|---|"]
-    for name, seeds in {"supervised": [(start, {})], **found}.items():
+    users, seeds = len(start[0]["ndcg@10"]), len(SEEDS)
+    lines = [f"{users:,} users, {seeds} seeds, {STEPS} batches of 32 x 16 rollouts", ""]
+    lines += ["| | rate | recall@10 | minus continued | ndcg@10 | minus continued | pass@1 | hallucination |"]
+    lines[-1] += " silent groups | admitted |"
+    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+    for name, seeds in {"supervised": [start], **found}.items():
         own = {m: torch.stack([seed[0][m] for seed in seeds]).mean(0) for m in SHOWN}  # (users,)
-        cells = [name]
+        cells = [name, f"{rates[name]:g}" if name in rates else ""]
         for metric in ("recall@10", "ndcg@10"):
             low_high = paired_bootstrap(own[metric], control[metric], seed=0)
-            cells += [f"{own[metric].mean():.4f}", "{:+.4f} ({:+.4f} to {:+.4f})".format(*low_high)]
+            difference = "{:+.4f} ({:+.4f} to {:+.4f})".format(*low_high)
+            cells += [f"{own[metric].mean():.4f}", "" if name == "supervised continued" else difference]
         cells += [f"{own[metric].mean():.4f}" for metric in ("pass@1", "hallucination")]
-        shown = [sum(seed[1].get(k, 0.0) for seed in seeds) / len(seeds) for k in ("all_zero", "admitted")]
-        lines.append("| " + " | ".join([*cells, *(f"{value:.3f}" for value in shown)]) + " |")
+        shown = means([seed[1] for seed in seeds], SEEN)
+        cells += [f"{shown[name]:.3f}" if name in shown else "" for name in SEEN]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -109,15 +116,21 @@ def main() -> None:
         "--out", type=Path, default=Path("bench/results/real.md"), help="[bench/results/real.md]"
     )
     args = parser.parse_args()
-    _, shown = work((args.run, "AdaGRPO", SEEDS[0], 1.0))  # trains the ranker once, for all to load
+    _, shown = work((args.run, "AdaGRPO", SEEDS[0], RATES[-1], 1.0, "valid"))  # trains the ranker, for all
     weight = 1 / shown["admitted"]
-    weights = {"AdaGRPO": weight, "random gate": weight}
+    weights = dict.fromkeys(ARMS, 1.0) | {"AdaGRPO": weight, "random gate": weight}
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
-        start = pool.submit(work, (args.run, "supervised", 0, 1.0))
-        jobs = [(args.run, name, seed, weights.get(name, 1.0)) for name in ARMS for seed in SEEDS]
+        start = pool.submit(work, (args.run, "supervised", 0, 0.0, 1.0, "test"))
+        tuning = [(args.run, name, SEEDS[0], rate, weights[name], "valid") for name in ARMS for rate in RATES]
+        tuned = [values["ndcg@10"].mean().item() for values, _ in pool.map(work, tuning)]
+        rates = {}
+        for i, name in enumerate(ARMS):
+            values = tuned[i * len(RATES) : (i + 1) * len(RATES)]
+            rates[name] = RATES[values.index(max(values))]
+        jobs = [(args.run, name, seed, rates[name], weights[name], "test") for name in ARMS for seed in SEEDS]
         done = list(pool.map(work, jobs))
     found = {n: done[i * len(SEEDS) : (i + 1) * len(SEEDS)] for i, n in enumerate(ARMS)}
-    text = page(start.result()[0], found) + f"\nλ of the gated arms: {weight:.2f}\n"
+    text = page(start.result(), found, rates) + f"\nλ of the gated arms: {weight:.2f}\n"
     print(text)
     args.out.write_text(text)
 

@@ -86,6 +86,19 @@ def settings(cfg: Config, arm: str) -> Config:
     )
 
 
+def label(cfg: Config) -> str:
+    """What tables call an arm: a reward that is made from the world's truth says so.
+
+    Args:
+        cfg: of the arm.
+
+    Returns:
+        The label.
+    """
+    simulated = cfg.reward == "ranker" and cfg.ranker != "trained"
+    return LABELS[cfg.objective] + (", simulated reward" if simulated else "")
+
+
 def prepare(cfg: Config, base: Path) -> None:
     """Make the folder of an arm, or find it there to go on with.
 
@@ -99,10 +112,9 @@ def prepare(cfg: Config, base: Path) -> None:
     run = Path(cfg.out)
     if (run / "config.json").is_file():
         old, new = asdict(config.read(run / "config.json")), asdict(cfg)
-        other = [name for name in new if name not in ELSEWHERE and old[name] != new[name]]
-        if other:
-            flag = "--" + other[0].replace("_", "-")
-            raise InputError(f"{flag}: {run} was made with {old[other[0]]}; remove it, or use another --out")
+        for name in new:
+            if name not in ELSEWHERE:
+                refuse_other(run, name, old[name], new[name])
         return
     run.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(base / "data.pt", run / "data.pt")
@@ -141,20 +153,43 @@ def announce(arm: str, cfg: Config) -> list[str]:
     return [f"{LABELS[arm]}: {cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"]
 
 
-def kept(path: Path, make: Callable[[], nn.Module], empty: nn.Module, processes: Processes) -> nn.Module:
+def kept(
+    path: Path,
+    cfg: Config,
+    read: tuple[str, ...],
+    make: Callable[[], nn.Module],
+    empty: nn.Module,
+    processes: Processes,
+) -> nn.Module:
     """Make a model once, in the first process, and load it in all.
 
     Args:
         path: of its weights; where the file is there already, nothing is made.
+        cfg: of the run.
+        read: names of the settings that the model depends on.
         make: trains the model.
         empty: a model of that shape, for the weights.
         processes: this one and the others.
 
     Returns:
         ``empty`` with the weights, on the device.
+
+    Raises:
+        InputError: the file was made with other settings.
     """
+    settings = {name: getattr(cfg, name) for name in read}
     if processes.rank == 0 and not path.is_file():
-        checkpoint.save(path, make().state_dict())
+        checkpoint.save(path, {"settings": settings, "weights": make().state_dict()})
     processes.total(0)  # the file is there
-    empty.load_state_dict(checkpoint.load(path))
+    found = checkpoint.load(path)
+    for name, value in settings.items():
+        refuse_other(path, name, found["settings"][name], value)
+    empty.load_state_dict(found["weights"])
     return empty.to(processes.device)
+
+
+def refuse_other(path: Path, name: str, old: object, new: object) -> None:
+    """Raise InputError if what stands at ``path`` was made with another value of a setting."""
+    if old != new:
+        flag = "--" + name.replace("_", "-")
+        raise InputError(f"{flag}: {path} was made with {old}; remove it, or use another --out")

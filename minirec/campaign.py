@@ -36,6 +36,8 @@ from minirec.vectors import item_vectors
 from minirec.world import make_world
 
 TRAINED = [need for need in NEEDS if need != HELD_OUT]
+LISTS_READ = ("seed", "candidates", "feedback")  # the settings that lists and their gains depend on ..
+START_READ = ("seed", "candidates", "contexts", "list_rate", "clip")  # .. and supervised training on lists
 IMPRESSIONS = 250  # per user of the simulated world, for a trained ranker
 
 
@@ -62,7 +64,7 @@ def item_reward(
     if cfg.ranker != "trained":
         if world is None:
             raise InputError(f"--ranker: '{cfg.ranker}' is made from the simulated world; use trained")
-        said = f"AdaGRPO: simulated reward, the world's designed ranker '{cfg.ranker}'"
+        said = f"{LABELS[cfg.objective]}: simulated reward, the world's designed ranker '{cfg.ranker}'"
         return ranker.designed(world, cfg.ranker), [said]
     if world is None:
         empty: nn.Module = ranker.LogRanker(len(dataset.catalogue), cfg.history)
@@ -74,9 +76,9 @@ def item_reward(
             return ranker.trained_on_log(dataset, cfg.history, cfg.seed)
         return ranker.trained_on_exposures(world, IMPRESSIONS * len(world.taste), cfg.seed)
 
-    model = kept(base / "ranker.pt", make, empty.requires_grad_(False), processes)
+    model = kept(base / "ranker.pt", cfg, ("seed", "history"), make, empty.requires_grad_(False), processes)
     said = ranker.describe(model.cpu(), dataset, cfg.history, world) if processes.rank == 0 else []
-    return model.to(processes.device), ["AdaGRPO: the reward is a trained ranker", *said]
+    return model.to(processes.device), [f"{LABELS[cfg.objective]}: the reward is a trained ranker", *said]
 
 
 def reinforce_all(
@@ -166,6 +168,8 @@ def list_arms(
 
     critic = kept(
         base / "critic.pt",
+        cfg,
+        (*LISTS_READ, "critic_steps"),
         lambda: fit_critic(new_critic(), train, cfg.seed, cfg.critic_steps),
         new_critic(),
         processes,
@@ -174,6 +178,8 @@ def list_arms(
     seen = rankings.Rankings(cfg, trie, train, valid, critic, processes).feedback
     first = kept(
         base / "lists.pt",
+        cfg,
+        (*START_READ, "warm"),
         lambda: rankings.warm_start(cfg, start, trie, train, device),
         copy.deepcopy(start),
         processes,
@@ -186,6 +192,8 @@ def list_arms(
         trained[arm] = train_arm(each, first, task, processes)
     control = kept(
         base / "supervised_lists.pt",
+        cfg,
+        (*START_READ, *LISTS_READ, "warm", "critic_steps", "list_steps"),
         lambda: rankings.imitate(cfg, first, trie, train, lambda x: seen(x)[0], cfg.list_steps, device),
         copy.deepcopy(start),
         processes,

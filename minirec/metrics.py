@@ -44,12 +44,12 @@ DEFINITIONS = {
 LOGGED = {
     "step": "updates done, or with an objective, batches of rollouts done",
     "epoch": "passes over the training sequences",
-    "nll": "mean since the line before; supervised: with dropout, nats per item; with an objective: of the "
-    "targets, nats per token; 0 and up",
-    "gradient_norm": "norm of the gradient before clipping, mean since the line before; 0 and up",
-    "loss": "mean since the line before; with one update per batch of rollouts near 0 but for NLL and KL, as "
+    "nll": "supervised: mean over the epoch, with dropout, nats per item; with an objective: of the targets, "
+    "nats per token; 0 and up",
+    "gradient_norm": "norm of the gradient before clipping, mean over updates; 0 and up",
+    "loss": "mean over the updates; with one update per batch of rollouts near 0 but for NLL and KL, as "
     "advantages sum to 0; any number",
-    "reward": "of the rollouts, mean since the line before; hit: 0 or 1, ranker: 0 to 1, lists: NDCG, 0 to 1",
+    "reward": "mean over the rollouts; hit: 0 or 1, ranker: 0 to 1, lists: NDCG, 0 to 1",
     "silent": "share of groups in which all rewards are equal; 0 to 1",
     "admitted": "share of contexts that the signal keeps; 0 to 1",
     "entropy": "estimate from the rollouts: mean of -log π, nats per item or list; 0 and up",
@@ -77,7 +77,7 @@ LOGGED = {
     "ndcg@5": "lists: of the greedy ranking on validation contexts, mean over the trained needs; 0 to 1",
 }  # every number in metrics.jsonl
 AT_ONCE = ("step", "epoch", "estimate", "exact", "recall", "ndcg", "hallucination")
-SUMMED = tuple(name for name in LOGGED if not name.startswith(AT_ONCE))  # means since the line before
+SUMMED = tuple(name for name in LOGGED if not name.startswith(AT_ONCE))  # means over a batch
 
 
 def _compact(items: Tensor, keep: Tensor, width: int) -> Tensor:

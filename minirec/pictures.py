@@ -78,9 +78,10 @@ def _methods(rows: list[dict[str, Any]]) -> Any:
     figure = _figure(6, 0.8 + 0.4 * len(rows))
     axes = figure.add_subplot()
     known = dict.fromkeys(FLOORS, "tab:gray") | {"true law": "tab:green"}
-    known |= dict.fromkeys(LABELS.values(), "tab:orange")
-    colours = [known.get(row["method"], "tab:blue") for row in rows]
-    bars = axes.barh([row["method"] for row in rows], [row["ndcg@10"] for row in rows], color=colours)
+    arms = tuple(LABELS.values())
+    names = [row["method"] for row in rows]
+    colours = ["tab:orange" if name.startswith(arms) else known.get(name, "tab:blue") for name in names]
+    bars = axes.barh(names, [row["ndcg@10"] for row in rows], color=colours)
     axes.bar_label(bars, fmt="%.4f", padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.15)

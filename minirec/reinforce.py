@@ -12,7 +12,7 @@ gradient: each has its share of the contexts, and the loss is divided by those o
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -56,6 +56,23 @@ def observed(x: Experience, signal: Signal) -> dict[str, tuple[float, float]]:
     return sums | {name: (value, contexts) for name, value in signal.facts.items()}
 
 
+def means(lines: list[dict[str, float]], names: Iterable[str]) -> dict[str, float]:
+    """The mean of each number over the lines that have it.
+
+    Args:
+        lines: of metrics.
+        names: of ``metrics.LOGGED``.
+
+    Returns:
+        By name, without those that no line has.
+
+    >>> means([{"step": 1, "silent": 0.5}, {"step": 2, "silent": 1.0}], ["silent", "mixed"])
+    {'silent': 0.75}
+    """
+    found = {name: [line[name] for line in lines if name in line] for name in names}
+    return {name: sum(values) / len(values) for name, values in found.items() if values}
+
+
 class Reinforcement:
     """A policy while an objective teaches it; ``fit.fit`` drives it as it drives supervised training."""
 
@@ -84,8 +101,7 @@ class Reinforcement:
         rate, betas = cfg.rl_rate, (0.9, 0.98)
         self.optimiser = torch.optim.Adam(self.policy.parameters(), rate, betas=betas, fused=True)
         self.step, self.steps = 0, cfg.rl_steps
-        self.sums = torch.zeros(len(SUMMED), 2, dtype=torch.float64)  # since the last line: sum, count
-        self.measured: list[dict] = []
+        self.measured: list[dict] = []  # a line per batch of rollouts, and one before the first
 
     @property
     def best(self) -> dict[str, Tensor]:
@@ -96,7 +112,7 @@ class Reinforcement:
         """Write ``checkpoint.pt`` and ``metrics.jsonl``."""
         if self.processes.rank == 0:
             state = {"policy": self.best, "best": self.best, "optimiser": self.optimiser.state_dict()}
-            checkpoint.save_progress(run, state | {"step": self.step, "sums": self.sums}, self.measured)
+            checkpoint.save_progress(run, state | {"step": self.step}, self.measured)
 
     def load(self, run: Path) -> None:
         """Go on where ``checkpoint.pt`` stands."""
@@ -104,10 +120,9 @@ class Reinforcement:
         self.policy.load_state_dict(state["policy"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.measured = state["step"], state["measured"]
-        self.sums = state["sums"] if self.processes.rank == 0 else torch.zeros_like(self.sums)
 
     def update(self) -> None:
-        """One batch of rollouts, and ``cfg.updates`` steps of Adam on it."""
+        """One batch of rollouts, ``cfg.updates`` steps of Adam on it, and a line of what was seen."""
         cfg, count = self.cfg, self.processes.count
         x = self.task.act(self.policy, self.step)
         signal = self.objective(x)
@@ -115,7 +130,14 @@ class Reinforcement:
         with torch.no_grad():
             reference = self.learner.logp(x.batch, signal, allowed, self.reference)
             old = self.learner.logp(x.batch, signal, allowed) if cfg.updates > 1 else None
-        self._count(observed(x, signal))
+        sums = torch.zeros(len(SUMMED), 2, dtype=torch.float64)  # sum, count
+
+        def count_in(seen: dict[str, tuple[float, float]]) -> None:
+            for name, pair in seen.items():
+                if name in SUMMED:
+                    sums[SUMMED.index(name)] += torch.tensor(pair, dtype=torch.float64)
+
+        count_in(observed(x, signal))
         for _ in range(cfg.updates):
             loss, facts = self.model(x.batch, signal, allowed, old, reference, cfg.contexts)
             (loss * count).backward()  # the wrapper averages over processes
@@ -123,24 +145,21 @@ class Reinforcement:
             self.optimiser.step()
             self.optimiser.zero_grad()
             whole = {"gradient_norm": (norm.item() / count, 1 / count), "loss": (loss.item(), 1 / count)}
-            self._count(facts | whole)
+            count_in(facts | whole)
         self.step += 1
-
-    def _count(self, sums: dict[str, tuple[float, float]]) -> None:
-        for name, pair in sums.items():
-            if name in SUMMED:
-                self.sums[SUMMED.index(name)] += torch.tensor(pair, dtype=torch.float64)
+        seen = zip(SUMMED, self.processes.totals(sums), strict=True)
+        self.measured.append({"step": self.step} | {name: (a / b).item() for name, (a, b) in seen if b > 0})
 
     def due(self) -> bool:
-        """Whether a line of metrics is still to come at this step."""
-        done = bool(self.measured) and self.measured[-1]["step"] == self.step
+        """Whether exact values and validation are still to come at this step."""
+        done = bool(self.measured) and "estimate" in self.measured[-1]
         return not done and (self.step % self.cfg.measure == 0 or self.step == self.steps)
 
     def measure(self) -> None:
-        """Add a line: means since the last one, this moment's exact values beside estimates, validation."""
-        sums = self.processes.totals(self.sums)
-        self.sums = torch.zeros_like(self.sums)
-        line = {name: (a / b).item() for name, (a, b) in zip(SUMMED, sums, strict=True) if b > 0}
+        """Complete the last line: this moment's exact values beside estimates, and validation."""
+        if not self.measured:
+            self.measured.append({"step": self.step})
+        line = self.measured[-1]
         x = self.task.act(self.policy, self.step, probe=True)
         group = x.rewards.double()  # (B, G)
         spread = group.var(1) if group.shape[1] > 1 else torch.full_like(group[:, 0], torch.nan)
@@ -151,10 +170,11 @@ class Reinforcement:
         line |= {name: part / size for name, part in zip(own, parts, strict=True)}
         line["estimate_error"] = (line["estimate_error"] / size) ** 0.5
         if self.processes.rank:
-            self.measured.append({"step": self.step})
             return
-        self.measured.append({"step": self.step} | line | self.task.validate(self.policy))
-        said = (f"{name} {self.measured[-1][name]:.4f}" for name in SAID if name in self.measured[-1])
+        line |= self.task.validate(self.policy)
+        before = [i for i, other in enumerate(self.measured[:-1]) if "estimate" in other]
+        since = self.measured[before[-1] + 1 :] if before else [line]
+        said = (f"{name} {value:.4f}" for name, value in means(since, SAID).items())
         tqdm.write(f"step {self.step:4}  {'  '.join(said)}")
 
 

@@ -119,7 +119,7 @@ def differences(results: dict[str, Result], seed: int) -> list[Row]:
 
     Args:
         results: by method name. The supervised policy is called "supervised", the arms of reinforcement
-            learning as in ``arms.LABELS``.
+            learning as ``arms.label`` has it.
         seed: of the bootstrap.
 
     Returns:
@@ -128,7 +128,7 @@ def differences(results: dict[str, Result], seed: int) -> list[Row]:
 
     Source: definition (metrics.paired_bootstrap).
     """
-    arms = [name for name in results if name in LABELS.values()]
+    arms = [name for name in results if name.startswith(tuple(LABELS.values()))]
     others = [name for name in results if name not in (SUPERVISED, TRUTH, *arms)]
     pairs = [(SUPERVISED, name) for name in others if SUPERVISED in results]
     pairs += [(arm, SUPERVISED) for arm in arms]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from minirec import checkpoint, config, evaluate, report
-from minirec.arms import LABELS, Reinforced, arms, settings
+from minirec.arms import Reinforced, arms, label, settings
 from minirec.campaign import reinforce_all
 from minirec.errors import command
 from minirec.fit import fit
@@ -236,7 +236,8 @@ def finish(
     _, trie, dataset, notes = trained["supervised"]
     results = evaluate.floors(dataset, dataset.test, cfg)
     models = {name: (policy, own) for name, (policy, own, _, _) in trained.items()}
-    models |= {LABELS[arm]: (policy, trie) for arm, policy in reinforced.policies.items()}
+    trained_arms = reinforced.policies.items()
+    models |= {label(settings(cfg, arm)): (policy, trie) for arm, policy in trained_arms}
     for name, (policy, own) in models.items():
         results[name] = evaluate.evaluate_policy(policy, own, dataset, dataset.test, cfg, processes.device)
     print("\n" + report.text(results, "test", cfg.seed, reinforced))

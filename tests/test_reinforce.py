@@ -48,15 +48,21 @@ def test_all_objectives_end_in_one_table_and_every_number_logged_is_defined(stra
     folder, printed = straight
     methods = [row["method"] for row in json.loads((folder / "report.json").read_text())]
     next_item = [label for arm, label in LABELS.items() if arm not in LISTS]
+    next_item[next_item.index("AdaGRPO")] = "AdaGRPO, simulated reward"
     assert methods == ["popularity", "markov", "item-kNN", "true law", "supervised", *next_item]
     assert "simulated reward" in printed
     assert "prove no claim" in printed
     for arm in LABELS:
         assert LABELS[arm] in printed
         assert lines(folder / arm)[0]["step"] == 0
-        for line in lines(folder / arm):
+        last = 4 if arm in LISTS else 6
+        assert [line["step"] for line in lines(folder / arm)] == list(range(last + 1))
+        for step, line in enumerate(lines(folder / arm)):
             assert set(line) <= set(LOGGED)
-            assert {"estimate", "estimate_error", "exact_reward", "exact_kl"} <= set(line)
+            if step in (0, 3, last):
+                assert {"estimate", "estimate_error", "exact_reward", "exact_kl"} <= set(line)
+            if step:
+                assert {"reward", "silent", "admitted", "gradient_norm"} <= set(line)
 
 
 def test_arms_share_their_start_their_contexts_and_their_noise(straight):
@@ -78,6 +84,18 @@ def test_killed_in_an_arm_and_resumed_is_the_same_run(straight, tmp_path):
     for arm in LABELS:
         assert_same_run(straight[0] / arm, folder / arm)
     assert (straight[0] / "report.json").read_text() == (folder / "report.json").read_text()
+
+
+def test_what_arms_share_is_not_reused_under_other_settings(straight, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(straight[0], folder)
+    for arm in LISTS:
+        shutil.rmtree(folder / arm)
+    again = command("--resume", *ALL[:-1], "flexrec", "--feedback", 0.5, "--out", folder)
+    failed = subprocess.run(again, capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert "--feedback" in failed.stderr
+    assert "critic.pt" in failed.stderr
 
 
 @pytest.fixture(scope="module")
