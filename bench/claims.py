@@ -177,8 +177,9 @@ def page(regime: str, found: list[dict], rates: dict[str, float]) -> str:
     names = ["item-kNN", "true law", "start"]
     lines += ["| | hr@10 | ndcg@10 | pass@1 | hallucination |", "|---|---|---|---|---|"]
     for name in names:
-        means = [sum(seed[name].get(m, 0.0) for seed in found) / len(found) for m in SHOWN]
-        lines.append(f"| {name} | " + " | ".join(f"{100 * v:.2f}" for v in means) + " |")
+        mean = means([seed[name] for seed in found], SHOWN)  # a floor has no Pass@1
+        cells = [f"{100 * mean[m]:.2f}" if m in mean else "" for m in SHOWN]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
     for table, (changes, arms) in REGIMES[regime][1].items():
         control = f"{table}: supervised continued"
         ours = f"{table}: {list(arms)[-1] if regime.startswith('recast') else 'AdaGRPO'}"
