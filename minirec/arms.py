@@ -189,7 +189,17 @@ def kept(
 
 
 def refuse_other(path: Path, name: str, old: object, new: object) -> None:
-    """Raise InputError if what stands at ``path`` was made with another value of a setting."""
+    """Refuse what was made with another value of a setting.
+
+    Args:
+        path: what was made.
+        name: of the setting.
+        old: its value there.
+        new: its value now.
+
+    Raises:
+        InputError: they differ.
+    """
     if old != new:
         flag = "--" + name.replace("_", "-")
         raise InputError(f"{flag}: {path} was made with {old}; remove it, or use another --out")
