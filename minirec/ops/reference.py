@@ -1,0 +1,234 @@
+"""The truth of the kernels in plain torch, in layers: each is checked against the one before it.
+
+    swap_literal      exchange two items, compute NDCG again               O(K³) per list, the definition
+    swap_pairs        (g_k - g_j)(d_k - d_j) / IDCG for every pair          O(K²), one identity
+    swap_ndcg         running sums from the end of the list                 O(K), the closed form
+    group_normalize   r minus its mean, over the std of its group
+    swap_normalize    the two, one after the other
+
+The last three run where no kernel is built. All compute in the dtype of their input, bfloat16 in float32, on
+any device. One swap changes NDCG by (g_k - g_j)(d_k - d_j)/IDCG; that also holds where a cut-off makes d 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def discounts(length: int, cut: int | None = None) -> Tensor:
+    """The weight of each rank in DCG, d_k = 1/log2(k + 1), and 0 beyond a cut-off.
+
+    Args:
+        length: K.
+        cut: ranks that count; None is all.
+
+    Returns:
+        (K,) float64.
+
+    Source: definition.
+
+    >>> discounts(3, cut=2)
+    tensor([1.0000, 0.6309, 0.0000], dtype=torch.float64)
+    """
+    rank = torch.arange(1, length + 1, dtype=torch.float64)
+    return (rank <= (length if cut is None else cut)) / torch.log2(rank + 1)
+
+
+def ideal_dcg(gains: Tensor, valid: Tensor, cut: int) -> Tensor:
+    """DCG of the best order of a list's own valid gains, at the ranks from 1 on.
+
+    Args:
+        gains: (n, K) float32 or float64, at least 0 where valid.
+        valid: (n, K) bool.
+        cut: ranks that count.
+
+    Returns:
+        (n,) in the dtype of the gains.
+
+    Source: definition.
+    """
+    best = gains.masked_fill(~valid, 0).sort(-1, descending=True).values  # (n, K)
+    return (best * discounts(gains.shape[1], cut).to(best)).sum(-1)
+
+
+def _mean(total: Tensor, count: Tensor, idcg: Tensor, valid: Tensor) -> Tensor:
+    """Sums over partners to their mean over IDCG, (n, K); 0 without them, without IDCG, where not valid."""
+    zero = ~valid | (count == 0) | (idcg == 0)[:, None]
+    return (total / (count * idcg[:, None])).masked_fill(zero, 0)
+
+
+def swap_literal(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool) -> Tensor:
+    """The swap reward by its definition: mean of NDCG(list) - NDCG(list with k and j exchanged).
+
+    Args:
+        gains: (n, K) float32 or float64 in the order of the lists.
+        idcg: (n,).
+        valid: (n, K) bool; a slot that is not keeps its rank, is nobody's partner and gets 0.
+        cut: ranks that count.
+        later: partners are the j > k; otherwise all j but k.
+
+    Returns:
+        (n, K) in the dtype of the gains.
+
+    Source: FlexRec (2603.11901), the swap reward; its sign is ours.
+    """
+    size = gains.shape[1]
+    gains, d = gains.masked_fill(~valid, 0), discounts(size, cut).to(gains)
+    total, count = torch.zeros_like(gains), torch.zeros_like(gains)
+    for k in range(size):
+        for j in range(k + 1 if later else 0, size):
+            if j == k:
+                continue
+            order = torch.arange(size)
+            order[k], order[j] = j, k
+            fall = (gains * d).sum(1) - (gains[:, order] * d).sum(1)  # (n,) of DCG
+            both = valid[:, k] & valid[:, j]
+            total[:, k] += torch.where(both, fall, 0)
+            count[:, k] += both
+    return _mean(total, count, idcg, valid)
+
+
+def swap_pairs(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool) -> Tensor:
+    """The same over a K × K table of pairs.
+
+    Args:
+        gains, idcg, valid, cut, later: as in ``swap_literal``.
+
+    Returns:
+        As ``swap_literal``.
+
+    Source: definition; one swap changes NDCG by (g_k - g_j)(d_k - d_j)/IDCG.
+    """
+    gains = gains.masked_fill(~valid, 0)
+    d = discounts(gains.shape[1], cut).to(gains)
+    change = (gains[:, :, None] - gains[:, None]) * (d[:, None] - d)  # (n, K, K)
+    partner = (valid[:, :, None] & valid[:, None]).to(gains)
+    partner = partner.triu(1) if later else partner * (1 - torch.eye(len(d)).to(gains))
+    return _mean((change * partner).sum(2), partner.sum(2), idcg, valid)
+
+
+def _after(values: Tensor) -> Tensor:
+    """Sum of the entries behind each one: (n, K) to (n, K), 0 in the last column."""
+    return torch.nn.functional.pad(values[:, 1:].flip(1).cumsum(1).flip(1), (0, 1))
+
+
+def swap_ndcg(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool) -> Tensor:
+    """The same from running sums.
+
+    With the pivot x = g - min g all terms are at least 0, so nothing cancels, and a constant list is x = 0
+    and gives exactly 0. For later partners, with Δ_t = d_t - d_{t+1},
+
+        U_k = Σ_{j>k} (d_k - d_j)     = Σ_{t≥k} Δ_t · #{j > t}
+        T_k = Σ_{j>k} x_j (d_k - d_j) = Σ_{t≥k} Δ_t Σ_{j>t} x_j
+        r_k = (x_k U_k - T_k) / (n_k IDCG)
+
+    and for all partners r_k = n/(n-1) · [(x_k - x̄)(d_k - d̄) + cov(x, d)] / IDCG.
+
+    Args:
+        gains, idcg, valid, cut, later: as in ``swap_literal``.
+
+    Returns:
+        As ``swap_literal``.
+
+    Source: ours.
+    """
+    if gains.shape[1] == 0:
+        return gains.clone()
+    lowest = gains.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
+    x = (gains - lowest).masked_fill(~valid, 0)  # (n, K)
+    d, m = discounts(gains.shape[1], cut).to(gains), valid.to(gains)
+    if later:
+        step = d - torch.nn.functional.pad(d[1:], (0, 1))  # Δ
+        count = _after(m)
+        u, t = step * count, step * _after(x)
+        u, t = u + _after(u), t + _after(t)
+        return _mean(x * u - t, count, idcg, valid)
+    n = m.sum(1, keepdim=True)
+    centred_x = (x - x.sum(1, keepdim=True) / n) * m
+    centred_d = (d - (d * m).sum(1, keepdim=True) / n) * m
+    product = centred_x * centred_d
+    total = n * product + product.sum(1, keepdim=True)
+    return _mean(total, (n - 1) * m, idcg, valid)
+
+
+def group_normalize(
+    rewards: Tensor,
+    mask: Tensor | None,
+    offsets: Tensor | None,
+    ddof: int,
+    eps: float,
+    scale: bool,
+    leave_one_out: bool,
+) -> Tensor:
+    """Compare each reward with its group. The first reward is subtracted first: equal ones are exact zeros.
+
+    Args:
+        rewards: (A, G, I) float32 or float64; a group is a column of the middle dimension, or a piece of one.
+        mask: (A, G, I) bool; what is not counted gets 0. Not together with offsets.
+        offsets: (m + 1,) int64 from 0 to G, ascending: group s is offsets[s] to offsets[s + 1].
+        ddof: the variance is the sum of squares over n - ddof, at least over 1.
+        eps: added to the std.
+        scale: divide by std + eps.
+        leave_one_out: centre on the mean of the n - 1 others.
+
+    Returns:
+        (A, G, I) in the dtype of the rewards.
+
+    Source: GRPO (2402.03300), with the options of ``objectives.grpo``.
+    """
+    size = rewards.shape[1]
+    if mask is None:
+        mask = torch.ones_like(rewards, dtype=torch.bool)
+    if offsets is None:  # one group: its sum is a sum
+        place = torch.zeros(size, dtype=torch.int64, device=rewards.device)
+        groups, first = 1, mask.int().argmax(1, keepdim=True) if size else mask[:, :1].long()  # (A, 1, I)
+    else:
+        groups = len(offsets) - 1
+        place = torch.repeat_interleave(torch.arange(groups).to(offsets), offsets.diff(), output_size=size)
+        first = offsets[:-1].clamp(max=max(size - 1, 0))[None, :, None]
+        first = first.expand(len(rewards), -1, rewards.shape[2])  # (A, m, I)
+    if rewards.numel() == 0:
+        return rewards.clone()
+
+    def total(values: Tensor) -> Tensor:
+        """(A, G, I) to the sum of each one's group, (A, G, I)."""
+        sums = values.new_zeros(len(values), groups, values.shape[2]).index_add(1, place, values)
+        return sums[:, place]
+
+    x = (rewards - rewards.gather(1, first)[:, place]).masked_fill(~mask, 0)
+    n = total(mask.to(x))
+    x = (x - total(x) / n).masked_fill(~mask, 0)
+    spread = (total(x * x) / (n - ddof).clamp(min=1)).sqrt() + eps
+    if leave_one_out:
+        x = x * n / (n - 1).clamp(min=1)
+    return (x / spread).masked_fill((spread == 0) | ~mask, 0) if scale else x
+
+
+def swap_normalize(
+    gains: Tensor,
+    idcg: Tensor,
+    valid: Tensor,
+    cut: int,
+    later: bool,
+    ddof: int,
+    eps: float,
+    scale: bool,
+    leave_one_out: bool,
+) -> Tensor:
+    """Swap rewards, then each position against the same position of the group's other lists.
+
+    Args:
+        gains: (B, G, K).
+        idcg: (B, G).
+        valid: (B, G, K) bool; also what is counted in a group.
+        cut, later: as in ``swap_literal``.
+        ddof, eps, scale, leave_one_out: as in ``group_normalize``.
+
+    Returns:
+        (B, G, K) in the dtype of the gains.
+
+    Source: FlexRec (2603.11901); per position over the group is ours.
+    """
+    flat = swap_ndcg(gains.flatten(0, 1), idcg.flatten(), valid.flatten(0, 1), cut, later)
+    return group_normalize(flat.view_as(gains), valid, None, ddof, eps, scale, leave_one_out)
