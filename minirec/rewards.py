@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from minirec import ops
+from minirec.ops.reference import discounts
 from minirec.records import HOLE
 
 
@@ -53,25 +55,6 @@ def prefix_score(codes: Tensor, targets: Tensor) -> Tensor:
     levels = codes.shape[-1]
     score = torch.tensor([0.0, *(10.0 ** (m - levels) for m in range(1, levels + 1))], device=codes.device)
     return score[common].amax(-1)
-
-
-def discounts(length: int, cut: int | None = None) -> Tensor:
-    """The weight of each rank in DCG, d_k = 1/log2(k + 1), and 0 beyond a cut-off.
-
-    Args:
-        length: K.
-        cut: ranks that count; None is all.
-
-    Returns:
-        (K,) float64.
-
-    Source: definition.
-
-    >>> discounts(3, cut=2)
-    tensor([1.0000, 0.6309, 0.0000], dtype=torch.float64)
-    """
-    rank = torch.arange(1, length + 1, dtype=torch.float64)
-    return (rank <= (cut or length)) / torch.log2(rank + 1)
 
 
 def ideal(gains: Tensor, length: int, cut: int | None = None) -> Tensor:
@@ -139,19 +122,14 @@ def swap(
         cut: as in ``discounts``, and as in ``ideal``.
 
     Returns:
-        (..., K) in [-1, 1]; exactly 0 where all gains are equal.
+        (..., K) in [-1, 1] in the dtype of the gains; exactly 0 where all gains are equal.
 
-    Source: FlexRec (2603.11901), the swap reward; its sign and this closed form are ours.
+    Source: FlexRec (2603.11901), the swap reward; its sign is ours. ``ops.reference`` has it step by step.
 
     >>> swap(torch.tensor([1.0, 0.0, 0.5]), torch.tensor(1.0))
     tensor([ 0.3095, -0.0655,  0.0000])
     """
-    gains, weight = gains.clamp(min=0), discounts(gains.shape[-1], cut).to(gains)
-    change = (gains[..., :, None] - gains[..., None, :]) * (weight[:, None] - weight)  # (..., K, K)
-    partner = 1 - torch.eye(len(weight)).to(change)  # (K, K)
-    partner = partner.triu() if others == "later" else partner
-    mean = (change * partner).sum(-1) / partner.sum(-1).clamp(min=1)
-    return per_ideal(mean, ideal[..., None])
+    return ops.swap_ndcg(gains.clamp(min=0), ideal, cutoff=cut, pool=others)
 
 
 def independent(gains: Tensor, ideal: Tensor, cut: int | None = None) -> Tensor:

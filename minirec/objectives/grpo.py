@@ -25,6 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from minirec import ops
 from minirec.records import Experience, Signal
 
 
@@ -51,13 +52,8 @@ def advantages(
     tensor([[ 1.5000, -0.5000, -0.5000, -0.5000],
             [ 0.0000,  0.0000,  0.0000,  0.0000]])
     """
-    size = reward.shape[1]
-    centred = (reward - reward[:, :1]).double()  # equal rewards are exact zeros from here on
-    centred = centred - centred.mean(1, keepdim=True)
-    spread = (centred.square().sum(1, keepdim=True) / max(size - ddof, 1)).sqrt()
-    if leave_one_out:
-        centred = centred * size / max(size - 1, 1)  # r_i - mean of others = G/(G-1) (r_i - mean of all)
-    return (centred / (spread + eps) if std else centred).float()
+    scale = "std" if std else "none"
+    return ops.group_normalize(reward.double(), 1, None, None, ddof, eps, scale, leave_one_out).float()
 
 
 def signal(x: Experience) -> Signal:
