@@ -3,8 +3,10 @@
 import torch
 from hypothesis import strategies as st
 
-GAINS = st.one_of(st.sampled_from([0.0, 1.0]), st.integers(0, 4).map(float), st.floats(0, 8, width=32))
-REWARDS = st.one_of(st.sampled_from([0.0, 1.0, 0.7]), st.floats(-8, 8, width=32))
+GAINS = st.one_of(
+    st.sampled_from([0.0, 1.0]), st.integers(0, 4).map(float), st.integers(0, 8000).map(lambda i: i / 1000)
+)
+REWARDS = st.one_of(st.sampled_from([0.0, 1.0, 0.7]), st.integers(-8000, 8000).map(lambda i: i / 1000))
 
 
 @st.composite

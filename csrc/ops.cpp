@@ -1,0 +1,290 @@
+// The operations as torch sees them: schemas, checks, and the CPU kernels behind them.
+//
+// Only torch's stable interface is used, so one library serves every torch from 2.10 on. The Python wrappers
+// broadcast, flatten and look at values; here only what keeps memory safe is checked.
+#include "ops.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace minirec {
+namespace {
+
+// ---- the instruction set ----
+
+constexpr const char* NAMES[] = {"avx512", "avx2", "baseline"};
+std::atomic<int> forced{-1};
+
+InstructionSet instruction_set() {
+  static const int best = can_run(InstructionSet::avx512) ? 0 : can_run(InstructionSet::avx2) ? 1 : 2;
+  int set = forced.load();
+  return InstructionSet(set < 0 ? best : set);
+}
+
+std::string instruction_sets() {
+  std::string names;
+  for (int i = 0; i < 3; i++)
+    if (can_run(InstructionSet(i))) names += (names.empty() ? "" : ",") + std::string(NAMES[i]);
+  return names;
+}
+
+void use_instruction_set(std::string name) {
+  int set = -1;
+  for (int i = 0; i < 3; i++)
+    if (name == NAMES[i] && can_run(InstructionSet(i))) set = i;
+  STD_TORCH_CHECK(name.empty() || set >= 0, "name: '", name, "' is none of ", instruction_sets());
+  forced = set;
+}
+
+// ---- threads ----
+
+constexpr int64_t GRAIN = 1 << 14;  // numbers that are worth a thread
+
+// Share tiles out; each thread has a scratch of its own, aligned to a cache line.
+template <typename F>
+void over_tiles(int64_t tiles, int64_t positions, int64_t numbers_per_tile, F work) {
+  int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, numbers_per_tile));
+  auto run = [&](int64_t begin, int64_t end) {
+    std::vector<char> memory(positions * SCRATCH_BYTES + 64);
+    void* start = memory.data();
+    size_t room = memory.size();
+    work(begin, end, std::align(64, room - 64, start, room));
+  };
+  if (tiles <= grain)
+    run(0, tiles);
+  else
+    torch::stable::parallel_for(0, tiles, grain, run);
+}
+
+// ---- discounts ----
+
+template <typename T>
+struct Tables {
+  std::vector<T> values[5];
+  Discounts<T> view() const {
+    return {values[0].data(), values[1].data(), values[2].data(), values[3].data(), values[4].data()};
+  }
+};
+
+template <typename T>
+Tables<T> make_tables(int64_t size, int64_t cutoff) {
+  std::vector<double> d(size + 1, 0.0);
+  double total = 0;
+  for (int64_t k = 0; k < std::min(size, cutoff); k++) total += d[k] = 1 / std::log2(double(k + 2));
+  Tables<T> tables;
+  for (auto& table : tables.values) table.resize(size);
+  double behind = 0;  // U_k = sum over j > k of d_k - d_j
+  for (int64_t k = size - 1, n = 0; k >= 0; k--, n++) {
+    double step = k + 1 < size ? d[k] - d[k + 1] : 0;
+    behind += double(n) * step;
+    tables.values[0][k] = T(d[k]);
+    tables.values[1][k] = T(step);
+    tables.values[2][k] = T(n ? behind / double(n) : 0);
+    tables.values[3][k] = T(n ? 1 / double(n) : 0);
+    tables.values[4][k] = T(d[k] - total / double(size));
+  }
+  return tables;
+}
+
+// The tables of the last length and cut-off are kept: training asks for the same ones again and again.
+template <typename T>
+std::shared_ptr<const Tables<T>> tables_of(int64_t size, int64_t cutoff) {
+  thread_local int64_t last_size = -1, last_cutoff = -1;
+  thread_local std::shared_ptr<const Tables<T>> last;
+  if (size != last_size || cutoff != last_cutoff) {
+    last = std::make_shared<const Tables<T>>(make_tables<T>(size, cutoff));
+    last_size = size, last_cutoff = cutoff;
+  }
+  return last;
+}
+
+// ---- the operations ----
+
+template <typename In, typename T>
+void swap_lists(const Tensor& gains, const Tensor& idcg, const Optional& lengths, const Optional& mask,
+                int64_t cutoff, bool later, Tensor& out, int64_t n, int64_t size) {
+  auto tables = tables_of<T>(size, cutoff);
+  SwapArguments<In, T> a{data<In>(gains), data<T>(idcg), data<int64_t>(lengths), data<bool>(mask),
+                         mutable_data<T>(out), n, size, later, tables->view()};
+  auto kernels = kernels_of<In, T>(instruction_set());
+  int64_t tiles = kernels.swap_tiles(a);
+  over_tiles(tiles, size, tiles ? n * size / tiles : 0,
+             [&](int64_t begin, int64_t end, void* scratch) { kernels.swap(a, begin, end, scratch); });
+}
+
+void swap_ndcg(Tensor gains, Tensor idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
+               Tensor out) {
+  check_lists(gains, idcg, lengths, mask, cutoff, out, 2);
+  int64_t n = gains.size(0), size = gains.size(1);
+  if (n == 0 || size == 0) return;
+  by_dtype(gains, [&](auto in, auto t) {
+    swap_lists<decltype(in), decltype(t)>(gains, idcg, lengths, mask, cutoff, later, out, n, size);
+  });
+}
+
+template <typename In, typename T>
+void normalize_groups(NormalizeArguments<In, T> a) {
+  auto kernels = kernels_of<In, T>(instruction_set());
+  int64_t tiles = kernels.normalize_tiles(a);
+  over_tiles(tiles, a.group, tiles ? a.outer * a.group * a.inner / tiles : 0,
+             [&](int64_t begin, int64_t end, void* scratch) { kernels.normalize(a, begin, end, scratch); });
+}
+
+void group_normalize(Tensor rewards, Optional mask, Optional offsets, int64_t ddof, double eps, bool scale,
+                     bool leave_one_out, Tensor out) {
+  check_groups(rewards, mask, offsets, out);
+  if (rewards.numel() == 0) return;
+  int64_t pieces = offsets ? offsets->numel() - 1 : 1;
+  by_dtype(rewards, [&](auto in, auto t) {
+    using In = decltype(in);
+    using T = decltype(t);
+    normalize_groups<In, T>({data<In>(rewards), data<bool>(mask), data<int64_t>(offsets), mutable_data<T>(out),
+                             rewards.size(0), rewards.size(1), rewards.size(2), pieces, ddof, T(eps), scale,
+                             leave_one_out});
+  });
+}
+
+// A context at a time: the rewards of its G lists are written to `out`, and normalised there while they are in
+// the cache. A thread takes whole contexts.
+template <typename In, typename T>
+void swap_normalize_contexts(SwapArguments<In, T> lists, NormalizeArguments<T, T> groups, int64_t contexts) {
+  auto swap = kernels_of<In, T>(instruction_set());
+  auto normalize = kernels_of<T, T>(instruction_set());
+  int64_t numbers = groups.group * groups.inner;
+  over_tiles(contexts, std::max(lists.size, groups.group), numbers,
+             [&](int64_t begin, int64_t end, void* scratch) {
+               std::vector<char> valid(groups.mask || lists.lengths ? numbers : 0);
+               for (int64_t b = begin; b < end; b++) {
+                 auto own = lists;
+                 own.gains += b * numbers, own.out += b * numbers, own.idcg += b * groups.group;
+                 if (own.lengths) own.lengths += b * groups.group;
+                 if (own.mask) own.mask += b * numbers;
+                 swap.swap(own, 0, swap.swap_tiles(own), scratch);
+                 auto columns = groups;
+                 columns.rewards = columns.out = own.out;
+                 if (!valid.empty()) {
+                   for (int64_t i = 0; i < numbers; i++)
+                     valid[i] = (!own.mask || own.mask[i]) &&
+                                (!own.lengths || i % lists.size < own.lengths[i / lists.size]);
+                   columns.mask = reinterpret_cast<const bool*>(valid.data());
+                 }
+                 normalize.normalize(columns, 0, normalize.normalize_tiles(columns), scratch);
+               }
+             });
+}
+
+void swap_normalize(Tensor gains, Tensor idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
+                    int64_t ddof, double eps, bool scale, bool leave_one_out, Tensor out) {
+  check_lists(gains, idcg, lengths, mask, cutoff, out, 3);
+  if (gains.numel() == 0) return;
+  int64_t contexts = gains.size(0), group = gains.size(1), size = gains.size(2);
+  by_dtype(gains, [&](auto in, auto t) {
+    using In = decltype(in);
+    using T = decltype(t);
+    auto tables = tables_of<T>(size, cutoff);
+    T* to = mutable_data<T>(out);
+    swap_normalize_contexts<In, T>(
+        {data<In>(gains), data<T>(idcg), data<int64_t>(lengths), data<bool>(mask), to, group, size, later,
+         tables->view()},
+        {to, data<bool>(mask), nullptr, to, 1, group, size, 1, ddof, T(eps), scale, leave_one_out}, contexts);
+  });
+}
+
+// DCG of the best order of a list's valid gains. Lists of 0 and 1 need no sort: only how many ones there are.
+inline float as_number(float x) { return x; }
+inline double as_number(double x) { return x; }
+inline float as_number(bfloat16 x) {
+  uint32_t bits = uint32_t(x.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+template <typename In, typename T>
+void ideal_lists(const In* gains, const int64_t* lengths, const bool* mask, T* out, int64_t n, int64_t size,
+                 int64_t cutoff) {
+  auto tables = tables_of<double>(size, cutoff);
+  const double* d = tables->view().d;
+  std::vector<double> upto(size + 1, 0.0);  // DCG of so many ones
+  for (int64_t k = 0; k < size; k++) upto[k + 1] = upto[k] + d[k];
+  auto run = [&](int64_t begin, int64_t end) {
+    std::vector<T> sorted(size);
+    for (int64_t i = begin; i < end; i++) {
+      int64_t count = 0, ones = 0, stop = lengths ? std::min(std::max<int64_t>(lengths[i], 0), size) : size;
+      bool binary = true;
+      for (int64_t k = 0; k < stop; k++) {
+        if (mask && !mask[i * size + k]) continue;
+        T gain = as_number(gains[i * size + k]);
+        binary = binary && (gain == 0 || gain == 1);
+        ones += gain == 1;
+        sorted[count++] = gain;
+      }
+      if (binary) {
+        out[i] = T(upto[ones]);
+        continue;
+      }
+      bool broken = std::any_of(sorted.begin(), sorted.begin() + count, [](T x) { return x != x; });
+      if (!broken) std::sort(sorted.begin(), sorted.begin() + count, std::greater<T>());
+      double total = broken ? std::nan("") : 0;
+      for (int64_t k = 0; k < count; k++) total += double(sorted[k]) * d[k];
+      out[i] = T(total);
+    }
+  };
+  torch::stable::parallel_for(0, n, std::max<int64_t>(1, GRAIN / 16 / size), run);
+}
+
+void ideal_dcg(Tensor gains, Optional lengths, Optional mask, int64_t cutoff, Tensor out) {
+  check_lists(gains, out, lengths, mask, cutoff, std::nullopt, 2);
+  int64_t n = gains.size(0), size = gains.size(1);
+  if (size == 0) {
+    std::memset(out.mutable_data_ptr(), 0, n * (out.scalar_type() == ScalarType::Double ? 8 : 4));
+    return;
+  }
+  by_dtype(gains, [&](auto in, auto t) {
+    using In = decltype(in);
+    using T = decltype(t);
+    ideal_lists<In, T>(data<In>(gains), data<int64_t>(lengths), data<bool>(mask), mutable_data<T>(out), n, size,
+                       cutoff);
+  });
+}
+
+}  // namespace
+}  // namespace minirec
+
+STABLE_TORCH_LIBRARY(minirec, m) {
+  m.def(
+      "swap_ndcg(Tensor gains, Tensor idcg, Tensor? lengths, Tensor? mask, int cutoff, bool later, "
+      "Tensor(a!) out) -> ()");
+  m.def(
+      "group_normalize(Tensor rewards, Tensor? mask, Tensor? offsets, int ddof, float eps, bool scale, "
+      "bool leave_one_out, Tensor(a!) out) -> ()");
+  m.def(
+      "swap_normalize(Tensor gains, Tensor idcg, Tensor? lengths, Tensor? mask, int cutoff, bool later, "
+      "int ddof, float eps, bool scale, bool leave_one_out, Tensor(a!) out) -> ()");
+  m.def("ideal_dcg(Tensor gains, Tensor? lengths, Tensor? mask, int cutoff, Tensor(a!) out) -> ()");
+  m.def("instruction_sets() -> str");
+  m.def("use_instruction_set(str name) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(minirec, CPU, m) {
+  m.impl("swap_ndcg", TORCH_BOX(&minirec::swap_ndcg));
+  m.impl("group_normalize", TORCH_BOX(&minirec::group_normalize));
+  m.impl("swap_normalize", TORCH_BOX(&minirec::swap_normalize));
+  m.impl("ideal_dcg", TORCH_BOX(&minirec::ideal_dcg));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(minirec, CompositeExplicitAutograd, m) {
+  m.impl("instruction_sets", TORCH_BOX(&minirec::instruction_sets));
+  m.impl("use_instruction_set", TORCH_BOX(&minirec::use_instruction_set));
+}
