@@ -1,6 +1,85 @@
-"""Install minirec. The package is pure Python."""
+"""Install minirec. The package is pure Python; kernels are compiled where torch is there to compile against.
+
+pip install -e .                        never compiles: an isolated build has no torch
+pip install --no-build-isolation -e .   compiles csrc/, with CUDA if torch has it and nvcc is there
+
+A compile that fails is a warning, and torch serves the operations instead; with MINIREC_REQUIRE_EXT=1 it is
+an error.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
 
 from setuptools import find_packages, setup
+
+REQUIRED = bool(os.environ.get("MINIREC_REQUIRE_EXT"))
+CSRC = Path("csrc")
+TARGETS = ("75", "80", "90", "100", "120")  # compute capabilities; the last one also as PTX, for later GPUs
+FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fvisibility=hidden"]
+STABLE = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # the oldest torch that the library shall load on: 2.10
+
+
+def give_up(what: str, why: object) -> None:
+    """Warn that something is not compiled, or stop where it is required."""
+    if REQUIRED:
+        sys.exit(f"minirec: {what} could not be built, and MINIREC_REQUIRE_EXT is set: {why}")
+    print(f"minirec: {what} is not built, plain torch takes its place: {why}", file=sys.stderr)
+
+
+def gencode() -> list[str]:
+    """One -gencode per target, and PTX of the last."""
+    flags = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in TARGETS]
+    return [*flags, f"-gencode=arch=compute_{TARGETS[-1]},code=compute_{TARGETS[-1]}"]
+
+
+def extensions() -> dict:
+    """What setuptools is to build, and by which command; nothing without torch."""
+    missing = [name for name in ("torch", "ninja") if importlib.util.find_spec(name) is None]
+    if missing:
+        if REQUIRED:
+            give_up("the extension", f"no {' and no '.join(missing)}; pip install --no-build-isolation -e .")
+        return {}
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
+
+    class Build(BuildExtension):
+        """Builds what can be built."""
+
+        def build_extensions(self) -> None:
+            self.failed = []
+            try:
+                super().build_extensions()
+            except (Exception, SystemExit) as error:
+                give_up("the extension", error)
+                self.failed = list(self.extensions)
+            self.extensions = [ext for ext in self.extensions if ext not in self.failed]
+
+        def build_extension(self, ext) -> None:
+            try:
+                super().build_extension(ext)
+            except Exception as error:
+                give_up(ext.name, str(error).splitlines()[0])
+                self.failed.append(ext)
+
+    sources = [str(path) for path in (CSRC / "ops.cpp", *sorted((CSRC / "cpu").glob("*.cpp")))]
+    built = [
+        CppExtension("minirec.ops._C", sources, extra_compile_args=[*FLAGS, STABLE], py_limited_api=True)
+    ]
+    cuda = sorted(map(str, (CSRC / "cuda").glob("*.c*")))
+    if torch.version.cuda and CUDA_HOME and cuda:
+        flags = {"cxx": [*FLAGS, STABLE], "nvcc": ["-O3", "-std=c++17", STABLE, *gencode()]}
+        built.append(CUDAExtension("minirec.ops._cuda", cuda, extra_compile_args=flags, py_limited_api=True))
+    if importlib.util.find_spec("pybind11"):
+        import pybind11
+
+        targets = " ".join(TARGETS) if len(built) > 1 else ""
+        info = [*FLAGS, f'-DMINIREC_CUDA_TARGETS="{targets}"']
+        include = {"include_dirs": [pybind11.get_include()], "extra_compile_args": info}
+        built.append(CppExtension("minirec.ops._info", ["csrc/info.cpp"], **include))
+    return {"ext_modules": built, "cmdclass": {"build_ext": Build}}
+
 
 setup(
     name="minirec",
@@ -13,6 +92,8 @@ setup(
     extras_require={
         "draw": ["matplotlib"],
         "test": ["pytest", "hypothesis", "matplotlib", "ruff"],
+        "build": ["setuptools>=77", "ninja", "pybind11"],
         "bench": ["transformers"],
     },
+    **extensions(),
 )
