@@ -91,7 +91,7 @@ setup(
     install_requires=["torch>=2.10", "numpy", "tqdm"],
     extras_require={
         "draw": ["matplotlib"],
-        "test": ["pytest", "hypothesis", "matplotlib", "ruff"],
+        "test": ["pytest", "hypothesis", "matplotlib", "ruff", "clang-format"],
         "build": ["setuptools>=77", "ninja", "pybind11"],
         "bench": ["transformers"],
     },

@@ -115,8 +115,9 @@ template <typename In, typename T>
 void swap_lists(const Tensor& gains, const Tensor& idcg, const Optional& lengths, const Optional& mask,
                 int64_t cutoff, bool later, Tensor& out, int64_t n, int64_t size) {
   auto tables = tables_of<T>(size, cutoff);
-  SwapArguments<In, T> a{data<In>(gains), data<T>(idcg), data<int64_t>(lengths), data<bool>(mask),
-                         mutable_data<T>(out), n, size, later, tables->view()};
+  SwapArguments<In, T> a{
+      data<In>(gains), data<T>(idcg), data<int64_t>(lengths), data<bool>(mask), mutable_data<T>(out), n, size,
+      later,           tables->view()};
   auto kernels = kernels_of<In, T>(instruction_set());
   int64_t tiles = kernels.swap_tiles(a);
   over_tiles(tiles, size, tiles ? n * size / tiles : 0,
@@ -149,14 +150,14 @@ void group_normalize(Tensor rewards, Optional mask, Optional offsets, int64_t dd
   by_dtype(rewards, [&](auto in, auto t) {
     using In = decltype(in);
     using T = decltype(t);
-    normalize_groups<In, T>({data<In>(rewards), data<bool>(mask), data<int64_t>(offsets), mutable_data<T>(out),
-                             rewards.size(0), rewards.size(1), rewards.size(2), pieces, ddof, T(eps), scale,
-                             leave_one_out});
+    normalize_groups<In, T>({data<In>(rewards), data<bool>(mask), data<int64_t>(offsets),
+                             mutable_data<T>(out), rewards.size(0), rewards.size(1), rewards.size(2), pieces,
+                             ddof, T(eps), scale, leave_one_out});
   });
 }
 
-// A context at a time: the rewards of its G lists are written to `out`, and normalised there while they are in
-// the cache. A thread takes whole contexts.
+// A context at a time: the rewards of its G lists are written to `out`, and normalised there while they are
+// in the cache. A thread takes whole contexts.
 template <typename In, typename T>
 void swap_normalize_contexts(SwapArguments<In, T> lists, NormalizeArguments<T, T> groups, int64_t contexts) {
   auto swap = kernels_of<In, T>(instruction_set());
@@ -254,8 +255,8 @@ void ideal_dcg(Tensor gains, Optional lengths, Optional mask, int64_t cutoff, Te
   by_dtype(gains, [&](auto in, auto t) {
     using In = decltype(in);
     using T = decltype(t);
-    ideal_lists<In, T>(data<In>(gains), data<int64_t>(lengths), data<bool>(mask), mutable_data<T>(out), n, size,
-                       cutoff);
+    ideal_lists<In, T>(data<In>(gains), data<int64_t>(lengths), data<bool>(mask), mutable_data<T>(out), n,
+                       size, cutoff);
   });
 }
 

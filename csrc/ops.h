@@ -42,7 +42,8 @@ void by_dtype(const Tensor& tensor, F work) {
     work(bfloat16(), float());
 }
 
-inline void check(const char* name, const Tensor& tensor, const Tensor& like, ScalarType dtype, int64_t numel) {
+inline void check(const char* name, const Tensor& tensor, const Tensor& like, ScalarType dtype,
+                  int64_t numel) {
   STD_TORCH_CHECK(tensor.scalar_type() == dtype, name, ": another dtype was expected");
   STD_TORCH_CHECK(tensor.numel() == numel, name, ": expected ", numel, " numbers, got ", tensor.numel());
   STD_TORCH_CHECK(tensor.is_contiguous(), name, ": expected a contiguous tensor");
@@ -52,17 +53,16 @@ inline void check(const char* name, const Tensor& tensor, const Tensor& like, Sc
 
 inline ScalarType check_input(const char* name, const Tensor& tensor, int64_t dim) {
   ScalarType dtype = tensor.scalar_type();
-  STD_TORCH_CHECK(
-      dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::BFloat16, name,
-      ": expected float32, float64 or bfloat16");
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::BFloat16,
+                  name, ": expected float32, float64 or bfloat16");
   STD_TORCH_CHECK(tensor.dim() == dim, name, ": expected ", dim, " dimensions, got ", tensor.dim());
   STD_TORCH_CHECK(tensor.is_contiguous(), name, ": expected a contiguous tensor");
   return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 // Lists (..., K) of `dim` dimensions; `out` is absent where the result stands in `idcg`.
-inline void check_lists(const Tensor& gains, const Tensor& idcg, const Optional& lengths, const Optional& mask,
-                        int64_t cutoff, const Optional& out, int64_t dim) {
+inline void check_lists(const Tensor& gains, const Tensor& idcg, const Optional& lengths,
+                        const Optional& mask, int64_t cutoff, const Optional& out, int64_t dim) {
   ScalarType dtype = check_input("gains", gains, dim);
   int64_t n = 1;
   for (int64_t i = 0; i + 1 < dim; i++) n *= gains.size(i);
@@ -73,7 +73,8 @@ inline void check_lists(const Tensor& gains, const Tensor& idcg, const Optional&
   if (out) check("out", *out, gains, dtype, gains.numel());
 }
 
-inline void check_groups(const Tensor& rewards, const Optional& mask, const Optional& offsets, const Tensor& out) {
+inline void check_groups(const Tensor& rewards, const Optional& mask, const Optional& offsets,
+                         const Tensor& out) {
   ScalarType dtype = check_input("rewards", rewards, 3);
   if (mask) check("mask", *mask, rewards, ScalarType::Bool, rewards.numel());
   if (offsets) check("offsets", *offsets, rewards, ScalarType::Long, offsets->numel());

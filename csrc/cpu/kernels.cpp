@@ -46,8 +46,8 @@ bool can_run(InstructionSet set) {
   return set == InstructionSet::baseline;
 }
 
-#define TABLE(set)                                                                                          \
-  Kernels<In, T> {                                                                                          \
+#define TABLE(set)                                                                               \
+  Kernels<In, T> {                                                                               \
     set::swap_tiles<In, T>, set::swap<In, T>, set::normalize_tiles<In, T>, set::normalize<In, T> \
   }
 

@@ -44,7 +44,8 @@ struct NormalizeArguments {
 };
 
 // What an instruction set offers. Work is cut into tiles: as many lists or groups as a vector has lanes.
-// A thread does tiles [begin, end); its scratch holds SCRATCH_BYTES per position of a list or member of a group.
+// A thread does tiles [begin, end); its scratch holds SCRATCH_BYTES per position of a list or member of a
+// group.
 template <typename In, typename T>
 struct Kernels {
   int64_t (*swap_tiles)(const SwapArguments<In, T>&);

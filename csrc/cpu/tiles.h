@@ -1,8 +1,9 @@
 // The CPU kernels. kernels.cpp includes this file once per instruction set, with BYTES the size of a vector.
 //
-// One vector lane per list: a tile of W lists is transposed on the way in, so that position k of all W lists is
-// one vector, and the recurrences run in plain vector arithmetic, W lists at a time and without a shuffle. The
-// tile lies in the first cache. On the way out it is transposed back. Every value is read once and written once.
+// One vector lane per list: a tile of W lists is transposed on the way in, so that position k of all W lists
+// is one vector, and the recurrences run in plain vector arithmetic, W lists at a time and without a shuffle.
+// The tile lies in the first cache. On the way out it is transposed back. Every value is read once and
+// written once.
 //
 // No function of the standard library is called here: one compiled for a newer machine could be the copy that
 // the linker keeps for all.
@@ -146,13 +147,13 @@ inline void swap_all(Vector<T>* tile, int64_t size, const Discounts<T>& table, V
   Vector<T> mean = total / T(size);
   for (int64_t k = 0; k < size; k++) covariance += (tile[k] -= mean) * table.centred[k];
   scale *= size > 1 ? 1 / T(size - 1) : T(0);
-  for (int64_t k = 0; k < size; k++)
-    tile[k] = (tile[k] * (table.centred[k] * T(size)) + covariance) * scale;
+  for (int64_t k = 0; k < size; k++) tile[k] = (tile[k] * (table.centred[k] * T(size)) + covariance) * scale;
 }
 
 // The same where some positions are not valid: m is 1 for those that are. An invalid number may be anything.
 template <typename T>
-inline void swap_later(Vector<T>* tile, const Vector<T>* m, int64_t size, const Discounts<T>& table, Vector<T> scale) {
+inline void swap_later(Vector<T>* tile, const Vector<T>* m, int64_t size, const Discounts<T>& table,
+                       Vector<T> scale) {
   Vector<T> lowest = Vector<T>{} + T(__builtin_inf()), S{}, N{}, U{}, Tk{};
   for (int64_t k = 0; k < size; k++) lowest = smaller<T>(m[k] != 0 ? tile[k] : lowest, lowest);
   for (int64_t k = size - 1; k >= 0; k--) {
@@ -167,7 +168,8 @@ inline void swap_later(Vector<T>* tile, const Vector<T>* m, int64_t size, const 
 }
 
 template <typename T>
-inline void swap_all(Vector<T>* tile, const Vector<T>* m, int64_t size, const Discounts<T>& table, Vector<T> scale) {
+inline void swap_all(Vector<T>* tile, const Vector<T>* m, int64_t size, const Discounts<T>& table,
+                     Vector<T> scale) {
   Vector<T> lowest = Vector<T>{} + T(__builtin_inf()), N{}, total{}, weight{}, covariance{};
   for (int64_t k = 0; k < size; k++) lowest = smaller<T>(m[k] != 0 ? tile[k] : lowest, lowest);
   for (int64_t k = 0; k < size; k++) {
@@ -254,7 +256,8 @@ inline void normalize_whole(const NormalizeArguments<In, T>& a, Vector<T>* tile,
 }
 
 template <typename In, typename T>
-inline void normalize_some(const NormalizeArguments<In, T>& a, Vector<T>* tile, const Vector<T>* m, int64_t size) {
+inline void normalize_some(const NormalizeArguments<In, T>& a, Vector<T>* tile, const Vector<T>* m,
+                           int64_t size) {
   Vector<T> first{}, N{}, total{}, squares{}, zero{};
   for (int64_t k = 0; k < size; k++) {
     first = m[k] != 0 && N == 0 ? tile[k] : first;
