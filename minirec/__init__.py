@@ -22,6 +22,7 @@ The files in the order of the pipeline, which is the order to read them in:
     contexts    users that supervised training leaves to reinforcement learning
     prepare     from a log or a world to a run folder
     evaluate    over the full catalogue
+    ops         swap rewards and group normalisation: the truth in torch, and the kernels of csrc/
     rewards     what an item or a list is worth
     ranker      a reward model that is right here and wrong there
     lists       closed sets to rank, and what their items are worth for a need
