@@ -69,7 +69,7 @@ def extensions() -> dict:
     ]
     cuda = sorted(map(str, (CSRC / "cuda").glob("*.c*")))
     if torch.version.cuda and CUDA_HOME and cuda:
-        flags = {"cxx": [*FLAGS, STABLE], "nvcc": ["-O3", "-std=c++17", STABLE, *gencode()]}
+        flags = {"cxx": [*FLAGS, STABLE, "-DUSE_CUDA"], "nvcc": ["-O3", "-std=c++17", STABLE, *gencode()]}
         built.append(CUDAExtension("minirec.ops._cuda", cuda, extra_compile_args=flags, py_limited_api=True))
     if importlib.util.find_spec("pybind11"):
         import pybind11

@@ -1,0 +1,177 @@
+// The swap rewards of one list that LANES threads hold in registers, ITEMS neighbouring positions each.
+//
+//   r_k = (x_k U_k - T_k) / (n_k IDCG),   U_k = sum over t >= k of step_t #{j > t},   T_k = ... step_t sum of
+//   x_j
+//
+// A thread needs what lies behind its own positions: the sum of x, and T. Both come from a suffix sum over
+// the lanes: first of the threads' sums of x, then, with that known, of their parts of T.
+#pragma once
+
+#include <cmath>
+
+#include "warp.cuh"
+
+namespace minirec::cuda {
+
+// d_k = 1/log2(k + 2) for k from 0, and 0 from the cut-off on.
+template <typename T>
+__device__ inline T discount(int k, int cutoff) {
+  return k < cutoff ? 1 / log2(T(k + 2)) : T(0);
+}
+
+// d_k - d_{k+1}. The difference of two neighbours would lose digits; this is the same without subtracting:
+// log2((k+3)/(k+2)) / (log2(k+2) log2(k+3)).
+template <typename T>
+__device__ inline T step(int k, int cutoff) {
+  if (k + 1 >= cutoff) return discount<T>(k, cutoff);
+  constexpr T per_log2 = T(1.4426950408889634);  // 1/ln 2
+  return log1p(1 / T(k + 2)) * per_log2 / (log2(T(k + 2)) * log2(T(k + 3)));
+}
+
+// What depends on the rank alone, in shared memory, made once per block. Position k = lane * ITEMS + i stands
+// at i * LANES + lane, so that neighbouring lanes read neighbouring banks.
+template <typename T, int LANES, int ITEMS>
+struct Table {
+  T *step, *share, *part;  // later: step_k, U_k/n_k, 1/n_k; all: d_k, d_k minus their mean, unused
+
+  __device__ explicit Table(T* shared)
+      : step(shared), share(shared + LANES * ITEMS), part(shared + 2 * LANES * ITEMS) {}
+
+  __device__ static int at(int lane, int i) { return i * LANES + lane; }
+
+  // All threads of the block; the first warp does the work, 32 ranks at a time from the last to the first.
+  __device__ void make(int size, int cutoff, bool later) {
+    if (threadIdx.x < 32) {
+      T carried = 0;
+      for (int top = (size - 1) / 32 * 32; top >= 0; top -= 32) {
+        int k = top + int(threadIdx.x), n = size - 1 - k;
+        bool inside = k < size;
+        T value = !inside ? T(0) : later ? minirec::cuda::step<T>(k, cutoff) * T(n) : discount<T>(k, cutoff);
+        T from_here = value + behind<32>(value) + carried;
+        if (inside) {
+          int place = at(k / ITEMS, k % ITEMS);
+          step[place] = later ? minirec::cuda::step<T>(k, cutoff) : value;
+          share[place] = n ? from_here / T(n) : T(0);
+          part[place] = n ? 1 / T(n) : T(0);
+        }
+        carried = __shfl_sync(EVERY, from_here, 0, 32);
+      }
+      if (!later) {
+        T mean = carried / T(size);
+        for (int k = int(threadIdx.x); k < size; k += 32) {
+          int place = at(k / ITEMS, k % ITEMS);
+          share[place] = step[place] - mean;
+        }
+      }
+    }
+    __syncthreads();
+  }
+};
+
+// 1/IDCG, and 0 where IDCG is 0. A NaN stays.
+template <typename T>
+__device__ inline T one_over(T idcg) {
+  constexpr T tiny = sizeof(T) == 4 ? T(1.17549435e-38) : T(2.2250738585072014e-308);
+  return idcg < tiny ? T(0) : 1 / idcg;
+}
+
+// x: gains in, rewards out. `valid` has a bit per position of this thread; without HOLES all of the list is.
+template <typename T, int LANES, int ITEMS, bool HOLES>
+__device__ inline void rewards(T (&x)[ITEMS], unsigned valid, int size, bool later, T scale,
+                               const Table<T, LANES, ITEMS>& table) {
+  const int lane = threadIdx.x % LANES, k0 = lane * ITEMS;
+  const T infinity = T(INFINITY);
+  T lowest = infinity;
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++)
+    if (valid >> i & 1) lowest = x[i] < lowest ? x[i] : lowest;
+  lowest = least<LANES>(lowest);
+  T total = 0, count = 0;
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++) {
+    x[i] = valid >> i & 1 ? x[i] - lowest : T(0);
+    total += x[i];
+    if (HOLES) count += T(valid >> i & 1);
+  }
+  if (later) {
+    T S = behind<LANES>(total), N = HOLES ? behind<LANES>(count) : T(0);  // of the positions behind
+    T s = S, n = N, part_of_T = 0, part_of_U = 0;
+#pragma unroll
+    for (int i = ITEMS - 1; i >= 0; i--) {
+      if (k0 + i >= size) continue;
+      T by = table.step[table.at(lane, i)];
+      part_of_T += s * by;
+      s += x[i];
+      if (HOLES) part_of_U += n * by, n += T(valid >> i & 1);
+    }
+    T Tk = behind<LANES>(part_of_T), U = HOLES ? behind<LANES>(part_of_U) : T(0);
+#pragma unroll
+    for (int i = ITEMS - 1; i >= 0; i--) {
+      if (k0 + i >= size) continue;
+      int place = table.at(lane, i);
+      T own = x[i];
+      Tk += S * table.step[place];
+      S += own;
+      if (HOLES) {
+        U += N * table.step[place];
+        x[i] = (valid >> i & 1) && N > 0 ? (own * U - Tk) * scale / N : T(0);
+        N += T(valid >> i & 1);
+      } else {
+        x[i] = (own * table.share[place] - Tk * table.part[place]) * scale;
+      }
+    }
+    return;
+  }
+  T n = HOLES ? sum<LANES>(count) : T(size), weight = 0, covariance = 0;
+  if (HOLES) {
+#pragma unroll
+    for (int i = 0; i < ITEMS; i++)
+      if (valid >> i & 1) weight += table.step[table.at(lane, i)];
+    weight = sum<LANES>(weight) / (n > 0 ? n : T(1));  // the mean discount of what is valid
+  }
+  T mean = sum<LANES>(total) / (n > 0 ? n : T(1));
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++) {
+    if (!(valid >> i & 1)) continue;
+    x[i] -= mean;
+    covariance += x[i] * (HOLES ? table.step[table.at(lane, i)] - weight : table.share[table.at(lane, i)]);
+  }
+  covariance = sum<LANES>(covariance);
+  scale = n > 1 ? scale / (n - 1) : T(0);
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++) {
+    if (!(valid >> i & 1)) continue;
+    T d = HOLES ? table.step[table.at(lane, i)] - weight : table.share[table.at(lane, i)];
+    x[i] = n > 1 ? (x[i] * d * n + covariance) * scale : T(0);
+  }
+}
+
+// This thread's positions of a list, and which of them are valid. `wide`: rows begin at multiples of 16
+// bytes.
+template <typename In, typename T, int LANES, int ITEMS>
+__device__ inline unsigned read_list(const Lists<In, T>& a, int64_t list, bool wide, T (&x)[ITEMS]) {
+  const int k0 = threadIdx.x % LANES * ITEMS;
+  const In* row = a.gains + list * a.size;
+  int64_t length = a.lengths ? a.lengths[list] : a.size;
+  unsigned valid = 0;
+#pragma unroll
+  for (int i = 0; i < ITEMS; i += 4) {
+    if constexpr (sizeof(In) == 4) {
+      if (wide) {
+        if (k0 + i < a.size) read4(row + k0 + i, x + i);
+        continue;
+      }
+    }
+#pragma unroll
+    for (int j = i; j < i + 4; j++) x[j] = k0 + j < a.size ? T(read(row + k0 + j)) : T(0);
+  }
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++) {
+    int k = k0 + i;
+    bool counts = k < a.size && k < length && (!a.mask || a.mask[list * a.size + k]);
+    valid |= unsigned(counts) << i;
+  }
+  return valid;
+}
+
+}  // namespace minirec::cuda

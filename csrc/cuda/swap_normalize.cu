@@ -1,0 +1,88 @@
+// FlexRec's advantages in one pass: a block per context, or per few small ones. The rewards of its G lists of
+// K go to shared memory and never to global memory; then a thread per position goes down the G lists there. 8
+// bytes per position in all, as for the swap rewards alone. Contexts that do not fit take two kernels, with
+// the rewards in `out` between them.
+#include "normalize.cuh"
+#include "swap.cuh"
+
+namespace minirec::cuda {
+
+template <typename In, typename T, int LANES, int ITEMS, bool HOLES>
+__global__ void swap_normalize_contexts(Lists<In, T> a, Groups<T, T> g, Factor<T> factor, int together,
+                                        bool wide) {
+  SHARED(T, memory);
+  Table<T, LANES, ITEMS> table(memory);
+  T* reward = memory + 3 * LANES * ITEMS;  // (G, K)
+  table.make(a.size, a.cutoff, a.later);
+  const int k0 = threadIdx.x % LANES * ITEMS, per_block = THREADS / LANES, group = int(g.group);
+  for (int64_t context = int64_t(blockIdx.x) * together; context < g.outer;
+       context += int64_t(gridDim.x) * together) {
+    const int contexts = g.outer - context < together ? int(g.outer - context) : together;
+    const int64_t first = context * group;  // list
+    for (int top = 0; top < contexts * group; top += per_block) {
+      const int own = top + threadIdx.x / LANES;
+      const bool some = own < contexts * group;
+      T x[ITEMS] = {};
+      unsigned valid = some ? read_list<In, T, LANES, ITEMS>(a, first + own, wide, x) : 0u;
+      T scale = some ? one_over(read(a.idcg + first + own)) : T(0);
+      rewards<T, LANES, ITEMS, HOLES>(x, valid, a.size, a.later, scale, table);
+#pragma unroll
+      for (int i = 0; i < ITEMS; i++)
+        if (some && k0 + i < a.size) reward[own * a.size + k0 + i] = x[i];
+    }
+    __syncthreads();
+    for (int t = threadIdx.x; t < contexts * a.size; t += THREADS) {
+      const int k = t % a.size, top = t / a.size * group;  // the position, and the first list of its context
+      auto place = [&](int64_t i) { return (top + i) * a.size + k; };
+      auto counts = [&](int64_t i) {
+        return !HOLES || ((!a.mask || a.mask[first * a.size + place(i)]) &&
+                          (!a.lengths || k < a.lengths[first + top + i]));
+      };
+      normalize_alone<T>(
+          group, factor, [&](int64_t i) { return reward[place(i)]; }, counts,
+          [&](int64_t i, T value) { write(a.out + first * a.size + place(i), value); });
+    }
+    __syncthreads();  // the next contexts overwrite the rewards
+  }
+}
+
+template <typename In, typename T, int LANES, int ITEMS>
+bool launch(const Lists<In, T>& a, const Groups<T, T>& g, cudaStream_t stream) {
+  const int64_t context = g.group * a.size, per_block = THREADS / LANES;
+  const int together =
+      int(g.group < per_block ? per_block / g.group : 1);  // contexts whose lists keep a block busy
+  const int64_t bytes = (3 * LANES * ITEMS + together * context) * int64_t(sizeof(T));
+  int device = 0, most = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (bytes > most) return false;
+  auto kernel = a.mask || a.lengths ? swap_normalize_contexts<In, T, LANES, ITEMS, true>
+                                    : swap_normalize_contexts<In, T, LANES, ITEMS, false>;
+  if (bytes > 48 * 1024 &&  // more than that must be asked for
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)) != cudaSuccess)
+    return false;
+  bool wide = sizeof(In) == 4 && a.size % 4 == 0 && aligned(a.gains);
+  Factor<T> factor{g.ddof, g.eps, g.scale, g.leave_one_out};
+  LAUNCH(kernel, blocks_for((g.outer + together - 1) / together), THREADS, size_t(bytes), stream, a, g,
+         factor, together, wide);
+  return true;
+}
+
+template <typename In, typename T>
+cudaError_t swap_normalize(const Lists<In, T>& a, const Groups<T, T>& g, cudaStream_t stream) {
+  if (a.n == 0 || a.size == 0) return cudaSuccess;
+  bool done = a.size <= 32     ? launch<In, T, 8, 4>(a, g, stream)
+              : a.size <= 128  ? launch<In, T, 8, 16>(a, g, stream)
+              : a.size <= 1024 ? launch<In, T, 32, 32>(a, g, stream)
+                               : false;
+  if (done) return cudaGetLastError();
+  cudaError_t error = swap_ndcg<In, T>(a, stream);
+  return error == cudaSuccess ? group_normalize<T, T>(g, stream) : error;
+}
+
+template cudaError_t swap_normalize(const Lists<float, float>&, const Groups<float, float>&, cudaStream_t);
+template cudaError_t swap_normalize(const Lists<double, double>&, const Groups<double, double>&,
+                                    cudaStream_t);
+template cudaError_t swap_normalize(const Lists<bfloat16, float>&, const Groups<float, float>&, cudaStream_t);
+
+}  // namespace minirec::cuda

@@ -1,0 +1,99 @@
+// What all kernels share: reading and writing global memory, and adding up across the lanes of a warp.
+//
+// The sources also compile with a plain C++ compiler against an emulator of one thread block
+// (tests/emulator), so what CUDA adds to the language is used through this file: LAUNCH, SHARED and the
+// functions below.
+#pragma once
+
+#ifndef MINIREC_EMULATOR
+#include <cuda_runtime.h>
+
+#define LAUNCH(kernel, grid, block, shared, stream, ...) kernel<<<grid, block, shared, stream>>>(__VA_ARGS__)
+#define SHARED(T, name)                                         \
+  extern __shared__ __align__(16) unsigned char shared_bytes[]; \
+  T* name = reinterpret_cast<T*>(shared_bytes)
+#define TRACE(address, bytes, written)
+#endif
+
+#include "kernels.h"
+
+namespace minirec::cuda {
+
+constexpr int THREADS = 256;  // of a block
+constexpr int BLOCKS = 8;     // at most so many blocks per multiprocessor: the rest of the work is a loop
+constexpr unsigned EVERY = 0xffffffffu;
+
+__device__ inline float number(float x) { return x; }
+__device__ inline double number(double x) { return x; }
+__device__ inline float number(bfloat16 x) { return __uint_as_float(uint32_t(x.bits) << 16); }
+
+template <typename In>
+__device__ inline auto read(const In* from) {
+  TRACE(from, sizeof(In), false);
+  return number(*from);
+}
+
+template <typename T>
+__device__ inline void write(T* to, T value) {
+  TRACE(to, sizeof(T), true);
+  *to = value;
+}
+
+// Sixteen bytes in one instruction: four float32 at once. The address must be a multiple of 16.
+__device__ inline void read4(const float* from, float* x) {
+  TRACE(from, 16, false);
+  float4 v = *reinterpret_cast<const float4*>(from);
+  x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
+}
+
+__device__ inline void write4(float* to, const float* x) {
+  TRACE(to, 16, true);
+  *reinterpret_cast<float4*>(to) = make_float4(x[0], x[1], x[2], x[3]);
+}
+
+__host__ __device__ inline bool aligned(const void* address) {
+  return reinterpret_cast<uintptr_t>(address) % 16 == 0;
+}
+
+// ---- across the LANES neighbouring threads that share a list: all of a warp's threads call these together
+// ----
+
+template <int LANES, typename T>
+__device__ inline T sum(T value) {
+#pragma unroll
+  for (int step = LANES / 2; step > 0; step /= 2) value += __shfl_xor_sync(EVERY, value, step, LANES);
+  return value;
+}
+
+template <int LANES, typename T>
+__device__ inline T least(T value) {  // a NaN is passed over
+#pragma unroll
+  for (int step = LANES / 2; step > 0; step /= 2) {
+    T other = __shfl_xor_sync(EVERY, value, step, LANES);
+    value = other < value ? other : value;
+  }
+  return value;
+}
+
+// The sum over the lanes behind this one.
+template <int LANES, typename T>
+__device__ inline T behind(T value) {
+  int lane = threadIdx.x % LANES;
+#pragma unroll
+  for (int step = 1; step < LANES; step *= 2) {
+    T other = __shfl_down_sync(EVERY, value, step, LANES);
+    if (lane + step < LANES) value += other;
+  }
+  T next = __shfl_down_sync(EVERY, value, 1, LANES);
+  return lane + 1 < LANES ? next : T(0);
+}
+
+inline int blocks_for(int64_t units_of_work) {
+  int device = 0, processors = 1;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  int64_t most = int64_t(processors) * BLOCKS;
+  return int(units_of_work < most ? units_of_work : most);
+}
+
+}  // namespace minirec::cuda

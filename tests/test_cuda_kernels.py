@@ -1,0 +1,235 @@
+"""The CUDA kernels without a GPU: their source under an emulator of thread blocks, and compiled for all targets.
+
+What the emulator cannot see are races and the timing of real hardware; for those the tests marked cuda run the
+same properties on a GPU.
+"""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from minirec.ops import reference
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+CLOSE = {
+    torch.float32: 2e-5,
+    torch.float64: 1e-12,
+    torch.bfloat16: 2e-5,
+}  # see test_ops; up to 3,000 terms here
+EDGES = [1, 2, 4, 31, 32, 33, 100, 127, 128, 129, 1000, 1024, 1025, 1500]
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory):
+    """The emulated kernels: a library of plain functions."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ to build the emulator of CUDA")
+    library = tmp_path_factory.mktemp("emulator") / "kernels.so"
+    source = ROOT / "tests" / "emulator" / "kernels.cpp"
+    flags = ["-O1", "-std=c++17", "-fPIC", "-shared"]
+    subprocess.run(["g++", *flags, "-o", library, source], check=True)
+    loaded = ctypes.CDLL(str(library))
+    loaded.traced.restype = ctypes.c_int64
+    return loaded
+
+
+@pytest.fixture(autouse=True)
+def small_gpu(request):
+    """One multiprocessor, so that blocks go round their loops."""
+    if "gpu" in request.fixturenames:
+        request.getfixturevalue("gpu").size_of_gpu(1, 227 * 1024)
+
+
+def pointer(tensor):
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def empty(shape, dtype, misaligned=False):
+    """Memory full of NaN, on an odd address where asked."""
+    own = torch.float64 if dtype == torch.float64 else torch.float32
+    flat = torch.full((torch.Size(shape).numel() + 1,), torch.nan, dtype=own)
+    return flat[1 if misaligned else 0 :][: torch.Size(shape).numel()].view(shape)
+
+
+def swap(gpu, gains, idcg, lengths=None, mask=None, cutoff=None, later=True, misaligned=False):
+    n, size = gains.shape
+    out = empty(gains.shape, gains.dtype, misaligned)
+    inputs = [pointer(x) for x in (gains, idcg.to(out.dtype), lengths, mask, out)]
+    keep = idcg.to(out.dtype)
+    inputs[1] = pointer(keep)
+    cut = min(cutoff or size, size)
+    gpu.swap_ndcg(CODE[gains.dtype], *inputs, ctypes.c_int64(n), size, cut, later)
+    return out
+
+
+def truth(gains, idcg, lengths=None, mask=None, cutoff=None, later=True):
+    n, size = gains.shape
+    valid = torch.ones(n, size, dtype=torch.bool) if mask is None else mask
+    if lengths is not None:
+        valid = valid & (torch.arange(size) < lengths[:, None])
+    return reference.swap_ndcg(gains.double(), idcg.double(), valid, min(cutoff or size, size), later)
+
+
+def numbers(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("later", [True, False])
+@pytest.mark.parametrize("dtype", CODE)
+@pytest.mark.parametrize("size", EDGES)
+def test_swap_rewards_of_every_length(gpu, size, dtype, later):
+    n = 70 if size <= 128 else 9  # more lists than eight blocks of a multiprocessor hold at a time
+    gains, idcg = numbers(n, size).to(dtype), 1 + numbers(n, seed=1)
+    found = swap(gpu, gains, idcg, later=later)
+    scale = 1 if size <= 128 else 3
+    assert (found.double() - truth(gains, idcg, later=later)).abs().max() < CLOSE[dtype] * scale
+    found = swap(gpu, gains, idcg, cutoff=5, later=later)
+    assert (found.double() - truth(gains, idcg, cutoff=5, later=later)).abs().max() < CLOSE[dtype] * scale
+
+
+@pytest.mark.parametrize("later", [True, False])
+@pytest.mark.parametrize("size", [1, 10, 33, 128, 1000, 1025])
+def test_holes_keep_their_rank_and_may_hold_anything(gpu, size, later):
+    n = 40 if size <= 128 else 7
+    gains, idcg = numbers(n, size), 1 + numbers(n, seed=1)
+    mask = numbers(n, size, seed=2) < 0.7
+    lengths = (numbers(n, seed=3) * (size + 1)).long()
+    valid = mask & (torch.arange(size) < lengths[:, None])
+    found = swap(gpu, gains.masked_fill(~valid, torch.nan), idcg, lengths, mask, 20, later)
+    assert (found.double() - truth(gains, idcg, lengths, mask, 20, later)).abs().max() < 6e-5
+    only = swap(gpu, gains, idcg, lengths=lengths, later=later)
+    assert (only.double() - truth(gains, idcg, lengths, later=later)).abs().max() < 6e-5
+
+
+@pytest.mark.parametrize("size", [8, 32, 128, 1024, 1030])
+def test_laws_hold_to_the_bit(gpu, size):
+    idcg = torch.full((5,), 0.3)
+    constant = torch.full((5, size), 0.7)
+    for later in (True, False):
+        assert (swap(gpu, constant, idcg, later=later) == 0).all()
+        gains = numbers(5, size)
+        expected = swap(gpu, gains, idcg, later=later)
+        shifted = torch.cat([torch.zeros(1), gains.flatten()])[1:].view(5, size)
+        assert shifted.data_ptr() % 16
+        assert torch.equal(swap(gpu, shifted, idcg, later=later, misaligned=True), expected)
+        gains[2, size // 2] = torch.nan
+        found = swap(gpu, gains, idcg, later=later)
+        others = torch.arange(5) != 2
+        assert torch.equal(found[others], expected[others])
+        assert found[2].isnan().any()
+        zero = swap(gpu, numbers(5, size), torch.zeros(5), later=later)
+        assert (zero == 0).all()
+
+
+def normalise(gpu, rewards, mask=None, offsets=None, ddof=1, eps=1e-6, scale=True, leave_one_out=False):
+    out = empty(rewards.shape, rewards.dtype)
+    pieces = 1 if offsets is None else len(offsets) - 1
+    shape = [ctypes.c_int64(size) for size in rewards.shape]
+    inputs = [pointer(x) for x in (rewards, mask, offsets)]
+    how = ddof, ctypes.c_double(eps), scale, leave_one_out
+    gpu.group_normalize(CODE[rewards.dtype], *inputs, ctypes.c_int64(pieces), pointer(out), *shape, *how)
+    return out
+
+
+@pytest.mark.parametrize("dtype", CODE)
+@pytest.mark.parametrize(
+    "shape", [(70, 1, 1), (70, 7, 1), (70, 16, 1), (9, 17, 1), (9, 128, 1), (5, 130, 1), (3, 1024, 1), (2, 1500, 1)]
+    + [(3, 16, 9), (2, 5, 700), (2, 1030, 3)],
+)  # fmt: skip
+def test_groups_of_every_shape(gpu, shape, dtype):
+    rewards = numbers(*shape).to(dtype)
+    mask = numbers(*shape, seed=2) < 0.7
+    cuts = torch.tensor([0, 0, shape[1] // 3, shape[1]])
+    for how in ((1, 1e-6, True, False), (0, 0.0, True, True), (1, 1e-6, False, True)):
+        for own, offsets in ((None, None), (mask, None), (None, cuts)):
+            given = rewards if own is None else rewards.masked_fill(~own, torch.nan)
+            expected = reference.group_normalize(rewards.double(), own, offsets, *how)
+            found = normalise(gpu, given.contiguous(), own, offsets, *how)
+            # Two rewards that lie close divide by a small std: rounding grows with the largest advantage.
+            room = CLOSE[dtype] * (1 + expected.abs().max()) * 100
+            assert (found.double() - expected).abs().max() < room
+    assert (normalise(gpu, torch.full(shape, 0.7, dtype=dtype), eps=0.0) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "shape", [(5, 3, 10), (2, 16, 128), (3, 40, 30), (2, 4, 1000), (2, 3, 1030), (1, 33, 5)]
+)
+@pytest.mark.parametrize("shared_memory", [227 * 1024, 8 * 1024], ids=["fits", "does not fit"])
+def test_one_pass_is_the_two_kernels(gpu, shape, shared_memory):
+    gpu.size_of_gpu(1, max(shared_memory, 13 * 1024 if shape[2] > 128 else 0))
+    contexts, group, size = shape
+    gains, idcg = numbers(*shape), 1 + numbers(contexts, group, seed=1)
+    mask = numbers(*shape, seed=2) < 0.8
+    lengths = (numbers(contexts, group, seed=3) * (size + 1)).long()
+    for own_lengths, own_mask in ((None, None), (lengths, mask)):
+        valid = torch.ones(shape, dtype=torch.bool)
+        if own_mask is not None:
+            valid = mask & (torch.arange(size) < lengths[..., None])
+        for later in (True, False):
+            out = empty(shape, torch.float32)
+            inputs = [pointer(x) for x in (gains, idcg, own_lengths, own_mask, out)]
+            sizes = ctypes.c_int64(contexts), ctypes.c_int64(group), size, size, later
+            gpu.swap_normalize(0, *inputs, *sizes, 1, ctypes.c_double(1e-2), True, False)
+            expected = reference.swap_normalize(
+                gains.double(), idcg.double(), valid, size, later, 1, 1e-2, True, False
+            )
+            # eps is 0.01, so an error of a reward, at most 6e-5 here, grows at most a hundredfold.
+            assert (out.double() - expected).abs().max() < 6e-3
+
+
+def test_every_gain_is_read_once_and_every_reward_written_once(gpu):
+    counted = (ctypes.c_int64 * 3)()
+    for size in (16, 128, 1024):
+        gains, idcg = numbers(10, size), torch.ones(10)
+        gpu.counts(counted)
+        swap(gpu, gains, idcg)
+        gpu.counts(counted)
+        positions = 10 * size
+        read_idcg = counted[0] - 4 * positions  # every lane of a list reads its IDCG
+        assert 0 < read_idcg <= 10 * 32 * 4
+        assert counted[1] == 4 * positions
+
+
+def test_an_access_can_be_traced(gpu):
+    gains, idcg = numbers(2, 8), torch.ones(2)
+    gpu.traced(None)
+    swap(gpu, gains, idcg)
+    size = gpu.traced(None)
+    rows = torch.zeros(size, 4, dtype=torch.int64)
+    gpu.traced(pointer(rows))
+    wide = rows[rows[:, 1] == 16]
+    reads = wide[wide[:, 3] == 0, 0] - gains.data_ptr()
+    assert sorted(reads.tolist()) == [0, 16, 32, 48]
+    assert len(wide[wide[:, 3] == 1]) == 4
+
+
+TARGETS = ["75", "80", "90", "100", "120"]
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc to compile for CUDA")
+def test_nvcc_compiles_the_kernels(tmp_path):
+    targets = TARGETS if os.environ.get("CI") else ["90"]
+    flags = [
+        "-std=c++17",
+        "-O1",
+        "--threads",
+        "2",
+        *(f"-gencode=arch=compute_{t},code=sm_{t}" for t in targets),
+    ]
+
+    def compile_one(source):
+        command = ["nvcc", *flags, "-c", source, "-o", tmp_path / f"{source.stem}.o"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        for source, done in zip(SOURCES, pool.map(compile_one, SOURCES), strict=True):
+            assert done.returncode == 0, f"{source.name}: {done.stderr}"
+            assert "warning" not in done.stderr, f"{source.name}: {done.stderr}"
