@@ -1,7 +1,6 @@
-"""The CUDA kernels without a GPU: their source under an emulator of thread blocks, and compiled for all targets.
+"""The CUDA kernels without a GPU: their source under an emulator of thread blocks, and compiled by nvcc.
 
-What the emulator cannot see are races and the timing of real hardware; for those the tests marked cuda run the
-same properties on a GPU.
+The emulator sees neither races nor time; the tests of the operations that are marked cuda run on a GPU.
 """
 
 import ctypes
@@ -141,9 +140,12 @@ def normalise(gpu, rewards, mask=None, offsets=None, ddof=1, eps=1e-6, scale=Tru
 
 @pytest.mark.parametrize("dtype", CODE)
 @pytest.mark.parametrize(
-    "shape", [(70, 1, 1), (70, 7, 1), (70, 16, 1), (9, 17, 1), (9, 128, 1), (5, 130, 1), (3, 1024, 1), (2, 1500, 1)]
-    + [(3, 16, 9), (2, 5, 700), (2, 1030, 3)],
-)  # fmt: skip
+    "shape",
+    [
+        *[(70, 1, 1), (70, 7, 1), (70, 16, 1), (9, 17, 1), (9, 128, 1), (5, 130, 1), (3, 1024, 1)],
+        *[(2, 1500, 1), (3, 16, 9), (2, 5, 700), (2, 1030, 3)],
+    ],
+)
 def test_groups_of_every_shape(gpu, shape, dtype):
     rewards = numbers(*shape).to(dtype)
     mask = numbers(*shape, seed=2) < 0.7
@@ -163,10 +165,11 @@ def test_groups_of_every_shape(gpu, shape, dtype):
     "shape", [(5, 3, 10), (2, 16, 128), (3, 40, 30), (2, 4, 1000), (2, 3, 1030), (1, 33, 5)]
 )
 @pytest.mark.parametrize("shared_memory", [227 * 1024, 8 * 1024], ids=["fits", "does not fit"])
-def test_one_pass_is_the_two_kernels(gpu, shape, shared_memory):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_pass_is_the_two_operations(gpu, shape, shared_memory, dtype):
     gpu.size_of_gpu(1, max(shared_memory, 13 * 1024 if shape[2] > 128 else 0))
     contexts, group, size = shape
-    gains, idcg = numbers(*shape), 1 + numbers(contexts, group, seed=1)
+    gains, idcg = numbers(*shape).to(dtype), (1 + numbers(contexts, group, seed=1)).to(dtype)
     mask = numbers(*shape, seed=2) < 0.8
     lengths = (numbers(contexts, group, seed=3) * (size + 1)).long()
     for own_lengths, own_mask in ((None, None), (lengths, mask)):
@@ -174,15 +177,15 @@ def test_one_pass_is_the_two_kernels(gpu, shape, shared_memory):
         if own_mask is not None:
             valid = mask & (torch.arange(size) < lengths[..., None])
         for later in (True, False):
-            out = empty(shape, torch.float32)
+            out = empty(shape, dtype)
             inputs = [pointer(x) for x in (gains, idcg, own_lengths, own_mask, out)]
             sizes = ctypes.c_int64(contexts), ctypes.c_int64(group), size, size, later
-            gpu.swap_normalize(0, *inputs, *sizes, 1, ctypes.c_double(1e-2), True, False)
+            gpu.swap_normalize(CODE[dtype], *inputs, *sizes, 1, ctypes.c_double(1e-2), True, False)
             expected = reference.swap_normalize(
                 gains.double(), idcg.double(), valid, size, later, 1, 1e-2, True, False
             )
-            # eps is 0.01, so an error of a reward, at most 6e-5 here, grows at most a hundredfold.
-            assert (out.double() - expected).abs().max() < 6e-3
+            # eps is 0.01, so an error of a reward, at most three times CLOSE, grows at most a hundredfold.
+            assert (out.double() - expected).abs().max() < 300 * CLOSE[dtype]
 
 
 def test_every_gain_is_read_once_and_every_reward_written_once(gpu):

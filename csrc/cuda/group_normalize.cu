@@ -9,26 +9,15 @@
 
 namespace minirec::cuda {
 
-template <typename In, typename T, int LANES, int ITEMS>
-__global__ void normalize_rows(Groups<In, T> a, Factor<T> factor, bool wide) {
+template <typename T, int LANES, int ITEMS>
+__global__ void normalize_rows(Groups<T> a, Factor<T> factor, bool wide) {
   const int lane = threadIdx.x % LANES, k0 = lane * ITEMS, per_block = THREADS / LANES, size = int(a.group);
   for (int64_t top = int64_t(blockIdx.x) * per_block; top < a.outer; top += int64_t(gridDim.x) * per_block) {
     const int64_t row = top + threadIdx.x / LANES;
     const bool some = row < a.outer;
-    const In* from = a.rewards + row * size;
     T x[ITEMS] = {};
     unsigned valid = 0;
-#pragma unroll
-    for (int i = 0; i < ITEMS; i += 4) {
-      if constexpr (sizeof(In) == 4) {
-        if (wide) {
-          if (some && k0 + i < size) read4(from + k0 + i, x + i);
-          continue;
-        }
-      }
-#pragma unroll
-      for (int j = i; j < i + 4; j++) x[j] = some && k0 + j < size ? T(read(from + k0 + j)) : T(0);
-    }
+    if (some) read_row(a.rewards, row * size, k0, size, wide, x);
     int first = size;  // the place of the first reward that counts
 #pragma unroll
     for (int i = ITEMS - 1; i >= 0; i--) {
@@ -56,25 +45,12 @@ __global__ void normalize_rows(Groups<In, T> a, Factor<T> factor, bool wide) {
     T by = factor(sum<LANES>(squares), n);
 #pragma unroll
     for (int i = 0; i < ITEMS; i++) x[i] = valid >> i & 1 ? x[i] * by : T(0);
-    if (!some) continue;
-    T* to = a.out + row * size;
-#pragma unroll
-    for (int i = 0; i < ITEMS; i += 4) {
-      if constexpr (sizeof(T) == 4) {
-        if (wide) {
-          if (k0 + i < size) write4(to + k0 + i, x + i);
-          continue;
-        }
-      }
-#pragma unroll
-      for (int j = i; j < i + 4; j++)
-        if (k0 + j < size) write(to + k0 + j, x[j]);
-    }
+    if (some) write_row(a.out, row * size, k0, size, wide, x);
   }
 }
 
-template <typename In, typename T>
-__global__ void normalize_streams(Groups<In, T> a, Factor<T> factor) {
+template <typename T>
+__global__ void normalize_streams(Groups<T> a, Factor<T> factor) {
   const int lane = threadIdx.x % 32, warps = THREADS / 32;
   const int64_t groups = a.outer * a.pieces;
   for (int64_t top = int64_t(blockIdx.x) * warps; top < groups; top += int64_t(gridDim.x) * warps) {
@@ -89,24 +65,24 @@ __global__ void normalize_streams(Groups<In, T> a, Factor<T> factor) {
     for (int64_t k = begin + lane; k < end; k += 32)
       if (counts(k) && k < first) first = k;
     first = least<32>(first);
-    T pivot = first < end ? T(read(a.rewards + first)) : T(0), total = 0, n = 0, squares = 0;
+    T pivot = first < end ? read(a.rewards, first) : T(0), total = 0, n = 0, squares = 0;
     for (int64_t k = begin + lane; k < end; k += 32)
-      if (counts(k)) total += T(read(a.rewards + k)) - pivot, n += 1;
+      if (counts(k)) total += read(a.rewards, k) - pivot, n += 1;
     n = sum<32>(n);
     const T mean = sum<32>(total) / (n > 0 ? n : T(1));
     for (int64_t k = begin + lane; k < end; k += 32)
       if (counts(k)) {
-        T centred = T(read(a.rewards + k)) - pivot - mean;
+        T centred = read(a.rewards, k) - pivot - mean;
         squares += centred * centred;
       }
     const T by = factor(sum<32>(squares), n);
     for (int64_t k = begin + lane; k < end; k += 32)
-      write(a.out + k, counts(k) ? (T(read(a.rewards + k)) - pivot - mean) * by : T(0));
+      write(a.out + k, counts(k) ? (read(a.rewards, k) - pivot - mean) * by : T(0));
   }
 }
 
-template <typename In, typename T>
-__global__ void normalize_columns(Groups<In, T> a, Factor<T> factor) {
+template <typename T>
+__global__ void normalize_columns(Groups<T> a, Factor<T> factor) {
   const int64_t work = a.outer * a.pieces * a.inner;
   for (int64_t t = int64_t(blockIdx.x) * THREADS + threadIdx.x; t < work; t += int64_t(gridDim.x) * THREADS) {
     const int64_t column = t % a.inner, piece = t / a.inner % a.pieces, row = t / a.inner / a.pieces;
@@ -116,43 +92,42 @@ __global__ void normalize_columns(Groups<In, T> a, Factor<T> factor) {
       return (!a.mask || a.mask[place(k)]) && (!a.lengths || column < a.lengths[row * a.group + begin + k]);
     };
     normalize_alone<T>(
-        end - begin, factor, [&](int64_t k) { return T(read(a.rewards + place(k))); }, counts,
+        end - begin, factor, [&](int64_t k) { return read(a.rewards, place(k)); }, counts,
         [&](int64_t k, T value) { write(a.out + place(k), value); });
   }
 }
 
-template <typename In, typename T, int LANES, int ITEMS>
-void launch_rows(const Groups<In, T>& a, const Factor<T>& factor, cudaStream_t stream) {
-  bool wide = sizeof(In) == 4 && a.group % 4 == 0 && aligned(a.rewards) && aligned(a.out);
+template <typename T, int LANES, int ITEMS>
+void launch_rows(const Groups<T>& a, const Factor<T>& factor, cudaStream_t stream) {
   int64_t per_block = THREADS / LANES;
-  auto kernel = normalize_rows<In, T, LANES, ITEMS>;
-  LAUNCH(kernel, blocks_for((a.outer + per_block - 1) / per_block), THREADS, 0, stream, a, factor, wide);
+  auto kernel = normalize_rows<T, LANES, ITEMS>;
+  LAUNCH(kernel, blocks_for((a.outer + per_block - 1) / per_block), THREADS, 0, stream, a, factor,
+         wide(a.rewards, a.out, a.group));
 }
 
-template <typename In, typename T>
-cudaError_t group_normalize(const Groups<In, T>& a, cudaStream_t stream) {
+template <typename T>
+cudaError_t group_normalize(const Groups<T>& a, cudaStream_t stream) {
   if (a.outer == 0 || a.group == 0 || a.inner == 0 || a.pieces == 0) return cudaSuccess;
   Factor<T> factor{a.ddof, a.eps, a.scale, a.leave_one_out};
   if (a.inner > 1 || a.lengths) {
-    auto kernel = normalize_columns<In, T>;
+    auto kernel = normalize_columns<T>;
     int64_t work = a.outer * a.pieces * a.inner;
     LAUNCH(kernel, blocks_for((work + THREADS - 1) / THREADS), THREADS, 0, stream, a, factor);
-  } else if (a.offsets || a.group > 1024) {
-    auto kernel = normalize_streams<In, T>;
+  } else if (a.offsets || a.group > IN_REGISTERS<T>) {
+    auto kernel = normalize_streams<T>;
     int64_t warps = THREADS / 32;
     LAUNCH(kernel, blocks_for((a.outer * a.pieces + warps - 1) / warps), THREADS, 0, stream, a, factor);
   } else if (a.group <= 16) {
-    launch_rows<In, T, 4, 4>(a, factor, stream);
+    launch_rows<T, 4, 4>(a, factor, stream);
   } else if (a.group <= 128) {
-    launch_rows<In, T, 8, 16>(a, factor, stream);
+    launch_rows<T, 8, 16>(a, factor, stream);
   } else {
-    launch_rows<In, T, 32, 32>(a, factor, stream);
+    launch_rows<T, 32, 32>(a, factor, stream);
   }
   return cudaGetLastError();
 }
 
-template cudaError_t group_normalize(const Groups<float, float>&, cudaStream_t);
-template cudaError_t group_normalize(const Groups<double, double>&, cudaStream_t);
-template cudaError_t group_normalize(const Groups<bfloat16, float>&, cudaStream_t);
+template cudaError_t group_normalize(const Groups<float>&, cudaStream_t);
+template cudaError_t group_normalize(const Groups<double>&, cudaStream_t);
 
 }  // namespace minirec::cuda

@@ -10,9 +10,16 @@
 
 namespace minirec::cuda {
 
-template <typename In, typename T>
+// Numbers of T, or bfloat16 that are to be computed in float32: one kernel for both, as compiling takes time.
+template <typename T>
+struct Input {
+  const void* numbers;
+  bool half;
+};
+
+template <typename T>
 struct Lists {
-  const In* gains;         // (n, K)
+  Input<T> gains;          // (n, K)
   const T* idcg;           // (n,)
   const int64_t* lengths;  // (n,) or null
   const bool* mask;        // (n, K) or null
@@ -22,9 +29,9 @@ struct Lists {
   bool later;
 };
 
-template <typename In, typename T>
+template <typename T>
 struct Groups {
-  const In* rewards;       // (A, G, I)
+  Input<T> rewards;        // (A, G, I)
   const bool* mask;        // (A, G, I) or null
   const int64_t* lengths;  // (A, G) or null: column i of a row counts if i is below its length
   const int64_t* offsets;  // (pieces + 1,) or null
@@ -35,15 +42,15 @@ struct Groups {
   bool scale, leave_one_out;
 };
 
-template <typename In, typename T>
-cudaError_t swap_ndcg(const Lists<In, T>&, cudaStream_t);
+template <typename T>
+cudaError_t swap_ndcg(const Lists<T>&, cudaStream_t);
 
-template <typename In, typename T>
-cudaError_t group_normalize(const Groups<In, T>&, cudaStream_t);
+template <typename T>
+cudaError_t group_normalize(const Groups<T>&, cudaStream_t);
 
 // Lists are (contexts * G, K), and groups say how the G lists of a context are compared: one read and one
 // write where a context fits shared memory, otherwise one kernel after the other.
-template <typename In, typename T>
-cudaError_t swap_normalize(const Lists<In, T>&, const Groups<T, T>&, cudaStream_t);
+template <typename T>
+cudaError_t swap_normalize(const Lists<T>&, const Groups<T>&, cudaStream_t);
 
 }  // namespace minirec::cuda

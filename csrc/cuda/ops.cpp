@@ -25,19 +25,25 @@ struct Here {
 
 void expect(cudaError_t error) { STD_TORCH_CHECK(error == cudaSuccess, "CUDA: ", cudaGetErrorString(error)); }
 
-template <typename In, typename T>
-cuda::Lists<In, T> lists_of(const Tensor& gains, const Tensor& idcg, const Optional& lengths,
-                            const Optional& mask, int64_t cutoff, bool later, Tensor& out) {
+template <typename T>
+cuda::Input<T> input(const Tensor& tensor) {
+  return {tensor.const_data_ptr(), tensor.scalar_type() == ScalarType::BFloat16};
+}
+
+template <typename T>
+cuda::Lists<T> lists_of(const Tensor& gains, const Tensor& idcg, const Optional& lengths,
+                        const Optional& mask, int64_t cutoff, bool later, Tensor& out) {
   int64_t size = gains.size(gains.dim() - 1);
   STD_TORCH_CHECK(size < (1 << 30), "gains: lists of ", size, " are too long");
-  return {data<In>(gains),
+  int cut = int(cutoff < size ? cutoff : size);
+  return {input<T>(gains),
           data<T>(idcg),
           data<int64_t>(lengths),
           data<bool>(mask),
           mutable_data<T>(out),
           idcg.numel(),
           int(size),
-          int(cutoff < size ? cutoff : size),
+          cut,
           later};
 }
 
@@ -45,11 +51,9 @@ void swap_ndcg(Tensor gains, Tensor idcg, Optional lengths, Optional mask, int64
                Tensor out) {
   check_lists(gains, idcg, lengths, mask, cutoff, out, 2);
   Here here(gains);
-  by_dtype(gains, [&](auto in, auto t) {
-    using In = decltype(in);
+  by_dtype(gains, [&](auto, auto t) {
     using T = decltype(t);
-    expect(
-        cuda::swap_ndcg<In, T>(lists_of<In, T>(gains, idcg, lengths, mask, cutoff, later, out), here.stream));
+    expect(cuda::swap_ndcg(lists_of<T>(gains, idcg, lengths, mask, cutoff, later, out), here.stream));
   });
 }
 
@@ -58,23 +62,22 @@ void group_normalize(Tensor rewards, Optional mask, Optional offsets, int64_t dd
   check_groups(rewards, mask, offsets, out);
   Here here(rewards);
   int64_t pieces = offsets ? offsets->numel() - 1 : 1;
-  by_dtype(rewards, [&](auto in, auto t) {
-    using In = decltype(in);
+  by_dtype(rewards, [&](auto, auto t) {
     using T = decltype(t);
-    cuda::Groups<In, T> groups{data<In>(rewards),
-                               data<bool>(mask),
-                               nullptr,
-                               data<int64_t>(offsets),
-                               mutable_data<T>(out),
-                               rewards.size(0),
-                               rewards.size(1),
-                               rewards.size(2),
-                               pieces,
-                               int(ddof),
-                               T(eps),
-                               scale,
-                               leave_one_out};
-    expect(cuda::group_normalize<In, T>(groups, here.stream));
+    cuda::Groups<T> groups{input<T>(rewards),
+                           data<bool>(mask),
+                           nullptr,
+                           data<int64_t>(offsets),
+                           mutable_data<T>(out),
+                           rewards.size(0),
+                           rewards.size(1),
+                           rewards.size(2),
+                           pieces,
+                           int(ddof),
+                           T(eps),
+                           scale,
+                           leave_one_out};
+    expect(cuda::group_normalize(groups, here.stream));
   });
 }
 
@@ -82,14 +85,13 @@ void swap_normalize(Tensor gains, Tensor idcg, Optional lengths, Optional mask, 
                     int64_t ddof, double eps, bool scale, bool leave_one_out, Tensor out) {
   check_lists(gains, idcg, lengths, mask, cutoff, out, 3);
   Here here(gains);
-  by_dtype(gains, [&](auto in, auto t) {
-    using In = decltype(in);
+  by_dtype(gains, [&](auto, auto t) {
     using T = decltype(t);
-    auto lists = lists_of<In, T>(gains, idcg, lengths, mask, cutoff, later, out);
-    cuda::Groups<T, T> groups{lists.out,     lists.mask,    lists.lengths, nullptr, lists.out,
-                              gains.size(0), gains.size(1), gains.size(2), 1,       int(ddof),
-                              T(eps),        scale,         leave_one_out};
-    expect(cuda::swap_normalize<In, T>(lists, groups, here.stream));
+    auto lists = lists_of<T>(gains, idcg, lengths, mask, cutoff, later, out);
+    cuda::Groups<T> groups{
+        {lists.out, false}, lists.mask, lists.lengths, nullptr, lists.out, gains.size(0), gains.size(1),
+        gains.size(2),      1,          int(ddof),     T(eps),  scale,     leave_one_out};
+    expect(cuda::swap_normalize(lists, groups, here.stream));
   });
 }
 

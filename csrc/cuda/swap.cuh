@@ -146,25 +146,13 @@ __device__ inline void rewards(T (&x)[ITEMS], unsigned valid, int size, bool lat
   }
 }
 
-// This thread's positions of a list, and which of them are valid. `wide`: rows begin at multiples of 16
-// bytes.
-template <typename In, typename T, int LANES, int ITEMS>
-__device__ inline unsigned read_list(const Lists<In, T>& a, int64_t list, bool wide, T (&x)[ITEMS]) {
+// This thread's positions of a list, and a bit for each that is valid.
+template <typename T, int LANES, int ITEMS>
+__device__ inline unsigned read_list(const Lists<T>& a, int64_t list, bool wide, T (&x)[ITEMS]) {
   const int k0 = threadIdx.x % LANES * ITEMS;
-  const In* row = a.gains + list * a.size;
+  read_row(a.gains, list * a.size, k0, a.size, wide, x);
   int64_t length = a.lengths ? a.lengths[list] : a.size;
   unsigned valid = 0;
-#pragma unroll
-  for (int i = 0; i < ITEMS; i += 4) {
-    if constexpr (sizeof(In) == 4) {
-      if (wide) {
-        if (k0 + i < a.size) read4(row + k0 + i, x + i);
-        continue;
-      }
-    }
-#pragma unroll
-    for (int j = i; j < i + 4; j++) x[j] = k0 + j < a.size ? T(read(row + k0 + j)) : T(0);
-  }
 #pragma unroll
   for (int i = 0; i < ITEMS; i++) {
     int k = k0 + i;

@@ -5,35 +5,23 @@
 
 namespace minirec::cuda {
 
-template <typename In, typename T, int LANES, int ITEMS, bool HOLES>
-__global__ void swap_lists(Lists<In, T> a, bool wide) {
+template <typename T, int LANES, int ITEMS, bool HOLES>
+__global__ void swap_lists(Lists<T> a, bool wide) {
   SHARED(T, memory);
   Table<T, LANES, ITEMS> table(memory);
   table.make(a.size, a.cutoff, a.later);
-  const int lane = threadIdx.x % LANES, k0 = lane * ITEMS, per_block = THREADS / LANES;
+  const int k0 = threadIdx.x % LANES * ITEMS, per_block = THREADS / LANES;
   // The loop is the same for all threads of a block, as all lanes of a warp take part in a shuffle.
   for (int64_t first = int64_t(blockIdx.x) * per_block; first < a.n;
        first += int64_t(gridDim.x) * per_block) {
     int64_t list = first + threadIdx.x / LANES;
     bool some = list < a.n;
     T x[ITEMS] = {};
-    unsigned valid = some ? read_list<In, T, LANES, ITEMS>(a, list, wide, x) : 0u;
+    unsigned valid = some ? read_list<T, LANES, ITEMS>(a, list, wide, x) : 0u;
     T scale = some ? one_over(read(a.idcg + list)) : T(0);
     rewards<T, LANES, ITEMS, HOLES>(x, valid, a.size, a.later, scale, table);
     if (!some) continue;  // no shuffle follows in this turn
-    T* row = a.out + list * a.size;
-#pragma unroll
-    for (int i = 0; i < ITEMS; i += 4) {
-      if constexpr (sizeof(T) == 4) {
-        if (wide) {
-          if (k0 + i < a.size) write4(row + k0 + i, x + i);
-          continue;
-        }
-      }
-#pragma unroll
-      for (int j = i; j < i + 4; j++)
-        if (k0 + j < a.size) write(row + k0 + j, x[j]);
-    }
+    write_row(a.out, list * a.size, k0, a.size, wide, x);
   }
 }
 
@@ -65,20 +53,20 @@ __device__ inline T least_in_block(T value, T* slots) {
 
 // A block per list of any length. It is read once for the least gain and once more, from the end, for the
 // rewards; with the pool of all positions once more for the sums.
-template <typename In, typename T>
-__global__ void swap_long(Lists<In, T> a) {
+template <typename T>
+__global__ void swap_long(Lists<T> a) {
   SHARED(T, slots);
   for (int64_t list = blockIdx.x; list < a.n; list += gridDim.x) {
-    const In* row = a.gains + list * a.size;
-    const bool* mask = a.mask ? a.mask + list * a.size : nullptr;
+    const int64_t row = list * a.size;
+    const bool* mask = a.mask ? a.mask + row : nullptr;
     const int length = a.lengths && a.lengths[list] < a.size ? int(a.lengths[list]) : a.size;
-    T* out = a.out + list * a.size;
+    T* out = a.out + row;
     const T scale = one_over(read(a.idcg + list));
     auto valid = [&](int k) { return k < length && (!mask || mask[k]); };
     T lowest = T(INFINITY);
     for (int k = threadIdx.x; k < a.size; k += THREADS)
       if (valid(k)) {
-        T gain = T(read(row + k));
+        T gain = read(a.gains, row + k);
         lowest = gain < lowest ? gain : lowest;
       }
     lowest = least_in_block(lowest, slots);
@@ -87,7 +75,7 @@ __global__ void swap_long(Lists<In, T> a) {
       for (int top = (a.size - 1) / THREADS * THREADS; top >= 0; top -= THREADS) {
         const int k = top + int(threadIdx.x);
         const bool counts = k < a.size && valid(k);
-        T x = counts ? T(read(row + k)) - lowest : T(0), m = T(counts), sum_x, sum_m, sum_T, sum_U;
+        T x = counts ? read(a.gains, row + k) - lowest : T(0), m = T(counts), sum_x, sum_m, sum_T, sum_U;
         T s = S + behind_in_block(x, slots, &sum_x), n = N + behind_in_block(m, slots, &sum_m);
         T by = k < a.size ? step<T>(k, a.cutoff) : T(0);
         T t = Tk + s * by + behind_in_block(s * by, slots, &sum_T);
@@ -99,13 +87,13 @@ __global__ void swap_long(Lists<In, T> a) {
     }
     T x = 0, m = 0, d = 0, covariance = 0, mean_x, mean_d, n;
     for (int k = threadIdx.x; k < a.size; k += THREADS)
-      if (valid(k)) x += T(read(row + k)) - lowest, m += 1, d += discount<T>(k, a.cutoff);
+      if (valid(k)) x += read(a.gains, row + k) - lowest, m += 1, d += discount<T>(k, a.cutoff);
     behind_in_block(m, slots, &n);
     behind_in_block(x, slots, &mean_x);
     behind_in_block(d, slots, &mean_d);
     mean_x /= n > 0 ? n : T(1), mean_d /= n > 0 ? n : T(1);
     auto product = [&](int k) {
-      return (T(read(row + k)) - lowest - mean_x) * (discount<T>(k, a.cutoff) - mean_d);
+      return (read(a.gains, row + k) - lowest - mean_x) * (discount<T>(k, a.cutoff) - mean_d);
     };
     for (int k = threadIdx.x; k < a.size; k += THREADS)
       if (valid(k)) covariance += product(k);
@@ -115,34 +103,31 @@ __global__ void swap_long(Lists<In, T> a) {
   }
 }
 
-template <typename In, typename T, int LANES, int ITEMS>
-void launch(const Lists<In, T>& a, cudaStream_t stream) {
-  bool wide = sizeof(In) == 4 && a.size % 4 == 0 && aligned(a.gains) && aligned(a.out);
-  auto kernel =
-      a.mask || a.lengths ? swap_lists<In, T, LANES, ITEMS, true> : swap_lists<In, T, LANES, ITEMS, false>;
+template <typename T, int LANES, int ITEMS>
+void launch(const Lists<T>& a, cudaStream_t stream) {
+  auto kernel = a.mask || a.lengths ? swap_lists<T, LANES, ITEMS, true> : swap_lists<T, LANES, ITEMS, false>;
   int64_t per_block = THREADS / LANES;
   LAUNCH(kernel, blocks_for((a.n + per_block - 1) / per_block), THREADS, 3 * LANES * ITEMS * sizeof(T),
-         stream, a, wide);
+         stream, a, wide(a.gains, a.out, a.size));
 }
 
-template <typename In, typename T>
-cudaError_t swap_ndcg(const Lists<In, T>& a, cudaStream_t stream) {
+template <typename T>
+cudaError_t swap_ndcg(const Lists<T>& a, cudaStream_t stream) {
   if (a.n == 0 || a.size == 0) return cudaSuccess;
   if (a.size <= 32) {
-    launch<In, T, 8, 4>(a, stream);
+    launch<T, 8, 4>(a, stream);
   } else if (a.size <= 128) {
-    launch<In, T, 8, 16>(a, stream);
-  } else if (a.size <= 1024) {
-    launch<In, T, 32, 32>(a, stream);
+    launch<T, 8, 16>(a, stream);
+  } else if (a.size <= IN_REGISTERS<T>) {
+    launch<T, 32, 32>(a, stream);
   } else {
-    auto kernel = swap_long<In, T>;
+    auto kernel = swap_long<T>;
     LAUNCH(kernel, blocks_for(a.n), THREADS, THREADS / 32 * sizeof(T), stream, a);
   }
   return cudaGetLastError();
 }
 
-template cudaError_t swap_ndcg(const Lists<float, float>&, cudaStream_t);
-template cudaError_t swap_ndcg(const Lists<double, double>&, cudaStream_t);
-template cudaError_t swap_ndcg(const Lists<bfloat16, float>&, cudaStream_t);
+template cudaError_t swap_ndcg(const Lists<float>&, cudaStream_t);
+template cudaError_t swap_ndcg(const Lists<double>&, cudaStream_t);
 
 }  // namespace minirec::cuda

@@ -7,9 +7,8 @@
 
 namespace minirec::cuda {
 
-template <typename In, typename T, int LANES, int ITEMS, bool HOLES>
-__global__ void swap_normalize_contexts(Lists<In, T> a, Groups<T, T> g, Factor<T> factor, int together,
-                                        bool wide) {
+template <typename T, int LANES, int ITEMS, bool HOLES>
+__global__ void swap_normalize_contexts(Lists<T> a, Groups<T> g, Factor<T> factor, int together, bool wide) {
   SHARED(T, memory);
   Table<T, LANES, ITEMS> table(memory);
   T* reward = memory + 3 * LANES * ITEMS;  // (G, K)
@@ -23,7 +22,7 @@ __global__ void swap_normalize_contexts(Lists<In, T> a, Groups<T, T> g, Factor<T
       const int own = top + threadIdx.x / LANES;
       const bool some = own < contexts * group;
       T x[ITEMS] = {};
-      unsigned valid = some ? read_list<In, T, LANES, ITEMS>(a, first + own, wide, x) : 0u;
+      unsigned valid = some ? read_list<T, LANES, ITEMS>(a, first + own, wide, x) : 0u;
       T scale = some ? one_over(read(a.idcg + first + own)) : T(0);
       rewards<T, LANES, ITEMS, HOLES>(x, valid, a.size, a.later, scale, table);
 #pragma unroll
@@ -46,8 +45,8 @@ __global__ void swap_normalize_contexts(Lists<In, T> a, Groups<T, T> g, Factor<T
   }
 }
 
-template <typename In, typename T, int LANES, int ITEMS>
-bool launch(const Lists<In, T>& a, const Groups<T, T>& g, cudaStream_t stream) {
+template <typename T, int LANES, int ITEMS>
+bool launch(const Lists<T>& a, const Groups<T>& g, cudaStream_t stream) {
   const int64_t context = g.group * a.size, per_block = THREADS / LANES;
   const int together =
       int(g.group < per_block ? per_block / g.group : 1);  // contexts whose lists keep a block busy
@@ -56,33 +55,30 @@ bool launch(const Lists<In, T>& a, const Groups<T, T>& g, cudaStream_t stream) {
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (bytes > most) return false;
-  auto kernel = a.mask || a.lengths ? swap_normalize_contexts<In, T, LANES, ITEMS, true>
-                                    : swap_normalize_contexts<In, T, LANES, ITEMS, false>;
+  auto kernel = a.mask || a.lengths ? swap_normalize_contexts<T, LANES, ITEMS, true>
+                                    : swap_normalize_contexts<T, LANES, ITEMS, false>;
   if (bytes > 48 * 1024 &&  // more than that must be asked for
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)) != cudaSuccess)
     return false;
-  bool wide = sizeof(In) == 4 && a.size % 4 == 0 && aligned(a.gains);
   Factor<T> factor{g.ddof, g.eps, g.scale, g.leave_one_out};
   LAUNCH(kernel, blocks_for((g.outer + together - 1) / together), THREADS, size_t(bytes), stream, a, g,
-         factor, together, wide);
+         factor, together, wide(a.gains, nullptr, a.size));
   return true;
 }
 
-template <typename In, typename T>
-cudaError_t swap_normalize(const Lists<In, T>& a, const Groups<T, T>& g, cudaStream_t stream) {
+template <typename T>
+cudaError_t swap_normalize(const Lists<T>& a, const Groups<T>& g, cudaStream_t stream) {
   if (a.n == 0 || a.size == 0) return cudaSuccess;
-  bool done = a.size <= 32     ? launch<In, T, 8, 4>(a, g, stream)
-              : a.size <= 128  ? launch<In, T, 8, 16>(a, g, stream)
-              : a.size <= 1024 ? launch<In, T, 32, 32>(a, g, stream)
-                               : false;
+  bool done = a.size <= 32                ? launch<T, 8, 4>(a, g, stream)
+              : a.size <= 128             ? launch<T, 8, 16>(a, g, stream)
+              : a.size <= IN_REGISTERS<T> ? launch<T, 32, 32>(a, g, stream)
+                                          : false;
   if (done) return cudaGetLastError();
-  cudaError_t error = swap_ndcg<In, T>(a, stream);
-  return error == cudaSuccess ? group_normalize<T, T>(g, stream) : error;
+  cudaError_t error = swap_ndcg<T>(a, stream);
+  return error == cudaSuccess ? group_normalize<T>(g, stream) : error;
 }
 
-template cudaError_t swap_normalize(const Lists<float, float>&, const Groups<float, float>&, cudaStream_t);
-template cudaError_t swap_normalize(const Lists<double, double>&, const Groups<double, double>&,
-                                    cudaStream_t);
-template cudaError_t swap_normalize(const Lists<bfloat16, float>&, const Groups<float, float>&, cudaStream_t);
+template cudaError_t swap_normalize(const Lists<float>&, const Groups<float>&, cudaStream_t);
+template cudaError_t swap_normalize(const Lists<double>&, const Groups<double>&, cudaStream_t);
 
 }  // namespace minirec::cuda

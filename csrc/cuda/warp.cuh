@@ -23,14 +23,22 @@ constexpr int THREADS = 256;  // of a block
 constexpr int BLOCKS = 8;     // at most so many blocks per multiprocessor: the rest of the work is a loop
 constexpr unsigned EVERY = 0xffffffffu;
 
-__device__ inline float number(float x) { return x; }
-__device__ inline double number(double x) { return x; }
-__device__ inline float number(bfloat16 x) { return __uint_as_float(uint32_t(x.bits) << 16); }
+// The longest list or group that a warp holds in registers; of float64 fewer, as they are twice as large.
+template <typename T>
+constexpr int IN_REGISTERS = sizeof(T) == 4 ? 1024 : 128;
 
-template <typename In>
-__device__ inline auto read(const In* from) {
-  TRACE(from, sizeof(In), false);
-  return number(*from);
+template <typename T>
+__device__ inline T read(const T* from) {
+  TRACE(from, sizeof(T), false);
+  return *from;
+}
+
+// Number i of an input. A bfloat16 is the upper half of a float32.
+template <typename T>
+__device__ inline T read(Input<T> input, int64_t i) {
+  if (sizeof(T) == 4 && input.half)
+    return T(__uint_as_float(uint32_t(read(static_cast<const uint16_t*>(input.numbers) + i)) << 16));
+  return read(static_cast<const T*>(input.numbers) + i);
 }
 
 template <typename T>
@@ -39,7 +47,7 @@ __device__ inline void write(T* to, T value) {
   *to = value;
 }
 
-// Sixteen bytes in one instruction: four float32 at once. The address must be a multiple of 16.
+// Four float32 in one instruction. The address must be a multiple of 16.
 __device__ inline void read4(const float* from, float* x) {
   TRACE(from, 16, false);
   float4 v = *reinterpret_cast<const float4*>(from);
@@ -51,8 +59,43 @@ __device__ inline void write4(float* to, const float* x) {
   *reinterpret_cast<float4*>(to) = make_float4(x[0], x[1], x[2], x[3]);
 }
 
-__host__ __device__ inline bool aligned(const void* address) {
-  return reinterpret_cast<uintptr_t>(address) % 16 == 0;
+// Whether rows of `size` can be read and written in pieces of sixteen bytes.
+template <typename T>
+bool wide(Input<T> input, const void* out, int64_t size) {
+  uintptr_t both = reinterpret_cast<uintptr_t>(input.numbers) | reinterpret_cast<uintptr_t>(out);
+  return sizeof(T) == 4 && !input.half && size % 4 == 0 && both % 16 == 0;
+}
+
+// The numbers k0 .. k0 + ITEMS of a row of `size` that begins at `row`; 0 beyond it.
+template <typename T, int ITEMS>
+__device__ inline void read_row(Input<T> input, int64_t row, int k0, int size, bool wide, T (&x)[ITEMS]) {
+#pragma unroll
+  for (int i = 0; i < ITEMS; i += 4) {
+    if constexpr (sizeof(T) == 4) {
+      if (wide) {
+        if (k0 + i < size) read4(static_cast<const float*>(input.numbers) + row + k0 + i, x + i);
+        continue;
+      }
+    }
+#pragma unroll
+    for (int j = i; j < i + 4; j++) x[j] = k0 + j < size ? read(input, row + k0 + j) : T(0);
+  }
+}
+
+template <typename T, int ITEMS>
+__device__ inline void write_row(T* out, int64_t row, int k0, int size, bool wide, const T (&x)[ITEMS]) {
+#pragma unroll
+  for (int i = 0; i < ITEMS; i += 4) {
+    if constexpr (sizeof(T) == 4) {
+      if (wide) {
+        if (k0 + i < size) write4(out + row + k0 + i, x + i);
+        continue;
+      }
+    }
+#pragma unroll
+    for (int j = i; j < i + 4; j++)
+      if (k0 + j < size) write(out + row + k0 + j, x[j]);
+  }
 }
 
 // ---- across the LANES neighbouring threads that share a list: all of a warp's threads call these together

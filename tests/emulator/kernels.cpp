@@ -10,9 +10,10 @@ using namespace minirec;
 // dtype: 0 float32, 1 float64, 2 bfloat16
 template <typename F>
 void by_dtype(int dtype, F work) {
-  if (dtype == 0) work(float(), float());
-  if (dtype == 1) work(double(), double());
-  if (dtype == 2) work(bfloat16(), float());
+  if (dtype == 1)
+    work(double());
+  else
+    work(float());
 }
 
 extern "C" {
@@ -31,40 +32,61 @@ void counts(int64_t* read_written_accesses) {
 
 void swap_ndcg(int dtype, const void* gains, const void* idcg, const int64_t* lengths, const bool* mask,
                void* out, int64_t n, int size, int cutoff, bool later) {
-  by_dtype(dtype, [&](auto in, auto t) {
-    using In = decltype(in);
+  by_dtype(dtype, [&](auto t) {
     using T = decltype(t);
-    cuda::swap_ndcg<In, T>({static_cast<const In*>(gains), static_cast<const T*>(idcg), lengths, mask,
-                            static_cast<T*>(out), n, size, cutoff, later},
-                           nullptr);
+    cuda::Lists<T> lists{{gains, dtype == 2},
+                         static_cast<const T*>(idcg),
+                         lengths,
+                         mask,
+                         static_cast<T*>(out),
+                         n,
+                         size,
+                         cutoff,
+                         later};
+    cuda::swap_ndcg(lists, nullptr);
   });
 }
 
 void group_normalize(int dtype, const void* rewards, const bool* mask, const int64_t* offsets, int64_t pieces,
                      void* out, int64_t outer, int64_t group, int64_t inner, int ddof, double eps, bool scale,
                      bool leave_one_out) {
-  by_dtype(dtype, [&](auto in, auto t) {
-    using In = decltype(in);
+  by_dtype(dtype, [&](auto t) {
     using T = decltype(t);
-    cuda::group_normalize<In, T>(
-        {static_cast<const In*>(rewards), mask, nullptr, offsets, static_cast<T*>(out), outer, group, inner,
-         pieces, ddof, T(eps), scale, leave_one_out},
-        nullptr);
+    cuda::Groups<T> groups{{rewards, dtype == 2},
+                           mask,
+                           nullptr,
+                           offsets,
+                           static_cast<T*>(out),
+                           outer,
+                           group,
+                           inner,
+                           pieces,
+                           ddof,
+                           T(eps),
+                           scale,
+                           leave_one_out};
+    cuda::group_normalize(groups, nullptr);
   });
 }
 
 void swap_normalize(int dtype, const void* gains, const void* idcg, const int64_t* lengths, const bool* mask,
                     void* out, int64_t contexts, int64_t group, int size, int cutoff, bool later, int ddof,
                     double eps, bool scale, bool leave_one_out) {
-  by_dtype(dtype, [&](auto in, auto t) {
-    using In = decltype(in);
+  by_dtype(dtype, [&](auto t) {
     using T = decltype(t);
     T* to = static_cast<T*>(out);
-    cuda::swap_normalize<In, T>(
-        {static_cast<const In*>(gains), static_cast<const T*>(idcg), lengths, mask, to, contexts * group,
-         size, cutoff, later},
-        {to, mask, lengths, nullptr, to, contexts, group, size, 1, ddof, T(eps), scale, leave_one_out},
-        nullptr);
+    cuda::Lists<T> lists{{gains, dtype == 2},
+                         static_cast<const T*>(idcg),
+                         lengths,
+                         mask,
+                         to,
+                         contexts * group,
+                         size,
+                         cutoff,
+                         later};
+    cuda::Groups<T> groups{{to, false}, mask, lengths, nullptr, to,    contexts,     group,
+                           size,        1,    ddof,    T(eps),  scale, leave_one_out};
+    cuda::swap_normalize(lists, groups, nullptr);
   });
 }
 
