@@ -57,9 +57,11 @@ bool launch(const Lists<T>& a, const Groups<T>& g, cudaStream_t stream) {
   if (bytes > most) return false;
   auto kernel = a.mask || a.lengths ? swap_normalize_contexts<T, LANES, ITEMS, true>
                                     : swap_normalize_contexts<T, LANES, ITEMS, false>;
-  if (bytes > 48 * 1024 &&  // more than that must be asked for
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)) != cudaSuccess)
+  constexpr auto size = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  if (bytes > 48 * 1024 && cudaFuncSetAttribute(kernel, size, int(bytes)) != cudaSuccess) {
+    cudaGetLastError();  // more than 48 KiB must be asked for; a refusal is no error of the next launch
     return false;
+  }
   Factor<T> factor{g.ddof, g.eps, g.scale, g.leave_one_out};
   LAUNCH(kernel, blocks_for((g.outer + together - 1) / together), THREADS, size_t(bytes), stream, a, g,
          factor, together, wide(a.gains, nullptr, a.size));
@@ -69,10 +71,13 @@ bool launch(const Lists<T>& a, const Groups<T>& g, cudaStream_t stream) {
 template <typename T>
 cudaError_t swap_normalize(const Lists<T>& a, const Groups<T>& g, cudaStream_t stream) {
   if (a.n == 0 || a.size == 0) return cudaSuccess;
-  bool done = a.size <= 32                ? launch<T, 8, 4>(a, g, stream)
-              : a.size <= 128             ? launch<T, 8, 16>(a, g, stream)
-              : a.size <= IN_REGISTERS<T> ? launch<T, 32, 32>(a, g, stream)
-                                          : false;
+  bool done = false;
+  if constexpr (sizeof(T) == 4) {  // float64 always takes two kernels, which saves a third of compiling
+    done = a.size <= 32                ? launch<T, 8, 4>(a, g, stream)
+           : a.size <= 128             ? launch<T, 8, 16>(a, g, stream)
+           : a.size <= IN_REGISTERS<T> ? launch<T, 32, 32>(a, g, stream)
+                                       : false;
+  }
   if (done) return cudaGetLastError();
   cudaError_t error = swap_ndcg<T>(a, stream);
   return error == cudaSuccess ? group_normalize<T>(g, stream) : error;
