@@ -2,8 +2,8 @@
 
     python -m bench.ladder
 
-One thread (but the rung that says otherwise), medians, buffers in turn so that none is in the cache. Slow rungs
-run on fewer lists and are scaled. Times are multiples of torch.mul(out=) on the same bytes, in the same run.
+One thread but for the rung that says otherwise; medians; buffers in turn, so that none is in the cache. Slow
+rungs run on fewer lists and are scaled. Multiples are of torch.mul(out=) on the same bytes, in the same run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from bench.timing import medians, write
 
 LADDER = Path(__file__).parents[1] / "csrc" / "ladder"
-FLAGS = ["-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-pthread"]
+FLAGS = ["-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fopenmp"]
 SWAP = {  # rung: lists to time it on
     "swap_literal": 4,
     "swap_pairs": 1024,

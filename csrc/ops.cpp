@@ -11,7 +11,6 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -136,9 +135,12 @@ void swap_ndcg(Tensor gains, Tensor idcg, Optional lengths, Optional mask, int64
 
 template <typename In, typename T>
 void normalize_groups(NormalizeArguments<In, T> a) {
+  if (a.offsets) a.longest = 0;
+  for (int64_t s = 0; a.offsets && s < a.pieces; s++)
+    a.longest = std::max(a.longest, a.offsets[s + 1] - a.offsets[s]);
   auto kernels = kernels_of<In, T>(instruction_set());
   int64_t tiles = kernels.normalize_tiles(a);
-  over_tiles(tiles, a.group, tiles ? a.outer * a.group * a.inner / tiles : 0,
+  over_tiles(tiles, a.longest, tiles ? a.outer * a.group * a.inner / tiles : 0,
              [&](int64_t begin, int64_t end, void* scratch) { kernels.normalize(a, begin, end, scratch); });
 }
 
@@ -152,7 +154,7 @@ void group_normalize(Tensor rewards, Optional mask, Optional offsets, int64_t dd
     using T = decltype(t);
     normalize_groups<In, T>({data<In>(rewards), data<bool>(mask), data<int64_t>(offsets),
                              mutable_data<T>(out), rewards.size(0), rewards.size(1), rewards.size(2), pieces,
-                             ddof, T(eps), scale, leave_one_out});
+                             rewards.size(1), ddof, T(eps), scale, leave_one_out});
   });
 }
 
@@ -175,9 +177,11 @@ void swap_normalize_contexts(SwapArguments<In, T> lists, NormalizeArguments<T, T
                  auto columns = groups;
                  columns.rewards = columns.out = own.out;
                  if (!valid.empty()) {
-                   for (int64_t i = 0; i < numbers; i++)
-                     valid[i] = (!own.mask || own.mask[i]) &&
-                                (!own.lengths || i % lists.size < own.lengths[i / lists.size]);
+                   for (int64_t g = 0, i = 0; g < groups.group; g++) {
+                     int64_t stop = own.lengths ? own.lengths[g] : lists.size;
+                     for (int64_t k = 0; k < lists.size; k++, i++)
+                       valid[i] = k < stop && (!own.mask || own.mask[i]);
+                   }
                    columns.mask = reinterpret_cast<const bool*>(valid.data());
                  }
                  normalize.normalize(columns, 0, normalize.normalize_tiles(columns), scratch);
@@ -198,51 +202,22 @@ void swap_normalize(Tensor gains, Tensor idcg, Optional lengths, Optional mask, 
     swap_normalize_contexts<In, T>(
         {data<In>(gains), data<T>(idcg), data<int64_t>(lengths), data<bool>(mask), to, group, size, later,
          tables->view()},
-        {to, data<bool>(mask), nullptr, to, 1, group, size, 1, ddof, T(eps), scale, leave_one_out}, contexts);
+        {to, data<bool>(mask), nullptr, to, 1, group, size, 1, group, ddof, T(eps), scale, leave_one_out},
+        contexts);
   });
 }
 
-// DCG of the best order of a list's valid gains. Lists of 0 and 1 need no sort: only how many ones there are.
-inline float as_number(float x) { return x; }
-inline double as_number(double x) { return x; }
-inline float as_number(bfloat16 x) {
-  uint32_t bits = uint32_t(x.bits) << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
 template <typename In, typename T>
-void ideal_lists(const In* gains, const int64_t* lengths, const bool* mask, T* out, int64_t n, int64_t size,
-                 int64_t cutoff) {
-  auto tables = tables_of<double>(size, cutoff);
-  const double* d = tables->view().d;
-  std::vector<double> upto(size + 1, 0.0);  // DCG of so many ones
-  for (int64_t k = 0; k < size; k++) upto[k + 1] = upto[k] + d[k];
-  auto run = [&](int64_t begin, int64_t end) {
-    std::vector<T> sorted(size);
-    for (int64_t i = begin; i < end; i++) {
-      int64_t count = 0, ones = 0, stop = lengths ? std::min(std::max<int64_t>(lengths[i], 0), size) : size;
-      bool binary = true;
-      for (int64_t k = 0; k < stop; k++) {
-        if (mask && !mask[i * size + k]) continue;
-        T gain = as_number(gains[i * size + k]);
-        binary = binary && (gain == 0 || gain == 1);
-        ones += gain == 1;
-        sorted[count++] = gain;
-      }
-      if (binary) {
-        out[i] = T(upto[ones]);
-        continue;
-      }
-      bool broken = std::any_of(sorted.begin(), sorted.begin() + count, [](T x) { return x != x; });
-      if (!broken) std::sort(sorted.begin(), sorted.begin() + count, std::greater<T>());
-      double total = broken ? std::nan("") : 0;
-      for (int64_t k = 0; k < count; k++) total += double(sorted[k]) * d[k];
-      out[i] = T(total);
-    }
-  };
-  torch::stable::parallel_for(0, n, std::max<int64_t>(1, GRAIN / 16 / size), run);
+void ideal_lists(IdealArguments<In, T> a, int64_t cutoff) {
+  auto tables = tables_of<double>(a.size, cutoff);
+  std::vector<double> upto(a.size + 1, 0.0);
+  a.d = tables->view().d;
+  for (int64_t k = 0; k < a.size; k++) upto[k + 1] = upto[k] + a.d[k];
+  a.upto = upto.data();
+  auto kernels = kernels_of<In, T>(instruction_set());
+  int64_t tiles = kernels.ideal_tiles(a);
+  over_tiles(tiles, a.size, tiles ? a.n * a.size / tiles : 0,
+             [&](int64_t begin, int64_t end, void* scratch) { kernels.ideal(a, begin, end, scratch); });
 }
 
 void ideal_dcg(Tensor gains, Optional lengths, Optional mask, int64_t cutoff, Tensor out) {
@@ -255,8 +230,9 @@ void ideal_dcg(Tensor gains, Optional lengths, Optional mask, int64_t cutoff, Te
   by_dtype(gains, [&](auto in, auto t) {
     using In = decltype(in);
     using T = decltype(t);
-    ideal_lists<In, T>(data<In>(gains), data<int64_t>(lengths), data<bool>(mask), mutable_data<T>(out), n,
-                       size, cutoff);
+    ideal_lists<In, T>({data<In>(gains), data<int64_t>(lengths), data<bool>(mask), mutable_data<T>(out), n,
+                        size, nullptr, nullptr},
+                       cutoff);
   });
 }
 

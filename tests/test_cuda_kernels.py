@@ -5,6 +5,7 @@ The emulator sees neither races nor time; the tests of the operations that are m
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import torch
 from minirec.ops import reference
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+SOURCES = sorted((ROOT / "csrc").glob("*/*.cu"))
 CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 CLOSE = {
     torch.float32: 2e-5,
@@ -189,7 +190,7 @@ def test_one_pass_is_the_two_operations(gpu, shape, shared_memory, dtype):
 
 
 def test_every_gain_is_read_once_and_every_reward_written_once(gpu):
-    counted = (ctypes.c_int64 * 3)()
+    counted = (ctypes.c_int64 * 4)()
     for size in (16, 128, 1024):
         gains, idcg = numbers(10, size), torch.ones(10)
         gpu.counts(counted)
@@ -199,6 +200,37 @@ def test_every_gain_is_read_once_and_every_reward_written_once(gpu):
         read_idcg = counted[0] - 4 * positions  # every lane of a list reads its IDCG
         assert 0 < read_idcg <= 10 * 32 * 4
         assert counted[1] == 4 * positions
+
+
+@pytest.mark.parametrize(
+    ("name", "rungs", "shape"), [("swap_ndcg", 4, (64, 128)), ("group_normalize", 3, (64, 16))]
+)
+def test_the_rungs_of_the_ladder_agree_and_cost_what_their_map_says(gpu, name, rungs, shape):
+    page = (ROOT / "csrc" / "ladder" / f"{name}.cu").read_text().split("#include")[0]
+    claimed = re.findall(r"^//   \d  [a-z ]{12} +([\d,]+) +([\d,]+) +([\d.]+) ", page, re.MULTILINE)
+    assert len(claimed) == rungs
+    values, idcg = numbers(*shape), 1 + numbers(shape[0], seed=1)
+    counted = (ctypes.c_int64 * 4)()
+    sizes = [ctypes.c_int64(size) for size in shape]
+    for rung, (read, accesses, shuffles) in enumerate(claimed, 1):
+        gpu.counts(counted)
+        out = empty(shape, torch.float32)
+        if name == "swap_ndcg":
+            gpu.swap_ladder(rung, pointer(values), pointer(idcg), pointer(out), *sizes)
+            expected = truth(values, idcg)
+        else:
+            gpu.normalize_ladder(rung, pointer(values), pointer(out), *sizes)
+            expected = reference.group_normalize(
+                values.double()[..., None], None, None, 1, 1e-6, True, False
+            ).squeeze(2)
+        assert (out.double() - expected).abs().max() < 5e-5, rung
+        gpu.counts(counted)
+        assert counted[1] == 4 * values.numel()
+        found = [n / shape[0] for n in (counted[0], counted[2], counted[3])]
+        said = [float(number.replace(",", "")) for number in (read, accesses, shuffles)]
+        assert found == pytest.approx(said, rel=0.02), (
+            rung
+        )  # reads of IDCG and the table of a block are not in it
 
 
 def test_an_access_can_be_traced(gpu):

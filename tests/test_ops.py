@@ -318,6 +318,50 @@ def test_leading_dimensions_and_one_idcg_per_context(device):
             assert torch.equal(found[b, c], swap_ndcg(gains[b, c], idcg[b, c]))
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_lists_of_a_group_may_differ_in_what_is_valid(device, masked):
+    random = torch.Generator().manual_seed(0)
+    gains = torch.rand(9, 5, 20, generator=random, dtype=torch.float64)
+    lengths = torch.randint(0, 21, (9, 5), generator=random)
+    mask = torch.rand(9, 5, 20, generator=random) < 0.7 if masked else None
+    valid = torch.arange(20) < lengths[..., None]
+    valid = valid & mask if masked else valid
+    options = {"lengths": lengths.to(device), "mask": mask.to(device) if masked else None}
+    found = swap_advantages(gains.to(device), eps=1e-2, **options)
+    rewards = swap_ndcg(gains.to(device), **options)
+    expected = group_normalize(rewards, 1, valid.to(device), eps=1e-2)
+    # The same arithmetic in another order of loops, float64; eps keeps the divisor above 1e-2.
+    assert (found - expected).abs().max() < 1e-11
+    assert (found.cpu()[~valid] == 0).all()
+    assert (found.cpu()[valid] != 0).any()
+
+
+def test_many_ragged_groups_in_one_row_are_each_a_group(device):
+    random = torch.Generator().manual_seed(0)
+    rewards = torch.rand(3000, generator=random, dtype=torch.float64)
+    cuts = torch.cat([torch.tensor([0]), torch.randint(0, 3001, (200,), generator=random).sort().values])
+    cuts = torch.cat([cuts, torch.tensor([3000])])
+    found = group_normalize(rewards.to(device), offsets=cuts.to(device), eps=1e-2).cpu()
+    for start, end in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+        part = rewards[start:end]
+        truth = naive(part, torch.ones(len(part), dtype=torch.bool), 1, 1e-2, "std", False)
+        assert torch.allclose(found[start:end], truth, rtol=0, atol=1e-11)  # float64, divisor above 1e-2
+
+
+def test_the_ideal_order_of_many_kinds_of_lists_is_the_sorted_one(device):
+    random = torch.Generator().manual_seed(0)
+    for size in (1, 2, 3, 5, 8, 17, 31, 64, 100, 257):
+        for gains in (
+            torch.rand(40, size, generator=random),
+            torch.randint(0, 3, (40, size), generator=random),
+        ):
+            gains = gains.double()
+            gains[::3] = (gains[::3] > 0.5).double()  # lists of 0 and 1 among the others
+            ideal = reference.ideal_dcg(gains, torch.ones_like(gains, dtype=torch.bool), size)
+            given = swap_ndcg(gains.to(device), ideal.to(device))
+            assert (swap_ndcg(gains.to(device)) - given).abs().max() < 1e-12
+
+
 def test_an_unchecked_nan_stays_in_its_list_and_in_its_group(device):
     gains = torch.rand(40, 20, generator=torch.Generator().manual_seed(0)).to(device)
     idcg = torch.full((40,), 5.0, device=device)

@@ -32,12 +32,24 @@ struct SwapArguments {
 };
 
 template <typename In, typename T>
+struct IdealArguments {
+  const In* gains;         // (n, K)
+  const int64_t* lengths;  // (n,) or null
+  const bool* mask;        // (n, K) or null
+  T* out;                  // (n,)
+  int64_t n, size;
+  const double* d;     // (K,) discounts
+  const double* upto;  // (K + 1,) the sum of so many of them
+};
+
+template <typename In, typename T>
 struct NormalizeArguments {
   const In* rewards;       // (A, G, I)
   const bool* mask;        // (A, G, I) or null
   const int64_t* offsets;  // (pieces + 1,) or null
   T* out;                  // (A, G, I)
   int64_t outer, group, inner, pieces;
+  int64_t longest;  // of the pieces
   int64_t ddof;
   T eps;
   bool scale, leave_one_out;
@@ -50,6 +62,8 @@ template <typename In, typename T>
 struct Kernels {
   int64_t (*swap_tiles)(const SwapArguments<In, T>&);
   void (*swap)(const SwapArguments<In, T>&, int64_t begin, int64_t end, void* scratch);
+  int64_t (*ideal_tiles)(const IdealArguments<In, T>&);
+  void (*ideal)(const IdealArguments<In, T>&, int64_t begin, int64_t end, void* scratch);
   int64_t (*normalize_tiles)(const NormalizeArguments<In, T>&);
   void (*normalize)(const NormalizeArguments<In, T>&, int64_t begin, int64_t end, void* scratch);
 };

@@ -12,6 +12,7 @@ template <typename T>
 struct Lanes {
   static constexpr int W = BYTES / sizeof(T);
   typedef T V __attribute__((vector_size(BYTES)));
+  typedef double Wide __attribute__((vector_size(BYTES / sizeof(T) * sizeof(double))));
 };
 template <typename T>
 using Vector = typename Lanes<T>::V;
@@ -79,7 +80,10 @@ inline void fill(Vector<T>* tile, const In* from, Place at) {
       for (; k + W <= at.length; k += W) {
         Vector<T> rows[W];
 #pragma GCC unroll 16
-        for (int l = 0; l < W; l++) rows[l] = load<T>(from + l * at.lane + k);
+        for (int l = 0; l < W; l++) {
+          rows[l] = load<T>(from + l * at.lane + k);
+          __builtin_prefetch(from + (W + l) * at.lane + k);  // the next tile; the hardware loses so many rows
+        }
         transpose<T>(rows);
 #pragma GCC unroll 16
         for (int l = 0; l < W; l++) tile[k + l] = rows[l];
@@ -105,7 +109,10 @@ inline void empty(const Vector<T>* tile, T* to, Place at) {
       for (int l = 0; l < W; l++) rows[l] = tile[k + l];
       transpose<T>(rows);
 #pragma GCC unroll 16
-      for (int l = 0; l < W; l++) store<T>(to + l * at.lane + k, rows[l]);
+      for (int l = 0; l < W; l++) {
+        store<T>(to + l * at.lane + k, rows[l]);
+        __builtin_prefetch(to + (W + l) * at.lane + k, 1);
+      }
     }
   }
   for (; k < at.length; k++)
@@ -191,6 +198,19 @@ inline void swap_all(Vector<T>* tile, const Vector<T>* m, int64_t size, const Di
   }
 }
 
+// m is 1 where a position is valid, else 0. Compared W lists at a time where lengths alone say so.
+template <typename T>
+inline void fill_valid(Vector<T>* m, const int64_t* lengths, const bool* mask, int64_t first, Place at) {
+  Vector<T> length{}, one = length + 1;
+  for (int l = 0; l < at.count; l++) length[l] = T(lengths ? lengths[first + l] : at.length);
+  for (int64_t k = 0; k < at.length; k++) {
+    Vector<T> flag = one;
+    if (mask)
+      for (int l = 0; l < at.count; l++) flag[l] = mask[(first + l) * at.length + k];
+    m[k] = T(k) + Vector<T>{} < length ? flag : Vector<T>{};
+  }
+}
+
 template <typename In, typename T>
 int64_t swap_tiles(const SwapArguments<In, T>& a) {
   return (a.n + Lanes<T>::W - 1) / Lanes<T>::W;
@@ -207,11 +227,7 @@ void swap(const SwapArguments<In, T>& a, int64_t begin, int64_t end, void* scrat
     Vector<T> scale = one_over<T>(idcg);
     fill<In, T>(tile, a.gains + first * a.size, at);
     if (a.lengths || a.mask) {
-      for (int64_t k = 0; k < a.size; k++) {
-        m[k] = Vector<T>{};
-        for (int l = 0; l < at.count; l++)
-          m[k][l] = (!a.lengths || k < a.lengths[first + l]) && (!a.mask || a.mask[(first + l) * a.size + k]);
-      }
+      fill_valid<T>(m, a.lengths, a.mask, first, at);
       if (a.later)
         swap_later<T>(tile, m, a.size, a.discounts, scale);
       else
@@ -222,6 +238,62 @@ void swap(const SwapArguments<In, T>& a, int64_t begin, int64_t end, void* scrat
       swap_all<T>(tile, a.size, a.discounts, scale);
     }
     empty<T>(tile, a.out + first * a.size, at);
+  }
+}
+
+// ---- the best order of a tile's lists ----
+
+// Batcher's merge exchange: which pairs are compared does not depend on the numbers, so W lists are sorted at
+// once, the largest to the front, without a branch. K log^2 K comparisons, where std::sort guesses its way.
+template <typename T>
+inline void sort_falling(Vector<T>* tile, int64_t size) {
+  int64_t top = 1;
+  while (2 * top < size) top *= 2;
+  for (int64_t p = size > 1 ? top : 0; p > 0; p /= 2)
+    for (int64_t q = top, r = 0, d = p; d > 0; d = q > p ? q - p : 0, q /= 2, r = p)
+      for (int64_t i = 0; i < size - d; i++) {
+        if ((i & p) != r) continue;
+        Vector<T> a = tile[i], b = tile[i + d];
+        tile[i] = a < b ? b : a;
+        tile[i + d] = a < b ? a : b;
+      }
+}
+
+template <typename In, typename T>
+int64_t ideal_tiles(const IdealArguments<In, T>& a) {
+  return (a.n + Lanes<T>::W - 1) / Lanes<T>::W;
+}
+
+// What is not valid becomes 0, which no order puts before a gain. Lists of 0 and 1 need no sort, only how
+// many ones there are; both ways add up the same numbers in the same order.
+template <typename In, typename T>
+void ideal(const IdealArguments<In, T>& a, int64_t begin, int64_t end, void* scratch) {
+  constexpr int W = Lanes<T>::W;
+  using Wide = typename Lanes<T>::Wide;
+  Vector<T>*tile = static_cast<Vector<T>*>(scratch), *m = tile + a.size;
+  for (int64_t first = begin * W; first < end * W; first += W) {
+    Place at{first + W <= a.n ? W : a.n - first, a.size, a.size, 1};
+    fill<In, T>(tile, a.gains + first * a.size, at);
+    if (a.lengths || a.mask) {
+      fill_valid<T>(m, a.lengths, a.mask, first, at);
+      for (int64_t k = 0; k < a.size; k++) tile[k] = m[k] != 0 ? tile[k] : Vector<T>{};
+    }
+    Vector<T> ones{};
+    auto other = ones != 0;  // whether a list has something else than 0 and 1
+    for (int64_t k = 0; k < a.size; k++) {
+      ones += tile[k];
+      other |= tile[k] * tile[k] != tile[k];
+    }
+    bool binary = true;
+    for (int l = 0; l < W; l++) binary = binary && !other[l];
+    Wide total{};
+    if (binary) {
+      for (int l = 0; l < W; l++) total[l] = a.upto[int64_t(ones[l])];
+    } else {
+      sort_falling<T>(tile, a.size);
+      for (int64_t k = 0; k < a.size; k++) total += __builtin_convertvector(tile[k], Wide) * a.d[k];
+    }
+    for (int l = 0; l < at.count; l++) a.out[first + l] = T(total[l]);
   }
 }
 
@@ -308,7 +380,7 @@ void ragged(const NormalizeArguments<In, T>& a, Vector<T>* tile, Vector<T>* m, i
 template <typename In, typename T>
 void normalize(const NormalizeArguments<In, T>& a, int64_t begin, int64_t end, void* scratch) {
   constexpr int W = Lanes<T>::W;
-  Vector<T>*tile = static_cast<Vector<T>*>(scratch), *m = tile + a.group;
+  Vector<T>*tile = static_cast<Vector<T>*>(scratch), *m = tile + a.longest;
   for (int64_t t = begin; t < end; t++) {
     if (a.inner == 1 && a.offsets) {
       ragged<In, T>(a, tile, m, t);

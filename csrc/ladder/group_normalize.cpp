@@ -4,10 +4,10 @@
 // each
 // (`python -m bench.ladder`; bench/results/ladder.md):
 //
-//   1  textbook     mean, variance as mean of squares minus square of the mean: fast, short and wrong    MUL1
-//   2  exact        the first reward subtracted first, the squares in a pass of their own                MUL2
-//   3  lanes        sixteen groups at a time, strided loads                                              MUL3
-//   4  tiles        the production kernel, cpu/tiles.h: a group of 16 is one block, transposed in        MUL4
+//   1  textbook     mean, variance as mean of squares minus square of the mean: fast, short and wrong    2.5
+//   2  exact        the first reward subtracted first, the squares in a pass of their own                3.5
+//   3  lanes        sixteen groups at a time, strided loads                                              6.2
+//   4  tiles        the production kernel, cpu/tiles.h: a group of 16 is one block, transposed in        1.8
 //                   registers and never stored
 //
 // What 1 gets wrong: eight rewards of 0.7 have a mean that is not 0.7 in float32, so silent groups teach; and
@@ -76,7 +76,7 @@ void normalize_tiles(const float* rewards, float* out, int64_t n, int64_t G) {
   InstructionSet best = can_run(InstructionSet::avx512) ? InstructionSet::avx512
                         : can_run(InstructionSet::avx2) ? InstructionSet::avx2
                                                         : InstructionSet::baseline;
-  NormalizeArguments<float, float> a{rewards, nullptr, nullptr, out, n, G, 1, 1, 1, EPS, true, false};
+  NormalizeArguments<float, float> a{rewards, nullptr, nullptr, out, n, G, 1, 1, G, 1, EPS, true, false};
   std::vector<char> memory(G * SCRATCH_BYTES + 64);
   auto start = (reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64;
   auto kernels = kernels_of<float, float>(best);

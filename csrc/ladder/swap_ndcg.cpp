@@ -6,22 +6,21 @@
 // torch.mul(out=) over the same 67 MB (one thread each; `python -m bench.ladder` measures them on your
 // machine, bench/results/ladder.md has these):
 //
-//   1  literal      exchange, compute DCG, exchange back           K^3/2 terms         MUL1
-//   2  pairs        one product per pair                           K^2/2 products      MUL2
-//   3  closed form  two running sums, log2 on the way              K steps, 3K log2    MUL3
-//   4  tables       log2 and divisions out of the loop             K steps             MUL4
-//   5  lanes        sixteen lists at a time, no two neighbours     K strided loads     MUL5
+//   1  literal      exchange, compute DCG, exchange back           K^3/2 terms         120,687
+//   2  pairs        one product per pair                           K^2/2 products      90
+//   3  closed form  two running sums, log2 on the way              K steps, 3K log2    45
+//   4  tables       log2 and divisions out of the loop             K steps             5.6
+//   5  lanes        sixteen lists at a time, no two neighbours     K strided loads     7.8
 //                   in memory: each vector is put together from
 //                   sixteen cache lines
-//   6  tiles        the production kernel, cpu/tiles.h: blocks     8 bytes/position    MUL6
+//   6  tiles        the production kernel, cpu/tiles.h: blocks     8 bytes/position    1.7
 //                   of 16 x 16 transposed in registers
-//   7  threads      the same, the lists shared out                                     MUL7
+//   7  threads      the same, the lists shared out                                     1.3
 //
 // From 1 to 4 less is computed; from 4 on the same is computed closer to the memory: 4 bytes in and 4 bytes
 // out per position is what nobody can go below.
 #include <cmath>
 #include <cstdint>
-#include <thread>
 #include <vector>
 
 #include "../cpu/kernels.cpp"
@@ -160,11 +159,13 @@ void swap_tiles(const float* gains, const float* idcg, float* out, int64_t n, in
   kernels.swap(a, 0, kernels.swap_tiles(a), reinterpret_cast<void*>(start));
 }
 
-// 7. Lists are independent: two threads take half each. torch's own threads do this in production (ops.cpp).
+// 7. Lists are independent: two threads of a pool take half each. In production the pool is torch's
+// (ops.cpp).
 void swap_threads(const float* gains, const float* idcg, float* out, int64_t n, int64_t K) {
-  int64_t half = n / 2;
-  std::thread other([=] { swap_tiles(gains, idcg, out, half, K); });
-  swap_tiles(gains + half * K, idcg + half, out + half * K, n - half, K);
-  other.join();
+#pragma omp parallel for num_threads(2)
+  for (int64_t half = 0; half < 2; half++) {
+    int64_t begin = n * half / 2, end = n * (half + 1) / 2;
+    swap_tiles(gains + begin * K, idcg + begin, out + begin * K, end - begin, K);
+  }
 }
 }

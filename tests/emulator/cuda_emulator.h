@@ -50,7 +50,7 @@ struct Access {
   int bytes, thread;
   bool written;
 };
-inline int64_t bytes_read, bytes_written, accesses;
+inline int64_t bytes_read, bytes_written, accesses, shuffles;  // shuffles of a whole warp
 inline std::vector<Access>* trace = nullptr;
 
 // Threads that wait for one another. `operation` says at which call they do, and must be the same for all.
@@ -172,6 +172,7 @@ template <typename T>
 T shuffle(T value, int from, int width, const char* operation, int detail) {
   Barrier& warp = warps[current / WARP];
   std::memcpy(&slots[current], &value, sizeof(T));
+  shuffles += current % WARP == 0;
   wait(warp, WARP, operation, detail * 64 + width);
   unsigned group = current / width * width;
   T result = value;

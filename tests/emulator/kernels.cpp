@@ -1,9 +1,9 @@
 // The CUDA kernels under the emulator, as a library of plain functions for tests/test_cuda_kernels.py.
 #include "cuda_emulator.h"
 
-#include "../../csrc/cuda/group_normalize.cu"
-#include "../../csrc/cuda/swap_ndcg.cu"
 #include "../../csrc/cuda/swap_normalize.cu"
+#include "../../csrc/ladder/group_normalize.cu"
+#include "../../csrc/ladder/swap_ndcg.cu"
 
 using namespace minirec;
 
@@ -23,11 +23,11 @@ void size_of_gpu(int processors, int shared_memory) {
   emulator::shared_memory = shared_memory;
 }
 
-void counts(int64_t* read_written_accesses) {
-  read_written_accesses[0] = emulator::bytes_read;
-  read_written_accesses[1] = emulator::bytes_written;
-  read_written_accesses[2] = emulator::accesses;
-  emulator::bytes_read = emulator::bytes_written = emulator::accesses = 0;
+// Bytes read, bytes written, accesses, shuffles since the last call.
+void counts(int64_t* into) {
+  into[0] = emulator::bytes_read, into[1] = emulator::bytes_written;
+  into[2] = emulator::accesses, into[3] = emulator::shuffles;
+  emulator::bytes_read = emulator::bytes_written = emulator::accesses = emulator::shuffles = 0;
 }
 
 void swap_ndcg(int dtype, const void* gains, const void* idcg, const int64_t* lengths, const bool* mask,
@@ -88,6 +88,21 @@ void swap_normalize(int dtype, const void* gains, const void* idcg, const int64_
                            size,        1,    ddof,    T(eps),  scale, leave_one_out};
     cuda::swap_normalize(lists, groups, nullptr);
   });
+}
+
+// A rung of csrc/ladder: float32, nothing masked.
+void swap_ladder(int rung, const float* gains, const float* idcg, float* out, int64_t n, int64_t size) {
+  cuda::ladder(rung,
+               cuda::Lists<float>{{gains, false}, idcg, nullptr, nullptr, out, n, int(size), int(size), true},
+               nullptr);
+}
+
+void normalize_ladder(int rung, const float* rewards, float* out, int64_t groups, int64_t size) {
+  cuda::ladder(
+      rung,
+      cuda::Groups<float>{
+          {rewards, false}, nullptr, nullptr, nullptr, out, groups, size, 1, 1, 1, 1e-6f, true, false},
+      nullptr);
 }
 
 // Records every access of the next launches: rows of address, bytes, thread, written. Returns how many; call
