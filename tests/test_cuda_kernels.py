@@ -17,7 +17,7 @@ import torch
 from minirec.ops import reference
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted((ROOT / "csrc").glob("*/*.cu"))
+SOURCES = [*sorted((ROOT / "csrc" / "ladder").glob("*.cu")), ROOT / "csrc" / "cuda" / "swap_normalize.cu"]
 CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 CLOSE = {
     torch.float32: 2e-5,
@@ -250,7 +250,7 @@ TARGETS = ["75", "80", "90", "100", "120"]
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc to compile for CUDA")
-def test_nvcc_compiles_the_kernels(tmp_path):
+def test_nvcc_compiles_the_kernels_and_the_ladders_that_include_them(tmp_path):
     targets = TARGETS if os.environ.get("CI") else ["90"]
     flags = [
         "-std=c++17",
