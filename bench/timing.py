@@ -40,9 +40,9 @@ def machine() -> str:
     return f"{model}, {torch.get_num_threads()} threads; {versions}"
 
 
-def write(name: str, title: str, lines: list[str]) -> None:
+def write(name: str, title: str, lines: list[str], result: str = "") -> None:
     """Print a result and keep it in bench/results, with the command and the machine."""
     command = "python -m " + " ".join([f"bench.{name}", *sys.argv[1:]])
     page = "\n".join([f"# {title}", "", f"`{command}`, {machine()}", "", *lines, ""])
     print(page)
-    (Path(__file__).parent / "results" / f"{name}.md").write_text(page)
+    (Path(__file__).parent / "results" / f"{result or name}.md").write_text(page)
