@@ -3,12 +3,13 @@
 pip install -e .                        never compiles: an isolated build has no torch
 pip install --no-build-isolation -e .   compiles csrc/, with CUDA if torch has it and nvcc is there
 
-A compile that fails is a warning, and torch serves the operations instead; with MINIREC_REQUIRE_EXT=1 it is
-an error.
+It takes g++ 12 or later, or clang. A compile that fails is a warning, and torch serves the operations; with
+MINIREC_REQUIRE_EXT=1 it is an error.
 """
 
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,10 +29,19 @@ def give_up(what: str, why: object) -> None:
     print(f"minirec: {what} is not built, plain torch takes its place: {why}", file=sys.stderr)
 
 
-def gencode() -> list[str]:
-    """One -gencode per target, and PTX of the last."""
-    flags = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in TARGETS]
-    return [*flags, f"-gencode=arch=compute_{TARGETS[-1]},code=compute_{TARGETS[-1]}"]
+def cuda_sources() -> list[str]:
+    """What makes the CUDA library."""
+    return sorted(str(path) for kind in ("*.cpp", "*.cu") for path in (CSRC / "cuda").glob(kind))
+
+
+def gencode(nvcc: str) -> list[str]:
+    """One -gencode for each of TARGETS that this nvcc knows, and PTX of the last."""
+    known = subprocess.run(
+        [nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    targets = [target for target in TARGETS if f"compute_{target}" in known]
+    flags = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in targets]
+    return [*flags, f"-gencode=arch=compute_{targets[-1]},code=compute_{targets[-1]}"]
 
 
 def extensions() -> dict:
@@ -55,26 +65,32 @@ def extensions() -> dict:
                 give_up("the extension", error)
                 self.failed = list(self.extensions)
             self.extensions = [ext for ext in self.extensions if ext not in self.failed]
+            for ext in self.failed if self.inplace else ():  # an older build would go on being used
+                for old in Path("minirec/ops").glob(f"{ext.name.split('.')[-1]}.*"):
+                    old.unlink()
 
         def build_extension(self, ext) -> None:
             try:
                 super().build_extension(ext)
             except Exception as error:
-                give_up(ext.name, str(error).splitlines()[0])
+                give_up(ext.name, (str(error) or repr(error)).splitlines()[0])
                 self.failed.append(ext)
 
     sources = [str(path) for path in (CSRC / "ops.cpp", *sorted((CSRC / "cpu").glob("*.cpp")))]
     built = [
         CppExtension("minirec.ops._C", sources, extra_compile_args=[*FLAGS, STABLE], py_limited_api=True)
     ]
-    cuda = sorted(map(str, (CSRC / "cuda").glob("*.c*")))
-    if torch.version.cuda and CUDA_HOME and cuda:
-        flags = {"cxx": [*FLAGS, STABLE, "-DUSE_CUDA"], "nvcc": ["-O3", "-std=c++17", STABLE, *gencode()]}
+    cuda = cuda_sources()
+    if torch.version.cuda and CUDA_HOME:
+        flags = {
+            "cxx": [*FLAGS, STABLE, "-DUSE_CUDA"],
+            "nvcc": ["-O3", "-std=c++17", STABLE, *gencode(str(Path(CUDA_HOME) / "bin" / "nvcc"))],
+        }
         built.append(CUDAExtension("minirec.ops._cuda", cuda, extra_compile_args=flags, py_limited_api=True))
     if importlib.util.find_spec("pybind11"):
         import pybind11
 
-        targets = " ".join(TARGETS) if len(built) > 1 else ""
+        targets = " ".join(TARGETS) if len(built) > 1 else ""  # as asked for
         info = [*FLAGS, f'-DMINIREC_CUDA_TARGETS="{targets}"']
         include = {"include_dirs": [pybind11.get_include()], "extra_compile_args": info}
         built.append(CppExtension("minirec.ops._info", ["csrc/info.cpp"], **include))

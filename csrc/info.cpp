@@ -21,7 +21,7 @@ pybind11::dict build_info() {
 #else
   info["instruction sets"] = "baseline";
 #endif
-  info["CUDA targets"] = std::string(MINIREC_CUDA_TARGETS).empty() ? "none" : MINIREC_CUDA_TARGETS;
+  info["CUDA targets asked for"] = std::string(MINIREC_CUDA_TARGETS).empty() ? "none" : MINIREC_CUDA_TARGETS;
   return info;
 }
 

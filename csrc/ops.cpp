@@ -55,9 +55,9 @@ template <typename F>
 void over_tiles(int64_t tiles, int64_t positions, int64_t numbers_per_tile, F work) {
   int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, numbers_per_tile));
   auto run = [&](int64_t begin, int64_t end) {
-    std::vector<char> memory(positions * SCRATCH_BYTES + 64);
-    void* start = memory.data();
-    size_t room = memory.size();
+    size_t room = positions * SCRATCH_BYTES + 64;
+    std::unique_ptr<char[]> memory(new char[room]);
+    void* start = memory.get();
     work(begin, end, std::align(64, room - 64, start, room));
   };
   if (tiles <= grain)

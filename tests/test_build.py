@@ -76,6 +76,14 @@ def test_the_library_needs_nothing_of_torch_but_its_stable_interface():
     assert not [symbol for symbol in symbols if re.match(r"_Z\w*(2at|3c10|5torch)\d", symbol)]
 
 
+def test_the_cuda_library_is_made_of_sources_not_of_headers():
+    code = "import runpy, setuptools; setuptools.setup = lambda **_: None; m = runpy.run_path('setup.py')"
+    command = [sys.executable, "-c", f"{code}; print(*m['cuda_sources']())"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    expected = ["group_normalize.cu", "ops.cpp", "swap_ndcg.cu", "swap_normalize.cu"]
+    assert [Path(path).name for path in done.stdout.split()] == expected
+
+
 @pytest.mark.skipif(shutil.which("clang-format") is None, reason="extension not built: no clang-format")
 def test_clang_format():
     files = [path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cpp", ".cu", ".cuh")]

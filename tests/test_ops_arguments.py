@@ -37,6 +37,13 @@ NAN, INF = float("nan"), float("inf")
         ("out", {"out": torch.empty(2, 3, 5, dtype=torch.float64)}),
         ("out", {"out": torch.empty(2, 3, 5, requires_grad=True)}),
         ("out", {"gains": GAINS.clone(), "out": "itself"}),
+        ("out", {"out": torch.empty(5).expand(2, 3, 5)}),
+        ("out", {"out": [0.0]}),
+        ("lengths", {"lengths": [2, 3]}),
+        ("mask", {"mask": [True]}),
+        ("cutoff", {"cutoff": 2.5}),
+        ("cutoff", {"cutoff": "2"}),
+        ("gains", {"gains": torch.ones(3).to_sparse()}),
     ],
 )
 @pytest.mark.parametrize("operation", [swap_ndcg, swap_advantages])
@@ -65,7 +72,14 @@ def test_swap_rewards_name_the_argument_that_does_not_fit(operation, name, argum
         ("offsets", {"offsets": torch.tensor([0.0, 5.0])}),
         ("offsets", {"offsets": torch.tensor([[0, 5]])}),
         ("offsets", {"offsets": torch.tensor([], dtype=torch.int64)}),
+        ("offsets", {"offsets": [0, 5]}),
+        ("dim", {"dim": "x"}),
+        ("dim", {"dim": 1.0}),
         ("ddof", {"ddof": 2}),
+        ("ddof", {"ddof": 1.0}),
+        ("ddof", {"ddof": True}),
+        ("eps", {"eps": None}),
+        ("leave_one_out", {"leave_one_out": "no"}),
         ("eps", {"eps": -1.0}),
         ("eps", {"eps": NAN}),
         ("scale", {"scale": "var"}),
@@ -75,6 +89,12 @@ def test_swap_rewards_name_the_argument_that_does_not_fit(operation, name, argum
 def test_normalising_names_the_argument_that_does_not_fit(name, arguments):
     with pytest.raises(ValueError, match=f"^{name}: "):
         group_normalize(**({"rewards": GAINS} | arguments))
+
+
+def test_out_may_not_lie_in_the_memory_of_another_input_either():
+    memory = torch.ones(200)
+    with pytest.raises(ValueError, match=r"^out: lies among"):
+        swap_ndcg(torch.rand(50, 4), memory[:50], out=memory.view(50, 4))
 
 
 def test_one_list_has_no_group():

@@ -85,6 +85,18 @@ def test_compiled_as_one_graph_it_is_the_same(kernels, monkeypatch):
         assert torch.equal(found, expected)
 
 
+def test_compiled_for_any_size_and_with_other_options_it_stays_one_graph():
+    torch.compiler.reset()
+    compiled = torch.compile(
+        lambda x, **how: group_normalize(x, 1, **how), fullgraph=True, backend="aot_eager"
+    )
+    swaps = torch.compile(swap_ndcg, fullgraph=True, backend="aot_eager", dynamic=True)
+    for size, eps, cutoff in ((5, 1e-6, 5), (6, 1e-5, 6), (7, 1e-4, 4)):
+        x = GAINS[:, :size]
+        assert torch.equal(compiled(x, eps=eps), group_normalize(x, 1, eps=eps))
+        assert torch.equal(swaps(x, cutoff=cutoff), swap_ndcg(x, cutoff=cutoff))
+
+
 def test_one_thread_and_two_agree_bit_for_bit():
     built()
     big = torch.rand(3000, 128, generator=torch.Generator().manual_seed(0))
@@ -144,11 +156,13 @@ def test_on_cuda_a_graph_captures_and_the_current_stream_is_used():
     with torch.cuda.graph(graph):
         swap_ndcg(gains, idcg, out=out)
         swap_advantages(gains, idcg, out=second)
+        own = swap_ndcg(gains)
     gains.copy_(torch.rand(6, 8, 40))
     graph.replay()
     torch.cuda.synchronize()
     assert torch.equal(out, swap_ndcg(gains, idcg))
     assert torch.equal(second, swap_advantages(gains, idcg))
+    assert torch.equal(own, swap_ndcg(gains))
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         torch.cuda._sleep(10**8)  # what follows on this stream comes later

@@ -75,7 +75,10 @@ inline void fill(Vector<T>* tile, const In* from, Place at) {
   int64_t k = 0;
   if constexpr (sizeof(In) == sizeof(T)) {
     if (at.count == W && at.lane == 1) {  // lists lie side by side: no need to transpose
-      for (; k < at.length; k++) tile[k] = load<T>(from + k * at.step);
+      for (; k < at.length; k++) {
+        tile[k] = load<T>(from + k * at.step);
+        __builtin_prefetch(from + k * at.step + 4 * W);  // the same row, a few tiles on
+      }
     } else if (at.count == W && at.step == 1) {
       for (; k + W <= at.length; k += W) {
         Vector<T> rows[W];
@@ -101,7 +104,10 @@ inline void empty(const Vector<T>* tile, T* to, Place at) {
   constexpr int W = Lanes<T>::W;
   int64_t k = 0;
   if (at.count == W && at.lane == 1) {
-    for (; k < at.length; k++) store<T>(to + k * at.step, tile[k]);
+    for (; k < at.length; k++) {
+      store<T>(to + k * at.step, tile[k]);
+      __builtin_prefetch(to + k * at.step + 4 * W, 1);
+    }
   } else if (at.count == W && at.step == 1) {
     for (; k + W <= at.length; k += W) {
       Vector<T> rows[W];
@@ -345,10 +351,59 @@ inline void normalize_some(const NormalizeArguments<In, T>& a, Vector<T>* tile, 
   for (int64_t k = 0; k < size; k++) tile[k] = m[k] != 0 ? tile[k] * by : zero;
 }
 
+// W neighbouring numbers.
+template <typename In, typename T>
+inline Vector<T> some(const In* from) {
+  if constexpr (sizeof(In) == sizeof(T)) {
+    return load<T>(from);
+  } else {
+    Vector<T> v;
+    for (int l = 0; l < Lanes<T>::W; l++) v[l] = number(from[l]);
+    return v;
+  }
+}
+
+// A contiguous group that is too long for a tile is read three times. Sums are of W lanes over a piece, and of
+// the pieces in float64, so that they stay exact to the last digits however long the group is.
+constexpr int64_t LONG = 4096;
+
+template <typename In, typename T>
+inline void normalize_long(const NormalizeArguments<In, T>& a, const In* r, T* out) {
+  constexpr int W = Lanes<T>::W;
+  const int64_t n = a.group, whole = n / W * W;
+  const T first = number(r[0]);
+  T mean = 0;
+  double total = 0, squares = 0;
+  for (int pass = 0; pass < 2; pass++) {  // the mean, then the squares around it
+    for (int64_t start = 0; start < whole; start += LONG) {
+      Vector<T> sum{};
+      for (int64_t k = start; k < start + LONG && k < whole; k += W) {
+        Vector<T> x = some<In, T>(r + k) - first - mean;
+        sum += pass ? x * x : x;
+      }
+      for (int l = 0; l < W; l++) (pass ? squares : total) += double(sum[l]);
+    }
+    for (int64_t k = whole; k < n; k++) {
+      double x = double(T(number(r[k])) - first - mean);
+      (pass ? squares : total) += pass ? x * x : x;
+    }
+    mean = T(total / double(n));
+  }
+  const T by = factor<In, T>(a, Vector<T>{} + T(squares), Vector<T>{} + T(n))[0];
+  for (int64_t k = 0; k < whole; k += W) store<T>(out + k, (some<In, T>(r + k) - first - mean) * by);
+  for (int64_t k = whole; k < n; k++) out[k] = (T(number(r[k])) - first - mean) * by;
+}
+
+template <typename In, typename T>
+inline bool too_long(const NormalizeArguments<In, T>& a) {
+  return a.inner == 1 && a.group > LONG && !a.offsets && !a.mask;
+}
+
 // Lanes are groups where a group is contiguous (I = 1), neighbouring columns otherwise.
 template <typename In, typename T>
 int64_t normalize_tiles(const NormalizeArguments<In, T>& a) {
   constexpr int W = Lanes<T>::W;
+  if (too_long(a)) return a.outer;
   if (a.inner > 1) return a.outer * a.pieces * ((a.inner + W - 1) / W);
   return a.offsets ? a.outer * ((a.pieces + W - 1) / W) : (a.outer + W - 1) / W;
 }
@@ -382,6 +437,10 @@ void normalize(const NormalizeArguments<In, T>& a, int64_t begin, int64_t end, v
   constexpr int W = Lanes<T>::W;
   Vector<T>*tile = static_cast<Vector<T>*>(scratch), *m = tile + a.longest;
   for (int64_t t = begin; t < end; t++) {
+    if (too_long(a)) {
+      normalize_long<In, T>(a, a.rewards + t * a.group, a.out + t * a.group);
+      continue;
+    }
     if (a.inner == 1 && a.offsets) {
       ragged<In, T>(a, tile, m, t);
       continue;

@@ -1,10 +1,10 @@
 // Group normalisation. Three ways, by where the members of a group lie:
 //
-//   rows      contiguous groups of up to 1,024: in the registers of neighbouring threads, one read and one
-//   write streams   longer or ragged contiguous groups: a warp each, which reads its group three times
-//   columns   groups across rows: a thread per column, neighbours on neighbouring columns, so that a warp's
-//   reads
-//             are contiguous; read three times, the second and third mostly from the cache
+//   rows      contiguous groups of up to 1,024: in the registers of neighbouring threads, one read and one write
+//   streams   longer or ragged contiguous groups: a warp each, which reads its group three times
+//   columns   groups across rows: a thread per column, neighbours on neighbouring columns, so that a warp's reads
+//             are contiguous; read three times, the second and third mostly from the cache. Few columns of many
+//             members keep few threads busy.
 #include "normalize.cuh"
 
 namespace minirec::cuda {
@@ -121,7 +121,7 @@ cudaError_t group_normalize(const Groups<T>& a, cudaStream_t stream) {
     launch_rows<T, 4, 4>(a, factor, stream);
   } else if (a.group <= 128) {
     launch_rows<T, 8, 16>(a, factor, stream);
-  } else {
+  } else if constexpr (IN_REGISTERS<T> > 128) {
     launch_rows<T, 32, 32>(a, factor, stream);
   }
   return cudaGetLastError();

@@ -1,7 +1,7 @@
 // The swap rewards of one list that LANES threads hold in registers, ITEMS neighbouring positions each.
 //
-//   r_k = (x_k U_k - T_k) / (n_k IDCG),   U_k = sum over t >= k of step_t #{j > t},   T_k = ... step_t sum of
-//   x_j
+//   r_k = (x_k U_k - T_k) / (n_k IDCG)
+//   U_k = sum over t >= k of step_t times how many j > t,   T_k = sum over t >= k of step_t times the sum of their x
 //
 // A thread needs what lies behind its own positions: the sum of x, and T. Both come from a suffix sum over
 // the lanes: first of the threads' sums of x, then, with that known, of their parts of T.

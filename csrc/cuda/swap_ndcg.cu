@@ -119,7 +119,7 @@ cudaError_t swap_ndcg(const Lists<T>& a, cudaStream_t stream) {
   } else if (a.size <= 128) {
     launch<T, 8, 16>(a, stream);
   } else if (a.size <= IN_REGISTERS<T>) {
-    launch<T, 32, 32>(a, stream);
+    if constexpr (IN_REGISTERS<T> > 128) launch<T, 32, 32>(a, stream);
   } else {
     auto kernel = swap_long<T>;
     LAUNCH(kernel, blocks_for(a.n), THREADS, THREADS / 32 * sizeof(T), stream, a);

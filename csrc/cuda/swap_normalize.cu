@@ -1,7 +1,7 @@
-// FlexRec's advantages in one pass: a block per context, or per few small ones. The rewards of its G lists of
-// K go to shared memory and never to global memory; then a thread per position goes down the G lists there. 8
-// bytes per position in all, as for the swap rewards alone. Contexts that do not fit take two kernels, with
-// the rewards in `out` between them.
+// FlexRec's advantages in one pass: a block per context, or per few small ones. The rewards of its G lists of K go to
+// shared memory and never to global memory; then a thread per position goes down the G lists there. In all 8 bytes
+// per position, as for the swap rewards alone. Contexts that do not fit take two kernels, with the rewards in `out`
+// between them.
 #include "normalize.cuh"
 #include "swap.cuh"
 

@@ -98,8 +98,8 @@ __device__ inline void write_row(T* out, int64_t row, int k0, int size, bool wid
   }
 }
 
-// ---- across the LANES neighbouring threads that share a list: all of a warp's threads call these together
-// ----
+// ---- across the LANES neighbouring threads that share a list ----
+// All threads of a warp call these together.
 
 template <int LANES, typename T>
 __device__ inline T sum(T value) {

@@ -1,8 +1,7 @@
 // The ladder of group normalisation on a CPU: A = (r - mean r) / (std r + eps) over groups of G.
 //
-// Rungs, and how long 65,536 groups of 16 take as multiples of torch.mul(out=) over the same 8 MB, one thread
-// each
-// (`python -m bench.ladder`; bench/results/ladder.md):
+// Rungs, and how long 65,536 groups of 16 take as multiples of torch.mul(out=) over the same 8 MB, in one thread
+// (`python -m bench.ladder`; bench/results/ladder.md has these):
 //
 //   1  textbook     mean, variance as mean of squares minus square of the mean: fast, short and wrong    2.5
 //   2  exact        the first reward subtracted first, the squares in a pass of their own                3.5

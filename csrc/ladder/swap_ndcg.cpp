@@ -8,7 +8,7 @@
 //
 //   1  literal      exchange, compute DCG, exchange back           K^3/2 terms         120,687
 //   2  pairs        one product per pair                           K^2/2 products      90
-//   3  closed form  two running sums, log2 on the way              K steps, 3K log2    45
+//   3  closed form  two running sums, log2 on the way              K steps, 2K log2    45
 //   4  tables       log2 and divisions out of the loop             K steps             5.6
 //   5  lanes        sixteen lists at a time, no two neighbours     K strided loads     7.8
 //                   in memory: each vector is put together from

@@ -2,7 +2,9 @@
 
 Kernels in C++ and CUDA serve them where they are built, the closed forms of ``reference.py`` otherwise;
 ``python -m minirec.ops`` says which. Rewards carry no gradient: inputs are detached. float32 and float64 are
-computed in their own dtype; bfloat16 comes in, is computed in float32, and float32 comes out.
+computed in their own dtype; bfloat16 comes in, is computed in float32, and float32 comes out. Differences of
+rewards are squared, so in float32 they must lie between about 1e-18 and 1e18 to count; an IDCG below the
+smallest normal number counts as 0.
 
 Shapes, dtypes and devices are always checked. Values are checked with ``check=True``: the default on the CPU,
 and not on CUDA or under ``torch.compile``, as looking at a value stops a graph. An unchecked NaN spoils its
@@ -23,10 +25,13 @@ from minirec.ops.arguments import (
     check_between,
     finish,
     float_input,
+    is_whole,
     look,
     need,
     options,
     output,
+    truths,
+    whole_numbers,
 )
 from minirec.ops.load import built_for
 
@@ -69,7 +74,7 @@ def swap_ndcg(
     tensor([ 0.3095, -0.0655,  0.0000])
     """
     lists = Lists(gains, idcg, lengths, mask, cutoff, pool, check)
-    written, out = output(out, gains, look(check, gains))
+    written, out = output(out, gains, look(check, gains), idcg, lengths, mask)
     flat, idcg = lists.flat(), lists.idcg.view(-1)
     if built_for(gains.device):
         torch.ops.minirec.swap_ndcg(
@@ -124,27 +129,30 @@ def group_normalize(
     """
     rewards = float_input("rewards", rewards)
     need(rewards.dim() >= 1, "rewards: expected at least one dimension, got a scalar")
-    need(-rewards.dim() <= dim < rewards.dim(), f"dim: {dim} is none of {rewards.dim()} dimensions")
+    known = is_whole(dim) and -rewards.dim() <= dim < rewards.dim()
+    need(known, "dim: ", dim, " is none of ", rewards.dim(), " dimensions")
     how = options(ddof, eps, scale, leave_one_out)
     dim %= rewards.dim()
     shape = rewards.shape[:dim].numel(), rewards.shape[dim], rewards.shape[dim + 1 :].numel()  # A, G, I
     if mask is not None:
-        need(mask.dtype == torch.bool, f"mask: expected bool, got {mask.dtype}")
+        truths("mask", mask)
         need(offsets is None, "offsets: not together with mask")
         mask = beside("mask", mask, rewards, rewards.shape).contiguous().view(shape)
     checked = look(check, rewards)
     if offsets is not None:
-        whole = not (offsets.is_floating_point() or offsets.dtype == torch.bool)
-        need(whole and offsets.dim() == 1, "offsets: expected a vector of integers")
+        whole_numbers("offsets", offsets)
+        need(offsets.dim() == 1, "offsets: expected a vector, got shape ", tuple(offsets.shape))
         need(len(offsets) >= 1, "offsets: expected at least the 0 that they begin with")
         offsets = beside("offsets", offsets, rewards, offsets.shape).to(torch.int64).contiguous()
         if checked:
-            whole = offsets[0] == 0 and offsets[-1] == shape[1] and bool((offsets.diff() >= 0).all())
-            need(bool(whole), f"offsets: expected to ascend from 0 to {shape[1]}")
+            ends, steps = offsets[[0, -1]].tolist(), offsets.diff()
+            need(ends == [0, shape[1]], "offsets: expected from 0 to ", shape[1], ", got ", ends)
+            falls = (steps < 0).nonzero()[:, 0].tolist()
+            need(not falls, "offsets: expected to ascend, but they fall after place ", *falls[:1])
     flat = rewards.contiguous().view(shape)
     if checked:
         check_between("rewards", rewards, -torch.inf, None if mask is None else mask.view(rewards.shape))
-    written, out = output(out, rewards, checked)
+    written, out = output(out, rewards, checked, mask, offsets)
     if built_for(rewards.device):
         torch.ops.minirec.group_normalize(flat, mask, offsets, *how, written.view(shape))
     else:
@@ -189,7 +197,7 @@ def swap_advantages(
     lists = Lists(gains, idcg, lengths, mask, cutoff, pool, check)
     need(gains.dim() >= 2, "gains: expected (..., G, K), got one list")
     how = options(ddof, eps, scale, leave_one_out)
-    written, out = output(out, gains, look(check, gains))
+    written, out = output(out, gains, look(check, gains), idcg, lengths, mask)
     shape = gains.shape[:-2].numel(), *gains.shape[-2:]  # B, G, K
     whole = lists.gains.view(shape), lists.idcg.view(shape[:2])
     lengths = None if lists.lengths is None else lists.lengths.view(shape[:2])

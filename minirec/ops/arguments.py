@@ -9,20 +9,23 @@ from minirec.ops import reference
 from minirec.ops.load import built_for
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
+LONGEST = 2**24  # of a list: its positions are counted in float32
 
 
-def need(condition: bool, message: str) -> None:
+def need(condition: bool, *message: object) -> None:
     """Insist on something.
 
     Args:
         condition: what must hold.
-        message: names the argument, says what was expected and what was found.
+        message: names the argument, says what was expected and what was found. Put together only where it is
+            needed, as ``torch.compile`` cannot write every number that it traces.
 
     Raises:
         ValueError: it does not hold.
     """
     if not condition:
-        raise ValueError(message)
+        raise ValueError("".join(map(str, message)))
 
 
 def look(check: bool | None, like: Tensor) -> bool:
@@ -38,6 +41,53 @@ def look(check: bool | None, like: Tensor) -> bool:
     return check if check is not None else like.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def is_tensor(name: str, value: object) -> None:
+    """Insist on a tensor whose numbers lie in memory.
+
+    Args:
+        name: of the argument, for errors.
+        value: what the caller gave.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    need(isinstance(value, Tensor), name, ": expected a tensor, got ", type(value).__name__)
+    need(value.layout == torch.strided, name, ": expected a dense tensor, got ", value.layout)
+
+
+def is_whole(value: object) -> bool:
+    """Whether something is an integer, which True and False are not here."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def whole_numbers(name: str, value: object) -> None:
+    """Insist on a tensor of integers.
+
+    Args:
+        name: of the argument, for errors.
+        value: what the caller gave.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    is_tensor(name, value)
+    need(value.dtype in INTEGERS, name, ": expected integers, got ", value.dtype)
+
+
+def truths(name: str, value: object) -> None:
+    """Insist on a tensor of bool.
+
+    Args:
+        name: of the argument, for errors.
+        value: what the caller gave.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    is_tensor(name, value)
+    need(value.dtype == torch.bool, name, ": expected bool, got ", value.dtype)
+
+
 def float_input(name: str, value: Tensor) -> Tensor:
     """Take a tensor of one of DTYPES.
 
@@ -51,8 +101,8 @@ def float_input(name: str, value: Tensor) -> Tensor:
     Raises:
         ValueError: it is something else.
     """
-    need(isinstance(value, Tensor), f"{name}: expected a tensor, got {type(value).__name__}")
-    need(value.dtype in DTYPES, f"{name}: expected float32, float64 or bfloat16, got {value.dtype}")
+    is_tensor(name, value)
+    need(value.dtype in DTYPES, name, ": expected float32, float64 or bfloat16, got ", value.dtype)
     return value.detach()
 
 
@@ -71,21 +121,21 @@ def beside(name: str, value: Tensor, like: Tensor, shape: torch.Size) -> Tensor:
     Raises:
         ValueError: it does not fit.
     """
-    need(isinstance(value, Tensor), f"{name}: expected a tensor, got {type(value).__name__}")
-    need(value.device == like.device, f"{name}: on {value.device}, but the input is on {like.device}")
+    need(value.device == like.device, name, ": on ", value.device, ", but the input is on ", like.device)
     sizes = zip(reversed(value.shape), reversed(shape), strict=False)
     fits = value.dim() <= len(shape) and all(own in (1, other) for own, other in sizes)
-    need(fits, f"{name}: shape {tuple(value.shape)} cannot be broadcast to {tuple(shape)}")
+    need(fits, name, ": shape ", tuple(value.shape), " cannot be broadcast to ", tuple(shape))
     return value.detach().expand(shape)
 
 
-def output(out: Tensor | None, like: Tensor, checked: bool) -> tuple[Tensor, Tensor]:
+def output(out: Tensor | None, like: Tensor, checked: bool, *others: Tensor | None) -> tuple[Tensor, Tensor]:
     """Where to write.
 
     Args:
         out: what the caller gave, or None for a new tensor.
         like: the input.
-        checked: whether to see if they share memory.
+        checked: whether to see if it lies among the memory of the inputs.
+        others: the other inputs.
 
     Returns:
         Where the kernel writes, contiguous; and what the caller gets.
@@ -96,13 +146,18 @@ def output(out: Tensor | None, like: Tensor, checked: bool) -> tuple[Tensor, Ten
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     if out is None:
         out = torch.empty(like.shape, dtype=dtype, device=like.device)
-    need(out.shape == like.shape, f"out: expected shape {tuple(like.shape)}, got {tuple(out.shape)}")
-    need(out.dtype == dtype, f"out: expected {dtype}, got {out.dtype}")
-    need(out.device == like.device, f"out: on {out.device}, but the input is on {like.device}")
+    is_tensor("out", out)
+    need(out.shape == like.shape, "out: expected shape ", tuple(like.shape), ", got ", tuple(out.shape))
+    need(out.dtype == dtype, "out: expected ", dtype, ", got ", out.dtype)
+    need(out.device == like.device, "out: on ", out.device, ", but the input is on ", like.device)
     need(not out.requires_grad, "out: requires grad, but the result carries no gradient")
+    repeated = any(size > 1 and stride == 0 for size, stride in zip(out.shape, out.stride(), strict=True))
+    need(not repeated, "out: expected memory of its own for every number, got an expanded tensor")
     if checked and out.numel():
-        (start, end), (other, other_end) = _bytes(out), _bytes(like)
-        need(end <= other or other_end <= start, "out: shares memory with the input")
+        start, end = _bytes(out)
+        for tensor in (like, *others):
+            apart = tensor is None or end <= _bytes(tensor)[0] or _bytes(tensor)[1] <= start
+            need(apart, "out: lies among the memory of an input")
     return out if out.is_contiguous() else torch.empty_like(out, memory_format=torch.contiguous_format), out
 
 
@@ -182,16 +237,17 @@ class Lists:
         gains = float_input("gains", gains)
         need(gains.dim() >= 1, "gains: expected (..., K), got a scalar")
         lead, size = gains.shape[:-1], gains.shape[-1]
-        need(pool in ("later", "all"), f"pool: expected 'later' or 'all', got {pool!r}")
-        need(cutoff is None or cutoff >= 1, f"cutoff: expected None or at least 1, got {cutoff}")
+        need(pool in ("later", "all"), "pool: expected 'later' or 'all', got ", repr(pool))
+        need(size <= LONGEST, "gains: expected lists of at most ", LONGEST, ", got ", size)
+        if cutoff is not None:
+            need(is_whole(cutoff) and cutoff >= 1, "cutoff: expected None or an integer from 1, got ", cutoff)
         self.later, self.cut = pool == "later", max(size, 1) if cutoff is None else min(cutoff, max(size, 1))
         self.gains = gains.contiguous()
         if lengths is not None:
-            whole = not (lengths.is_floating_point() or lengths.dtype == torch.bool)
-            need(whole, f"lengths: expected integers, got {lengths.dtype}")
+            whole_numbers("lengths", lengths)
             lengths = beside("lengths", lengths, gains, lead).to(torch.int64).contiguous()
         if mask is not None:
-            need(mask.dtype == torch.bool, f"mask: expected bool, got {mask.dtype}")
+            truths("mask", mask)
             mask = beside("mask", mask, gains, gains.shape).contiguous()
         self.lengths, self.mask = lengths, mask
         if look(check, gains):
@@ -207,9 +263,10 @@ class Lists:
 
     def _check(self) -> None:
         size = self.gains.shape[-1]
-        if self.lengths is not None:
-            inside = ((self.lengths >= 0) & (self.lengths <= size)).all()
-            need(bool(inside), f"lengths: expected 0 to {size}")
+        if self.lengths is not None and self.lengths.numel():
+            low, high = self.lengths.aminmax()
+            inside = low >= 0 and high <= size
+            need(inside, "lengths: expected 0 to ", size, ", got ", low.item(), " to ", high.item())
         everything = self.lengths is None and self.mask is None
         check_between("gains", self.gains, 0, None if everything else self.valid())
 
@@ -247,7 +304,8 @@ def options(ddof: int, eps: float, scale: str, leave_one_out: bool) -> tuple[int
     Raises:
         ValueError: one of them is no choice.
     """
-    need(ddof in (0, 1), f"ddof: expected 0 or 1, got {ddof}")
-    need(eps >= 0, f"eps: expected at least 0, got {eps}")
-    need(scale in ("std", "none"), f"scale: expected 'std' or 'none', got {scale!r}")
+    need(is_whole(ddof) and 0 <= ddof <= 1, "ddof: expected 0 or 1, got ", ddof)
+    need(isinstance(eps, float | int) and eps >= 0, "eps: expected a number from 0, got ", eps)
+    need(isinstance(leave_one_out, bool), "leave_one_out: expected True or False, got ", leave_one_out)
+    need(scale in ("std", "none"), "scale: expected 'std' or 'none', got ", repr(scale))
     return ddof, float(eps), scale == "std", leave_one_out

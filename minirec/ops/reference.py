@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 
-def discounts(length: int, cut: int | None = None) -> Tensor:
+def discounts(length: int, cut: int | None = None, device: torch.device | None = None) -> Tensor:
     """The weight of each rank in DCG, d_k = 1/log2(k + 1), and 0 beyond a cut-off.
 
     Args:
         length: K.
         cut: ranks that count; None is all.
+        device: to make them on, so that a CUDA graph need not copy.
 
     Returns:
         (K,) float64.
@@ -31,7 +32,7 @@ def discounts(length: int, cut: int | None = None) -> Tensor:
     >>> discounts(3, cut=2)
     tensor([1.0000, 0.6309, 0.0000], dtype=torch.float64)
     """
-    rank = torch.arange(1, length + 1, dtype=torch.float64)
+    rank = torch.arange(1, length + 1, dtype=torch.float64, device=device)
     return (rank <= (length if cut is None else cut)) / torch.log2(rank + 1)
 
 
@@ -49,12 +50,12 @@ def ideal_dcg(gains: Tensor, valid: Tensor, cut: int) -> Tensor:
     Source: definition.
     """
     best = gains.masked_fill(~valid, 0).sort(-1, descending=True).values  # (n, K)
-    return (best * discounts(gains.shape[1], cut).to(best)).sum(-1)
+    return (best * discounts(gains.shape[1], cut, best.device).to(best)).sum(-1)
 
 
 def _mean(total: Tensor, count: Tensor, idcg: Tensor, valid: Tensor) -> Tensor:
     """Sums over partners to their mean over IDCG, (n, K); 0 without them, without IDCG, where not valid."""
-    zero = ~valid | (count == 0) | (idcg == 0)[:, None]
+    zero = ~valid | (count == 0) | (idcg < torch.finfo(idcg.dtype).tiny)[:, None]
     return (total / (count * idcg[:, None])).masked_fill(zero, 0)
 
 
@@ -74,7 +75,7 @@ def swap_literal(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bo
     Source: FlexRec (2603.11901), the swap reward; its sign is ours.
     """
     size = gains.shape[1]
-    gains, d = gains.masked_fill(~valid, 0), discounts(size, cut).to(gains)
+    gains, d = gains.masked_fill(~valid, 0), discounts(size, cut, gains.device).to(gains)
     total, count = torch.zeros_like(gains), torch.zeros_like(gains)
     for k in range(size):
         for j in range(k + 1 if later else 0, size):
@@ -101,7 +102,7 @@ def swap_pairs(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool
     Source: definition; one swap changes NDCG by (g_k - g_j)(d_k - d_j)/IDCG.
     """
     gains = gains.masked_fill(~valid, 0)
-    d = discounts(gains.shape[1], cut).to(gains)
+    d = discounts(gains.shape[1], cut, gains.device).to(gains)
     change = (gains[:, :, None] - gains[:, None]) * (d[:, None] - d)  # (n, K, K)
     partner = (valid[:, :, None] & valid[:, None]).to(gains)
     partner = partner.triu(1) if later else partner * (1 - torch.eye(len(d)).to(gains))
@@ -137,7 +138,7 @@ def swap_ndcg(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool)
         return gains.clone()
     lowest = gains.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
     x = (gains - lowest).masked_fill(~valid, 0)  # (n, K)
-    d, m = discounts(gains.shape[1], cut).to(gains), valid.to(gains)
+    d, m = discounts(gains.shape[1], cut, gains.device).to(gains), valid.to(gains)
     if later:
         step = d - torch.nn.functional.pad(d[1:], (0, 1))  # Δ
         count = _after(m)
@@ -178,23 +179,26 @@ def group_normalize(
     Source: GRPO (2402.03300), with the options of ``objectives.grpo``.
     """
     size = rewards.shape[1]
-    if mask is None:
-        mask = torch.ones_like(rewards, dtype=torch.bool)
-    if offsets is None:  # one group: its sum is a sum
-        place = torch.zeros(size, dtype=torch.int64, device=rewards.device)
-        groups, first = 1, mask.int().argmax(1, keepdim=True) if size else mask[:, :1].long()  # (A, 1, I)
-    else:
-        groups = len(offsets) - 1
-        place = torch.repeat_interleave(torch.arange(groups).to(offsets), offsets.diff(), output_size=size)
-        first = offsets[:-1].clamp(max=max(size - 1, 0))[None, :, None]
-        first = first.expand(len(rewards), -1, rewards.shape[2])  # (A, m, I)
     if rewards.numel() == 0:
         return rewards.clone()
+    if mask is None:
+        mask = torch.ones_like(rewards, dtype=torch.bool)
+    if offsets is None:
+        place, first = slice(None), mask.int().argmax(1, keepdim=True)  # (A, 1, I)
+    else:
+        place = torch.repeat_interleave(
+            torch.arange(len(offsets) - 1).to(offsets), offsets.diff(), output_size=size
+        )
+        first = offsets[:-1].clamp(max=size - 1)[None, :, None]
+        first = first.expand(len(rewards), -1, rewards.shape[2])  # (A, m, I)
 
     def total(values: Tensor) -> Tensor:
-        """(A, G, I) to the sum of each one's group, (A, G, I)."""
-        sums = values.new_zeros(len(values), groups, values.shape[2]).index_add(1, place, values)
-        return sums[:, place]
+        """The sum of each group, at each of its members: (A, 1, I) or (A, G, I)."""
+        if offsets is None:
+            return values.sum(1, keepdim=True)
+        by_row = values.transpose(0, 1).contiguous()  # (G, A, I)
+        sums = torch.segment_reduce(by_row, "sum", offsets=offsets, axis=0, initial=0, unsafe=True)
+        return sums.transpose(0, 1)[:, place]
 
     x = (rewards - rewards.gather(1, first)[:, place]).masked_fill(~mask, 0)
     n = total(mask.to(x))
