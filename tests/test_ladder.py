@@ -1,6 +1,7 @@
 """Every rung of the ladders gives the same numbers, but for the textbook's group normalisation."""
 
 import ctypes
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -52,6 +53,17 @@ def test_all_rungs_agree_with_the_truth(ladder):
     for rung, result in found.items():
         # Sums of 37 float32 numbers of size 1, over a std of .3: 37 x 6e-8 x 3, and some room.
         assert (result.double() - truth).abs().max() < 2e-5, rung
+
+
+def test_the_map_on_top_of_a_ladder_has_the_measured_numbers():
+    measured = (LADDER.parents[1] / "bench" / "results" / "ladder.md").read_text()
+    for name, rungs in (("swap_ndcg", SWAP), ("group_normalize", NORMALIZE)):
+        page = (LADDER / f"{name}.cpp").read_text()
+        claimed = re.findall(r"^//   \d  .* ([\d,.]+)$", page, re.MULTILINE)
+        assert len(claimed) == len(rungs)
+        for rung, said in zip(rungs, claimed, strict=True):
+            ratio = float(re.search(rf"\| {rung} \|.*\| ([\d,.]+) \|", measured)[1].replace(",", ""))
+            assert said == (f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"), rung
 
 
 def test_what_the_textbook_gets_wrong(ladder):

@@ -6,11 +6,11 @@
 // torch.mul(out=) over the same 67 MB (one thread each; `python -m bench.ladder` measures them on your
 // machine, bench/results/ladder.md has these):
 //
-//   1  literal      exchange, compute DCG, exchange back           K^3/2 terms         120,687
+//   1  literal      exchange, compute DCG, exchange back           K^3/2 terms         119,172
 //   2  pairs        one product per pair                           K^2/2 products      90
 //   3  closed form  two running sums, log2 on the way              K steps, 2K log2    45
-//   4  tables       log2 and divisions out of the loop             K steps             5.6
-//   5  lanes        sixteen lists at a time, no two neighbours     K strided loads     7.8
+//   4  tables       log2 and divisions out of the loop             K steps             5.4
+//   5  lanes        sixteen lists at a time, no two neighbours     K strided loads     8.0
 //                   in memory: each vector is put together from
 //                   sixteen cache lines
 //   6  tiles        the production kernel, cpu/tiles.h: blocks     8 bytes/position    1.7
