@@ -1,20 +1,24 @@
 // Runs CUDA kernels on a CPU, one block after another: each thread of a block is a fibre, and whoever must
-// wait for others hands over. It finds wrong indices, values that nobody wrote, shuffles of the wrong lane or
-// width, and threads that do not arrive where all must. It does not find races or misaligned loads of real
-// hardware, except that a 16-byte access to an address that is no multiple of 16 is an error here too.
+// wait for others hands over. It finds accesses outside of the caller's arrays or at addresses that are no
+// multiple of their width, values that nobody wrote, shuffles of the wrong lane or width, and threads that do
+// not arrive where all must: the launch then fails and says who was where. Threads can run in rising or in
+// falling order between two meetings: results that differ are a race. Races inside a warp it does not find.
 //
 // Included before a .cu file by `g++ -include cuda_emulator.h -x c++`; csrc/cuda/warp.cuh leaves LAUNCH,
 // SHARED and TRACE to it.
 #pragma once
 
+#undef _FORTIFY_SOURCE  // it takes a jump to another stack for a fault
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <string>
+#include <utility>
 #include <vector>
 
 #define MINIREC_EMULATOR
@@ -33,9 +37,11 @@ struct float4 {
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorLaunchFailure };
 enum { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
+
+inline Dim threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
 
@@ -44,48 +50,69 @@ constexpr int WARP = 32, STACK = 1 << 16;
 // How large the GPU is, as far as the launchers ask; tests make it small so that loops over blocks are taken.
 inline int processors = 1, shared_memory = 227 * 1024;
 
+inline bool falling = false;                                 // the order of the threads
+inline std::vector<std::pair<uintptr_t, uintptr_t>> arrays;  // what may be touched; everything if empty
+inline std::map<const void*, size_t> granted;                // shared memory beyond 48 KB, by kernel
+inline std::string error;                                    // what went wrong first
+
 // Reads and writes of global memory, counted; and in order, while `trace` points to a list.
 struct Access {
   const void* address;
   int bytes, thread;
   bool written;
 };
-inline int64_t bytes_read, bytes_written, accesses, shuffles;  // shuffles of a whole warp
+inline int64_t bytes_read, bytes_written, accesses, shuffles;
 inline std::vector<Access>* trace = nullptr;
 
 // Threads that wait for one another. `operation` says at which call they do, and must be the same for all.
 struct Barrier {
   int arrived = 0, generation = 0;
   const char* operation = nullptr;
-  int detail = 0;
+  int detail = 0, line = 0;
 };
 
 struct Fibre {
-  ucontext_t context;
+  ucontext_t start;
+  jmp_buf place;  // where it goes on
   std::vector<char> stack = std::vector<char>(STACK);
-  bool done = false;
+  bool started = false, done = false;
+  int line = 0;  // where it waits
 };
 
 inline std::vector<Fibre> fibres;
 inline std::vector<Barrier> warps;
 inline std::vector<uint64_t> slots;
 inline Barrier block;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline std::vector<unsigned char> shared;
 inline std::function<void()> body;
 inline unsigned current, threads;
 
-[[noreturn]] inline void fail(const char* what) {
-  std::fprintf(stderr, "emulator: thread %u: %s\n", current, what);
-  std::_Exit(3);
+inline void hand_over() {
+  if (!_setjmp(fibres[current].place)) _longjmp(scheduler, 1);
 }
 
-inline void hand_over() { swapcontext(&fibres[current].context, &scheduler); }
+// Let a fibre run until it hands over. Only its first steps need a context: a jump is much faster.
+inline void resume(unsigned t) {
+  if (_setjmp(scheduler)) return;
+  current = threadIdx.x = t;
+  if (fibres[t].started) _longjmp(fibres[t].place, 1);
+  fibres[t].started = true;
+  setcontext(&fibres[t].start);
+}
 
-inline void wait(Barrier& barrier, int all, const char* operation, int detail) {
-  if (barrier.arrived == 0) barrier.operation = operation, barrier.detail = detail;
-  if (std::strcmp(barrier.operation, operation) != 0 || barrier.detail != detail)
-    fail("threads that must act together are at different calls");
+// A thread that fails never runs again, and its launch ends.
+inline void fail(const std::string& what) {
+  if (error.empty()) error = "thread " + std::to_string(current) + ": " + what;
+  hand_over();
+}
+
+inline void wait(Barrier& barrier, int all, const char* operation, int detail, int line) {
+  if (barrier.arrived == 0) barrier.operation = operation, barrier.detail = detail, barrier.line = line;
+  if (barrier.operation != std::string(operation) || barrier.detail != detail || barrier.line != line)
+    fail(std::string("at ") + operation + " in line " + std::to_string(line) + ", where others are at " +
+         barrier.operation + " in line " + std::to_string(barrier.line));
+  fibres[current].line = line;
   int generation = barrier.generation;
   if (++barrier.arrived == all) {
     barrier.arrived = 0;
@@ -105,24 +132,18 @@ inline void poison(void* memory, size_t bytes) {
   std::memset(memory, 0xff, bytes);
 }  // NaN in every float type
 
-}  // namespace emulator
-
-inline Dim threadIdx, blockIdx, blockDim, gridDim;
-
-namespace emulator {
-
 inline void run_block() {
   fibres.resize(threads);
   warps.assign(threads / WARP, Barrier());
   slots.assign(threads, 0);
   block = Barrier();
   for (unsigned t = 0; t < threads; t++) {
-    fibres[t].done = false;
-    getcontext(&fibres[t].context);
-    fibres[t].context.uc_stack.ss_sp = fibres[t].stack.data();
-    fibres[t].context.uc_stack.ss_size = STACK;
-    fibres[t].context.uc_link = nullptr;
-    makecontext(&fibres[t].context, enter, 0);
+    fibres[t].started = fibres[t].done = false;
+    getcontext(&fibres[t].start);
+    fibres[t].start.uc_stack.ss_sp = fibres[t].stack.data();
+    fibres[t].start.uc_stack.ss_size = STACK;
+    fibres[t].start.uc_link = nullptr;
+    makecontext(&fibres[t].start, enter, 0);
   }
   for (unsigned left = threads; left > 0;) {
     unsigned before = left;
@@ -130,25 +151,31 @@ inline void run_block() {
     for (const Barrier& warp : warps) waiting += warp.generation;
     waiting += block.generation;
     left = 0;
-    for (unsigned t = 0; t < threads; t++) {
+    unsigned stuck = 0;
+    for (unsigned i = 0; i < threads; i++) {
+      unsigned t = falling ? threads - 1 - i : i;
       if (fibres[t].done) continue;
-      current = threadIdx.x = t;
-      swapcontext(&scheduler, &fibres[t].context);
-      left += !fibres[t].done;
+      resume(t);
+      if (!error.empty()) return;
+      if (!fibres[t].done) left++, stuck = t;
     }
     int now = block.generation;
     for (const Barrier& warp : warps) now += warp.generation;
-    if (left == before && now == waiting) fail("threads wait for others that have ended or wait elsewhere");
+    if (left == before && now == waiting)
+      error = "thread " + std::to_string(stuck) + " waits in line " + std::to_string(fibres[stuck].line) +
+              " for others that have ended or wait elsewhere";
   }
 }
 
 template <typename Kernel, typename... Arguments>
 void launch(Kernel kernel, unsigned grid, unsigned block_size, size_t bytes, Arguments... arguments) {
-  if (block_size % WARP) fail("a block must be whole warps here");
-  if (bytes > size_t(shared_memory)) fail("more shared memory than there is");
+  auto grant = granted.find(reinterpret_cast<const void*>(kernel));
+  if (block_size % WARP || block_size > 1024 || grid < 1)
+    error = "a launch of no blocks, or not of whole warps";
+  if (bytes > (grant == granted.end() ? 48 * 1024 : grant->second)) error = "shared memory was not asked for";
   gridDim.x = grid, blockDim.x = threads = block_size;
   body = [&] { kernel(arguments...); };
-  for (unsigned b = 0; b < grid; b++) {
+  for (unsigned b = 0; b < grid && error.empty(); b++) {
     blockIdx.x = b;
     shared.resize(bytes + 16);
     poison(shared.data(), shared.size());
@@ -161,7 +188,11 @@ inline void* aligned_shared() {
 }
 
 inline void touch(const void* address, int bytes, bool written) {
-  if (reinterpret_cast<uintptr_t>(address) % bytes) fail("a misaligned access");
+  uintptr_t begin = reinterpret_cast<uintptr_t>(address);
+  bool inside = arrays.empty();
+  for (const auto& array : arrays) inside |= array.first <= begin && begin + bytes <= array.second;
+  if (!inside) fail(written ? "a write outside of the arrays" : "a read outside of the arrays");
+  if (begin % bytes) fail("a misaligned access");
   (written ? bytes_written : bytes_read) += bytes;
   accesses++;
   if (trace) trace->push_back({address, bytes, int(blockIdx.x * threads + current), written});
@@ -169,41 +200,49 @@ inline void touch(const void* address, int bytes, bool written) {
 
 // The value of lane `from` of the own group of `width` lanes; the own value where that is outside.
 template <typename T>
-T shuffle(T value, int from, int width, const char* operation, int detail) {
+T shuffle(unsigned mask, T value, int from, int width, const char* operation, int detail, int line) {
+  if (mask != ~0u) fail("shuffles are of whole warps here");
+  shuffles += current % WARP == 0;
   Barrier& warp = warps[current / WARP];
   std::memcpy(&slots[current], &value, sizeof(T));
-  shuffles += current % WARP == 0;
-  wait(warp, WARP, operation, detail * 64 + width);
+  wait(warp, WARP, operation, detail * 64 + width, line);
   unsigned group = current / width * width;
   T result = value;
   if (from >= 0 && from < width) std::memcpy(&result, &slots[group + from], sizeof(T));
-  wait(warp, WARP, "after a shuffle", 0);  // nobody overwrites a slot before all have read
+  wait(warp, WARP, "after a shuffle", 0, line);  // nobody overwrites a slot before all have read
   return result;
 }
 
 }  // namespace emulator
 
 #define LAUNCH(kernel, grid, block, shared, stream, ...) \
-  emulator::launch(kernel, grid, block, shared, __VA_ARGS__)
+  (void(stream), emulator::launch(kernel, grid, block, shared, __VA_ARGS__))
 #define SHARED(T, name) T* name = static_cast<T*>(emulator::aligned_shared())
 #define TRACE(address, bytes, written) emulator::touch(address, bytes, written)
 
+// The line of the caller, to see whether all threads are at the same call.
+#define LINE int line = __builtin_LINE()
+
 template <typename T>
-T __shfl_xor_sync(unsigned, T value, int mask, int width) {
-  return emulator::shuffle(value, int(threadIdx.x) % width ^ mask, width, "__shfl_xor_sync", mask);
+T __shfl_xor_sync(unsigned mask, T value, int lanes, int width, LINE) {
+  return emulator::shuffle(mask, value, int(threadIdx.x) % width ^ lanes, width, "__shfl_xor_sync", lanes,
+                           line);
 }
 
 template <typename T>
-T __shfl_down_sync(unsigned, T value, int step, int width) {
-  return emulator::shuffle(value, int(threadIdx.x) % width + step, width, "__shfl_down_sync", step);
+T __shfl_down_sync(unsigned mask, T value, int step, int width, LINE) {
+  return emulator::shuffle(mask, value, int(threadIdx.x) % width + step, width, "__shfl_down_sync", step,
+                           line);
 }
 
 template <typename T>
-T __shfl_sync(unsigned, T value, int from, int width) {
-  return emulator::shuffle(value, from, width, "__shfl_sync", from);
+T __shfl_sync(unsigned mask, T value, int from, int width, LINE) {
+  return emulator::shuffle(mask, value, from, width, "__shfl_sync", from, line);
 }
 
-inline void __syncthreads() { emulator::wait(emulator::block, int(emulator::threads), "__syncthreads", 0); }
+inline void __syncthreads(LINE) {
+  emulator::wait(emulator::block, int(emulator::threads), "__syncthreads", 0, line);
+}
 
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
@@ -213,7 +252,9 @@ inline float __uint_as_float(uint32_t bits) {
   return value;
 }
 
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() {
+  return emulator::error.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+}
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, int what, int) {
@@ -222,7 +263,9 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, int what, int) {
 }
 
 template <typename Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel, int, int) {
+cudaError_t cudaFuncSetAttribute(Kernel kernel, int, int bytes) {
+  if (bytes > emulator::shared_memory) return cudaErrorInvalidValue;
+  emulator::granted[reinterpret_cast<const void*>(kernel)] = size_t(bytes);
   return cudaSuccess;
 }
 

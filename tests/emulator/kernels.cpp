@@ -1,5 +1,5 @@
 // The CUDA kernels under the emulator, as a library of plain functions for tests/test_cuda_kernels.py.
-#include "cuda_emulator.h"
+#include "control.h"
 
 #include "../../csrc/cuda/swap_normalize.cu"
 #include "../../csrc/ladder/group_normalize.cu"
@@ -17,18 +17,6 @@ void by_dtype(int dtype, F work) {
 }
 
 extern "C" {
-
-void size_of_gpu(int processors, int shared_memory) {
-  emulator::processors = processors;
-  emulator::shared_memory = shared_memory;
-}
-
-// Bytes read, bytes written, accesses, shuffles since the last call.
-void counts(int64_t* into) {
-  into[0] = emulator::bytes_read, into[1] = emulator::bytes_written;
-  into[2] = emulator::accesses, into[3] = emulator::shuffles;
-  emulator::bytes_read = emulator::bytes_written = emulator::accesses = emulator::shuffles = 0;
-}
 
 void swap_ndcg(int dtype, const void* gains, const void* idcg, const int64_t* lengths, const bool* mask,
                void* out, int64_t n, int size, int cutoff, bool later) {
@@ -103,22 +91,5 @@ void normalize_ladder(int rung, const float* rewards, float* out, int64_t groups
       cuda::Groups<float>{
           {rewards, false}, nullptr, nullptr, nullptr, out, groups, size, 1, 1, 1, 1e-6f, true, false},
       nullptr);
-}
-
-// Records every access of the next launches: rows of address, bytes, thread, written. Returns how many; call
-// with a null pointer to start, then with room for them.
-int64_t traced(int64_t* rows) {
-  static std::vector<emulator::Access> seen;
-  if (!rows) {
-    int64_t size = int64_t(seen.size());
-    if (!emulator::trace) seen.clear(), emulator::trace = &seen;
-    return size;
-  }
-  emulator::trace = nullptr;
-  for (size_t i = 0; i < seen.size(); i++) {
-    rows[4 * i] = int64_t(reinterpret_cast<uintptr_t>(seen[i].address));
-    rows[4 * i + 1] = seen[i].bytes, rows[4 * i + 2] = seen[i].thread, rows[4 * i + 3] = seen[i].written;
-  }
-  return int64_t(seen.size());
 }
 }
