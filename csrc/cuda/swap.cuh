@@ -39,30 +39,37 @@ struct Table {
 
   __device__ static int at(int lane, int i) { return i * LANES + lane; }
 
-  // All threads of the block; the first warp does the work, 32 ranks at a time from the last to the first.
+  // All threads of the block: logarithms and divisions are shared out among them. In between, a warp adds up
+  // from the end, each of LANES threads over its own ITEMS ranks, as for the rewards. Its loops
+  // stay loops: unrolled they would take half as many registers again, for all of the kernel.
   __device__ void make(int size, int cutoff, bool later) {
+#pragma unroll 1
+    for (int k = int(threadIdx.x); k < size; k += THREADS)
+      step[at(k / ITEMS, k % ITEMS)] = later ? minirec::cuda::step<T>(k, cutoff) : discount<T>(k, cutoff);
+    __syncthreads();
     if (threadIdx.x < 32) {
-      T carried = 0;
-      for (int top = (size - 1) / 32 * 32; top >= 0; top -= 32) {
-        int k = top + int(threadIdx.x), n = size - 1 - k;
-        bool inside = k < size;
-        T value = !inside ? T(0) : later ? minirec::cuda::step<T>(k, cutoff) * T(n) : discount<T>(k, cutoff);
-        T from_here = value + behind<32>(value) + carried;
-        if (inside) {
-          int place = at(k / ITEMS, k % ITEMS);
-          step[place] = later ? minirec::cuda::step<T>(k, cutoff) : value;
-          share[place] = n ? from_here / T(n) : T(0);
-          part[place] = n ? 1 / T(n) : T(0);
-        }
-        carried = __shfl_sync(EVERY, from_here, 0, 32);
+      const int lane = threadIdx.x % LANES, k0 = lane * ITEMS;
+      auto term = [&](int i) {
+        return k0 + i < size ? step[at(lane, i)] * (later ? T(size - 1 - k0 - i) : T(1)) : T(0);
+      };
+      T total = 0;
+#pragma unroll 1
+      for (int i = 0; i < ITEMS; i++) total += term(i);
+      T from_here = behind<LANES>(total), mean = sum<LANES>(total) / T(size);
+#pragma unroll 1
+      for (int i = ITEMS - 1; i >= 0; i--) {
+        from_here += term(i);
+        if (threadIdx.x < LANES && k0 + i < size)
+          share[at(lane, i)] = later ? from_here : step[at(lane, i)] - mean;
       }
-      if (!later) {
-        T mean = carried / T(size);
-        for (int k = int(threadIdx.x); k < size; k += 32) {
-          int place = at(k / ITEMS, k % ITEMS);
-          share[place] = step[place] - mean;
-        }
-      }
+    }
+    __syncthreads();
+    if (!later) return;
+#pragma unroll 1
+    for (int k = int(threadIdx.x); k < size; k += THREADS) {
+      const int place = at(k / ITEMS, k % ITEMS), n = size - 1 - k;
+      share[place] = n ? share[place] / T(n) : T(0);
+      part[place] = n ? 1 / T(n) : T(0);
     }
     __syncthreads();
   }

@@ -9,7 +9,6 @@ template <typename T, int LANES, int ITEMS, bool HOLES>
 __global__ void swap_lists(Lists<T> a, bool wide) {
   SHARED(T, memory);
   Table<T, LANES, ITEMS> table(memory);
-  table.make(a.size, a.cutoff, a.later);
   const int k0 = threadIdx.x % LANES * ITEMS, per_block = THREADS / LANES;
   // The loop is the same for all threads of a block, as all lanes of a warp take part in a shuffle.
   for (int64_t first = int64_t(blockIdx.x) * per_block; first < a.n;
@@ -19,6 +18,8 @@ __global__ void swap_lists(Lists<T> a, bool wide) {
     T x[ITEMS] = {};
     unsigned valid = some ? read_list<T, LANES, ITEMS>(a, list, wide, x) : 0u;
     T scale = some ? one_over(read(a.idcg + list)) : T(0);
+    if (first == int64_t(blockIdx.x) * per_block)
+      table.make(a.size, a.cutoff, a.later);  // while gains arrive
     rewards<T, LANES, ITEMS, HOLES>(x, valid, a.size, a.later, scale, table);
     if (!some) continue;  // no shuffle follows in this turn
     write_row(a.out, list * a.size, k0, a.size, wide, x);

@@ -7,9 +7,9 @@
 //   1  pairs        33,024  8,384     0         38         a thread per list, every pair
 //   2  closed form  1,024   384       0         32         a thread per list, running sums
 //   3  warp         1,024   384       89        40         32 threads per list: neighbours read neighbours
-//   4  eight lanes  544     72        3.6       64         PRODUCTION: the list stays in registers
+//   4  eight lanes  544     72        3.0       63         PRODUCTION: the list stays in registers
 //
-// (32 of the 544 bytes are IDCG, which every lane reads; .9 of the 3.6 shuffles make a block's table of ranks.)
+// (32 of the 544 bytes are IDCG, which every lane reads; .2 of the 3.0 shuffles make a block's table of ranks.)
 //
 // Reading 4 bytes fetches 32. In 1 and 2 the threads of a warp read 32 lists at once, at addresses 512 bytes
 // apart: 32 sectors, of which 4 bytes each are used; the cache may or may not hold them until the next step.
