@@ -7,11 +7,20 @@
 
 namespace minirec::cuda {
 
+// Where position k of a list stands in shared memory. Its 32 banks each serve one address at a time, and when a
+// warp stores, lane after lane writes ITEMS positions further on: without a gap after each run of ITEMS, 16 of
+// the 32 lanes would meet in one bank where K is 128, and all 32 where it is 1,024.
+template <int ITEMS>
+__host__ __device__ inline int with_gaps(int k) {
+  return k + k / ITEMS;
+}
+
 template <typename T, int LANES, int ITEMS, bool HOLES>
 __global__ void swap_normalize_contexts(Lists<T> a, Groups<T> g, Factor<T> factor, int together, bool wide) {
   SHARED(T, memory);
   Table<T, LANES, ITEMS> table(memory);
-  T* reward = memory + 3 * LANES * ITEMS;  // (G, K)
+  T* reward = memory + 3 * LANES * ITEMS;  // (G, K) with gaps
+  const int pitch = with_gaps<ITEMS>(a.size);
   table.make(a.size, a.cutoff, a.later);
   const int k0 = threadIdx.x % LANES * ITEMS, per_block = THREADS / LANES, group = int(g.group);
   for (int64_t context = int64_t(blockIdx.x) * together; context < g.outer;
@@ -27,18 +36,19 @@ __global__ void swap_normalize_contexts(Lists<T> a, Groups<T> g, Factor<T> facto
       rewards<T, LANES, ITEMS, HOLES>(x, valid, a.size, a.later, scale, table);
 #pragma unroll
       for (int i = 0; i < ITEMS; i++)
-        if (some && k0 + i < a.size) reward[own * a.size + k0 + i] = x[i];
+        if (some && k0 + i < a.size) reward[own * pitch + with_gaps<ITEMS>(k0 + i)] = x[i];
     }
     __syncthreads();
     for (int t = threadIdx.x; t < contexts * a.size; t += THREADS) {
       const int k = t % a.size, top = t / a.size * group;  // the position, and the first list of its context
+      const T* column = reward + top * pitch + with_gaps<ITEMS>(k);
       auto place = [&](int64_t i) { return (top + i) * a.size + k; };
       auto counts = [&](int64_t i) {
         return !HOLES || ((!a.mask || a.mask[first * a.size + place(i)]) &&
                           (!a.lengths || k < a.lengths[first + top + i]));
       };
       normalize_alone<T>(
-          group, factor, [&](int64_t i) { return reward[place(i)]; }, counts,
+          group, factor, [&](int64_t i) { return column[i * pitch]; }, counts,
           [&](int64_t i, T value) { write(a.out + first * a.size + place(i), value); });
     }
     __syncthreads();  // the next contexts overwrite the rewards
@@ -47,7 +57,7 @@ __global__ void swap_normalize_contexts(Lists<T> a, Groups<T> g, Factor<T> facto
 
 template <typename T, int LANES, int ITEMS>
 bool launch(const Lists<T>& a, const Groups<T>& g, cudaStream_t stream) {
-  const int64_t context = g.group * a.size, per_block = THREADS / LANES;
+  const int64_t context = g.group * with_gaps<ITEMS>(a.size), per_block = THREADS / LANES;
   const int together =
       int(g.group < per_block ? per_block / g.group : 1);  // contexts whose lists keep a block busy
   const int64_t bytes = (3 * LANES * ITEMS + together * context) * int64_t(sizeof(T));
