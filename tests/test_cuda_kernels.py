@@ -160,8 +160,9 @@ def normalise(gpu, rewards, mask=None, offsets=None, ddof=1, eps=1e-6, scale=Tru
 @pytest.mark.parametrize(
     "shape",
     [
-        *[(70, 1, 1), (70, 7, 1), (70, 16, 1), (9, 17, 1), (9, 128, 1), (5, 130, 1), (3, 1024, 1)],
-        *[(2, 1500, 1), (3, 16, 9), (2, 5, 700), (2, 1030, 3)],
+        # Blocks go round their loops beyond 512 groups of up to 16, 256 of up to 128, 64 of up to 1,024.
+        *[(515, 1, 1), (515, 7, 1), (515, 16, 1), (259, 17, 1), (259, 128, 1), (67, 130, 1), (3, 1024, 1)],
+        *[(2, 1500, 1), (67, 1025, 1), (3, 16, 9), (2, 5, 1100), (2, 1030, 3)],
     ],
 )
 def test_groups_of_every_shape(gpu, shape, dtype):
@@ -180,7 +181,9 @@ def test_groups_of_every_shape(gpu, shape, dtype):
 
 
 @pytest.mark.parametrize(
-    "shape", [(5, 3, 10), (2, 16, 128), (3, 40, 30), (2, 4, 1000), (2, 3, 1030), (1, 33, 5)]
+    "shape",
+    # (100, 3, 10) and (20, 40, 30) let blocks go round their loops; (1, 100, 128) takes more than 48 KiB.
+    [(100, 3, 10), (2, 16, 128), (20, 40, 30), (1, 100, 128), (2, 4, 1000), (2, 3, 1030), (1, 33, 5)],
 )
 @pytest.mark.parametrize("shared_memory", [227 * 1024, 8 * 1024], ids=["fits", "does not fit"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

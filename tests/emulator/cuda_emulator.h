@@ -1,8 +1,8 @@
 // Runs CUDA kernels on a CPU, one block after another: each thread of a block is a fibre, and whoever must
 // wait for others hands over. It finds accesses outside of the caller's arrays or at addresses that are no
 // multiple of their width, values that nobody wrote, shuffles of the wrong lane or width, and threads that do
-// not arrive where all must: the launch then fails and says who was where. Threads can run in rising or in
-// falling order between two meetings: results that differ are a race. Races inside a warp it does not find.
+// not arrive where all must: the launch then fails and says who was where. Each warp runs as far as it can before
+// the next, and warps run in rising or in falling order: results that differ are a race.
 //
 // Included before a .cu file by `g++ -include cuda_emulator.h -x c++`; csrc/cuda/warp.cuh leaves LAUNCH,
 // SHARED and TRACE to it.
@@ -132,6 +132,22 @@ inline void poison(void* memory, size_t bytes) {
   std::memset(memory, 0xff, bytes);
 }  // NaN in every float type
 
+// Let the threads of a warp run until all wait for other warps or have ended; whether any got further.
+inline bool run_warp(unsigned warp) {
+  for (bool moved = false;; moved = true) {
+    const int before = warps[warp].generation + block.generation;
+    unsigned steps = 0;
+    for (unsigned i = 0; i < WARP && error.empty(); i++) {
+      Fibre& fibre = fibres[warp * WARP + (falling ? WARP - 1 - i : i)];
+      if (fibre.done) continue;
+      const int arrived = warps[warp].arrived + block.arrived;
+      resume(unsigned(&fibre - fibres.data()));
+      steps += fibre.done || arrived != warps[warp].arrived + block.arrived;
+    }
+    if (!error.empty() || (steps == 0 && before == warps[warp].generation + block.generation)) return moved;
+  }
+}
+
 inline void run_block() {
   fibres.resize(threads);
   warps.assign(threads / WARP, Barrier());
@@ -145,26 +161,16 @@ inline void run_block() {
     fibres[t].start.uc_link = nullptr;
     makecontext(&fibres[t].start, enter, 0);
   }
-  for (unsigned left = threads; left > 0;) {
-    unsigned before = left;
-    int waiting = 0;
-    for (const Barrier& warp : warps) waiting += warp.generation;
-    waiting += block.generation;
-    left = 0;
-    unsigned stuck = 0;
-    for (unsigned i = 0; i < threads; i++) {
-      unsigned t = falling ? threads - 1 - i : i;
-      if (fibres[t].done) continue;
-      resume(t);
-      if (!error.empty()) return;
-      if (!fibres[t].done) left++, stuck = t;
-    }
-    int now = block.generation;
-    for (const Barrier& warp : warps) now += warp.generation;
-    if (left == before && now == waiting)
-      error = "thread " + std::to_string(stuck) + " waits in line " + std::to_string(fibres[stuck].line) +
-              " for others that have ended or wait elsewhere";
+  // A warp runs as far as it gets before the next one begins: what it reads too early is not there yet.
+  const unsigned all = threads / WARP;
+  for (bool moved = true; moved && error.empty();) {
+    moved = false;
+    for (unsigned i = 0; i < all && error.empty(); i++) moved |= run_warp(falling ? all - 1 - i : i);
   }
+  for (unsigned t = 0; t < threads && error.empty(); t++)
+    if (!fibres[t].done)
+      error = "thread " + std::to_string(t) + " waits in line " + std::to_string(fibres[t].line) +
+              " for others that have ended or wait elsewhere";
 }
 
 template <typename Kernel, typename... Arguments>
