@@ -19,11 +19,9 @@ from minirec.ops import reference
 ROOT = Path(__file__).parents[1]
 SOURCES = [*sorted((ROOT / "csrc" / "ladder").glob("*.cu")), ROOT / "csrc" / "cuda" / "swap_normalize.cu"]
 CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
-CLOSE = {
-    torch.float32: 2e-5,
-    torch.float64: 1e-12,
-    torch.bfloat16: 2e-5,
-}  # see test_ops; up to 3,000 terms here
+# A sum runs over at most 32 positions of a thread and then over its lanes, so numbers of size 1 see some
+# thirty roundings: of 6e-8 each in float32, of 1e-16 in float64.
+CLOSE = {torch.float32: 2e-6, torch.float64: 4e-15, torch.bfloat16: 2e-6}
 EDGES = [1, 2, 4, 31, 32, 33, 100, 127, 128, 129, 1000, 1024, 1025, 1500]
 
 
@@ -106,10 +104,9 @@ def test_swap_rewards_of_every_length(gpu, size, dtype, later):
     )  # 8 blocks have 256, 64 or 8
     gains, idcg = numbers(n, size).to(dtype), 1 + numbers(n, seed=1)
     found = swap(gpu, gains, idcg, later=later)
-    scale = 1 if size <= 128 else 3
-    assert (found.double() - truth(gains, idcg, later=later)).abs().max() < CLOSE[dtype] * scale
+    assert (found.double() - truth(gains, idcg, later=later)).abs().max() < CLOSE[dtype]
     found = swap(gpu, gains, idcg, cutoff=5, later=later)
-    assert (found.double() - truth(gains, idcg, cutoff=5, later=later)).abs().max() < CLOSE[dtype] * scale
+    assert (found.double() - truth(gains, idcg, cutoff=5, later=later)).abs().max() < CLOSE[dtype]
 
 
 @pytest.mark.parametrize("later", [True, False])
@@ -121,9 +118,9 @@ def test_holes_keep_their_rank_and_may_hold_anything(gpu, size, later):
     lengths = (numbers(n, seed=3) * (size + 1)).long()
     valid = mask & (torch.arange(size) < lengths[:, None])
     found = swap(gpu, gains.masked_fill(~valid, torch.nan), idcg, lengths, mask, 20, later)
-    assert (found.double() - truth(gains, idcg, lengths, mask, 20, later)).abs().max() < 6e-5
+    assert (found.double() - truth(gains, idcg, lengths, mask, 20, later)).abs().max() < CLOSE[torch.float32]
     only = swap(gpu, gains, idcg, lengths=lengths, later=later)
-    assert (only.double() - truth(gains, idcg, lengths, later=later)).abs().max() < 6e-5
+    assert (only.double() - truth(gains, idcg, lengths, later=later)).abs().max() < CLOSE[torch.float32]
 
 
 @pytest.mark.parametrize("size", [8, 32, 128, 1024, 1030])
@@ -174,8 +171,7 @@ def test_groups_of_every_shape(gpu, shape, dtype):
             given = rewards if own is None else rewards.masked_fill(~own, torch.nan)
             expected = reference.group_normalize(rewards.double(), own, offsets, *how)
             found = normalise(gpu, given.contiguous(), own, offsets, *how)
-            # Two rewards that lie close divide by a small std: rounding grows with the largest advantage.
-            room = CLOSE[dtype] * (1 + expected.abs().max()) * 100
+            room = CLOSE[dtype] * (1 + expected.abs().max())  # a rounding is relative to the advantage
             assert (found.double() - expected).abs().max() < room
     assert (normalise(gpu, torch.full(shape, 0.7, dtype=dtype), eps=0.0) == 0).all()
 
@@ -207,8 +203,9 @@ def test_one_pass_is_the_two_operations(gpu, shape, shared_memory, dtype):
             expected = reference.swap_normalize(
                 gains.double(), idcg.double(), valid, size, later, 1, 1e-2, True, False
             )
-            # eps is 0.01, so an error of a reward, at most three times CLOSE, grows at most a hundredfold.
-            assert (out.double() - expected).abs().max() < 300 * CLOSE[dtype]
+            # An error of a reward (a tenth of CLOSE at these sizes) is divided by the std of its position
+            # and eps, 0.01 at least.
+            assert (out.double() - expected).abs().max() < 10 * CLOSE[dtype]
 
 
 def test_every_gain_is_read_once_and_every_reward_written_once(gpu):
