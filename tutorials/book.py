@@ -1,0 +1,82 @@
+"""What all chapters share: the library's source on the page, the example user, the trained run, figures."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import matplotlib
+
+import minirec
+
+ROOT = Path(__file__).parents[1]
+USER = 17  # the running example: one user of the built-in world, from the first chapter to the last
+RUN = ROOT / "runs" / "book"
+TRAIN = (
+    f"python -m minirec.train --tiny --objective none --fresh 0.2 --no-sasrec --out {RUN.relative_to(ROOT)}"
+)
+
+matplotlib.rcParams.update(
+    {
+        "figure.figsize": (7.5, 3.2),
+        "figure.dpi": 110,
+        "figure.constrained_layout.use": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.size": 9,
+        "axes.titlesize": 10,
+    }
+)
+
+
+def source(thing: FunctionType | type | ModuleType) -> tuple[str, str, int]:
+    """The source of something without its docstring, its file from the root, and its line."""
+    if isinstance(thing, ModuleType):
+        return inspect.getsource(thing), Path(thing.__file__).relative_to(ROOT).as_posix(), 1
+    lines, number = inspect.getsourcelines(thing)
+    text = textwrap.dedent("".join(lines))
+    document = thing.__doc__
+    if document:  # the page says in prose what the docstring says; the code is what is shown
+        for quotes in ('"""', 'r"""'):
+            start = text.find(quotes)
+            if start >= 0:
+                end = text.index('"""', start + len(quotes)) + 3
+                text = text[: text.rindex("\n", 0, start)] + text[end:]
+                break
+    path = Path(inspect.getsourcefile(thing)).relative_to(ROOT).as_posix()
+    return text.strip() + "\n", path, number
+
+
+def show(*things: FunctionType | type) -> None:
+    """Put the library's own code on the page, with a link to where it stands."""
+    for thing in things:
+        text, path, number = source(thing)
+        name = f"{thing.__module__}.{thing.__qualname__}"
+        page = f"<!-- shows {name} -->\n[`{path}`, line {number}](../{path}#L{number})\n```python\n{text}```"
+        _display(page, text)
+
+
+def say(text: str) -> None:
+    """Put a sentence with numbers in it on the page, as prose."""
+    _display(text, text)
+
+
+def _display(markdown: str, plain: str) -> None:
+    if "ipykernel" in sys.modules:
+        from IPython.display import Markdown, display
+
+        display(Markdown(markdown))
+    else:
+        print(plain)
+
+
+def trained() -> minirec.recommend.Recommender:
+    """The supervised run that chapters from the second on look into; trained once, in half a minute."""
+    if not (RUN / "report.json").is_file():
+        print(f"{TRAIN}  (once, about 25 s)")
+        subprocess.run([sys.executable, *TRAIN.split()[1:]], cwd=ROOT, check=True, capture_output=True)
+    return minirec.load(RUN)
