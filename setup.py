@@ -109,6 +109,7 @@ setup(
         "draw": ["matplotlib"],
         "test": ["pytest", "hypothesis", "matplotlib", "ruff", "clang-format"],
         "build": ["setuptools>=77", "ninja", "pybind11"],
+        "book": ["matplotlib", "jupytext", "nbclient", "nbconvert", "ipykernel"],
         "bench": ["transformers"],
     },
     **extensions(),

@@ -137,22 +137,21 @@ def imports(chapter: Path) -> set[str]:
     return found
 
 
-def introduced(chapter: Path) -> set[str]:
-    """The modules that a chapter says it introduces: lines ``# introduces: minirec.world minirec.codes``."""
-    return set(" ".join(re.findall(r"^# introduces:(.*)$", chapter.read_text(), re.MULTILINE)).split())
+def listed(chapter: Path, word: str) -> set[str]:
+    """The modules in a chapter's lines ``# introduces: minirec.world minirec.codes``, or ``# previews: ...``."""
+    found = re.findall(rf"^# {word}:(.*)$", chapter.read_text(), re.MULTILINE)
+    return set(" ".join(found).split())
 
 
 def unknown_imports() -> list[str]:
-    """Modules that a chapter imports before any chapter has introduced them. Chapter 0 is a preview of all."""
+    """Modules that a chapter imports, and neither it nor one before introduces; a preview is for itself."""
     known, problems = set(ALWAYS), []
     for chapter in chapters():
-        own = introduced(chapter)
-        unknown = imports(chapter) - known - own - {"__future__"}
+        known |= listed(chapter, "introduces")
+        unknown = imports(chapter) - known - listed(chapter, "previews") - {"__future__"}
         problems += [
-            f"{chapter.name}: imports {name}, which no chapter so far introduces" for name in sorted(unknown)
+            f"{chapter.name}: imports {name}, which no chapter introduces" for name in sorted(unknown)
         ]
-        if not chapter.name.startswith("ch00"):
-            known |= own
     return problems
 
 

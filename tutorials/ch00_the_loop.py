@@ -17,8 +17,8 @@
 
 # %%
 # introduces: minirec.settings minirec.world
-# introduces: minirec.contexts minirec.exact minirec.objectives.grpo minirec.objectives.loss
-# introduces: minirec.records minirec.reinforce minirec.rewards minirec.rollout
+# previews: minirec.contexts minirec.exact minirec.objectives.grpo minirec.objectives.loss
+# previews: minirec.records minirec.reinforce minirec.rewards minirec.rollout
 import book
 import matplotlib.pyplot as plt
 import torch

@@ -1,0 +1,36 @@
+"""The book: pages stand for their sources, chapters import only what was introduced, exact values hold."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jupytext", reason="the tools of the book are not installed: pip install -e '.[book]'")
+
+from tutorials import build
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("chapter", build.chapters(), ids=lambda path: path.stem)
+def test_a_page_stands_for_its_source_and_for_the_library_that_it_shows(chapter):
+    assert build.stale(chapter) == []
+
+
+def test_chapters_import_only_what_was_introduced():
+    assert build.unknown_imports() == []
+
+
+def test_a_page_is_stale_when_the_library_that_it_shows_has_changed(monkeypatch):
+    chapter = next(c for c in build.chapters() if build.shown_blocks(c.with_suffix(".md").read_text()))
+    monkeypatch.setattr(build.book, "source", lambda thing: ("something else\n", "", 1))
+    assert build.stale(chapter)
+
+
+def test_all_chapters_run_and_their_exact_values_are_those_on_the_pages():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tutorials.build", "--check"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
