@@ -149,9 +149,7 @@ def unknown_imports() -> list[str]:
     for chapter in chapters():
         known |= listed(chapter, "introduces")
         unknown = imports(chapter) - known - listed(chapter, "previews") - {"__future__"}
-        problems += [
-            f"{chapter.name}: imports {name}, which no chapter introduces" for name in sorted(unknown)
-        ]
+        problems += [f"{chapter.name}: imports {name} too early" for name in sorted(unknown)]
     return problems
 
 
