@@ -138,7 +138,7 @@ def imports(chapter: Path) -> set[str]:
 
 
 def listed(chapter: Path, word: str) -> set[str]:
-    """The modules in a chapter's lines ``# introduces: minirec.world minirec.codes``, or ``# previews: ...``."""
+    """The modules in lines ``# introduces: minirec.world minirec.codes`` or ``# previews: ...``."""
     found = re.findall(rf"^# {word}:(.*)$", chapter.read_text(), re.MULTILINE)
     return set(" ".join(found).split())
 
