@@ -32,7 +32,17 @@ from nbconvert import MarkdownExporter
 from tutorials import book
 
 HERE = Path(__file__).parent
-ALWAYS = {"book", "torch", "numpy", "matplotlib.pyplot", "math"}  # any chapter may import these
+ALWAYS = {
+    "book",
+    "torch",
+    "numpy",
+    "matplotlib.pyplot",
+    "math",
+    "re",
+    "ctypes",
+    "subprocess",
+    "tempfile",
+}  # any chapter may import these
 
 
 def chapters() -> list[Path]:
