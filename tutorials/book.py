@@ -23,7 +23,7 @@ TRAIN = (
 matplotlib.rcParams.update(
     {
         "figure.figsize": (7.5, 3.2),
-        "figure.dpi": 110,
+        "figure.dpi": 150,
         "figure.constrained_layout.use": True,
         "axes.spines.top": False,
         "axes.spines.right": False,

@@ -4,7 +4,7 @@
 # **How fast can a swap reward be, and how does one get there?**
 
 # %% tags=["hide"]
-# introduces: minirec.ops minirec.ops.reference
+# introduces: minirec.ops.reference
 import ctypes
 import re
 import subprocess
@@ -74,17 +74,27 @@ for form in (reference.swap_literal, reference.swap_pairs, reference.swap_ndcg):
 # ## Why the pivot
 #
 # The closed form takes the smallest gain away first. Without that, it subtracts two large numbers that are
-# nearly equal. Here are 1,000 gains of 5 with one that is a millionth larger, in float32. The true rewards
-# are about 1e-9; a list without any difference should give exactly 0.
+# nearly equal.
 
-# %% tags=["exact"]
-almost = torch.full((1, 1000), 5.0)
-almost[0, 500] = 5.000001
+# %%
+K = 1000
+almost = torch.full((1, K), 5.0)  # float32
+almost[0, K // 2] = 5.000001  # nearly as good as all others
 everything = torch.ones_like(almost, dtype=torch.bool)
 one = torch.ones(1)
-truth = reference.swap_pairs(almost.double(), one.double(), everything, 1000, True)
-d = reference.discounts(1000).float()
-behind = torch.arange(999, -1, -1.0).clamp(min=1)
+truth = reference.swap_pairs(almost.double(), one.double(), everything, K, True)
+largest = truth.abs().max().item()
+
+# %% tags=["hide"]
+book.say(
+    f"That is a list of {K:,} gains of {almost[0, 0]:.0f}, and in the middle one that is larger by"
+    f" {almost.max() - almost.min():.1e}. No reward of this list is further from 0 than {largest:.1e}. A list"
+    " without any difference should give exactly 0."
+)
+
+# %% tags=["exact"]
+d = reference.discounts(K).float()
+behind = torch.arange(K - 1, -1, -1.0).clamp(min=1)
 
 
 def after(x: torch.Tensor) -> torch.Tensor:
@@ -92,12 +102,12 @@ def after(x: torch.Tensor) -> torch.Tensor:
     return x.flip(-1).cumsum(-1).flip(-1) - x
 
 
-count = torch.arange(999, -1, -1.0)
+count = torch.arange(K - 1, -1, -1.0)
 expanded = almost * (count * d - after(d)) - (d * after(almost) - after(d * almost))
 worst = (expanded / behind - truth).abs().max().item()
-pivot = (reference.swap_ndcg(almost, one, everything, 1000, True) - truth).abs().max().item()
-print("multiplied out: off by more than 1e-7:", worst > 1e-7)
-print("with the pivot: off by less than 1e-11:", pivot < 1e-11)
+pivot = (reference.swap_ndcg(almost, one, everything, K, True) - truth).abs().max().item()
+print("multiplied out: off by more than any true reward:", worst > largest)
+print("with the pivot: off by less than a thousandth of the largest:", pivot < largest / 1000)
 
 # %% [markdown]
 # ## On a CPU: one list per lane
@@ -145,64 +155,89 @@ gains, idcg = torch.rand(lists, size), torch.ones(lists)
 
 
 def trace(rung: int) -> torch.Tensor:
-    """Every access of a rung: address from the start of the gains, bytes, thread, written; (n, 4)."""
-    out = torch.empty(lists, size)
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (gains, idcg, out))
-    gpu.traced(None)
+    """Accesses to gains and rewards: byte from the start of either, bytes, thread, written; (n, 4)."""
+    rewards = torch.empty(lists, size)
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (gains, idcg, rewards))
+    gpu.traced(None)  # forget what was
     gpu.swap_ladder(rung, *pointers, ctypes.c_int64(lists), ctypes.c_int64(size))
     seen = torch.zeros(gpu.traced(None), 4, dtype=torch.int64)
     gpu.traced(ctypes.c_void_p(seen.data_ptr()))
-    seen[:, 0] -= gains.data_ptr()
-    return seen[(seen[:, 0] >= 0) & (seen[:, 0] < gains.nbytes) & (seen[:, 3] == 0)]
+    start = torch.where(seen[:, 3] == 0, gains.data_ptr(), rewards.data_ptr())
+    seen[:, 0] -= start
+    return seen[(seen[:, 0] >= 0) & (seen[:, 0] < gains.nbytes)]
 
 
-names_gpu = {2: "a thread per list", 3: "a warp per list", 4: "eight lanes per list, 16 bytes (production)"}
-seen = {rung: trace(rung) for rung in names_gpu}
+rungs = {1: "all pairs", 2: "thread per list", 3: "warp per list", 4: "eight lanes per list"}
+seen = {rung: trace(rung) for rung in rungs}
 
-# %% tags=["hide"] caption="The first 12 reads of the 32 threads of a warp; a row is a list, colour is the order"
+
+def first(accesses: torch.Tensor) -> torch.Tensor:
+    """The bytes that the first read of each thread of the first warp touches."""
+    reads = accesses[(accesses[:, 3] == 0) & (accesses[:, 2] < 32)]
+    firsts = [reads[reads[:, 2] == thread][0] for thread in reads[:, 2].unique()]
+    return torch.cat([torch.arange(address, address + width) for address, width, _, _ in firsts])
+
+
+# %% tags=["hide"] caption="The first read of a warp. A row is a list, a cell a sector: fetched (grey), used (blue)"
+SECTOR = 32
 figure, panels = plt.subplots(1, 3, figsize=(7.5, 2.9), sharey=True)
-for axes, (rung, name) in zip(panels, names_gpu.items(), strict=True):
-    reads, count = seen[rung], {}
-    for address, width, thread, _ in reads.tolist():
-        order = count[thread] = count.get(thread, -1) + 1
-        if thread < 32 and order < 12:
-            row, column = divmod(address, 4 * size)
-            axes.barh(row, width, left=column, color=plt.cm.viridis(order / 12), height=0.9)
-    axes.set(title=name, xlim=(0, 4 * size), xlabel="byte within the list")
-    axes.title.set_fontsize(8)
+used = {}
+for axes, rung in zip(panels, (2, 3, 4), strict=True):
+    touched = first(seen[rung])
+    sectors = (touched // SECTOR).unique()
+    used[rung] = len(touched), SECTOR * len(sectors)
+    rows, columns = sectors // (4 * size // SECTOR), sectors % (4 * size // SECTOR)
+    axes.barh(rows, SECTOR, left=SECTOR * columns, color="0.8", height=0.9)
+    for byte in touched[::4].tolist():  # a float
+        row, column = divmod(byte, 4 * size)
+        axes.barh(row, 4, left=column, color="C0", height=0.9)
+    title = f"{rungs[rung]}\n{used[rung][0]} of {used[rung][1]:,} bytes used"
+    axes.set(title=title, xlim=(0, 4 * size), xlabel="byte within the list")
+    axes.set_xticks(range(0, 4 * size + 1, 4 * SECTOR))
+    axes.set_xticks(range(0, 4 * size + 1, SECTOR), minor=True)
 panels[0].set(ylabel="list", ylim=(lists - 0.5, -0.5))
 plt.show()
 
+# %% tags=["hide"]
+book.say(
+    f"With a thread per list, a warp touches {lists} lists at once: it fetches {used[2][1]:,} bytes and uses"
+    f" {used[2][0]} of them now. Whether the others are still in a cache when their turn comes, nobody"
+    f" promises. With a warp per list all {used[3][0]} bytes are used, but 32 threads must then agree on every"
+    f" running sum. The production kernel lies between: eight threads hold a list, each a piece of it, and read"
+    f" {used[4][0] // 32} bytes at a time. What it fetches and does not use now, it uses with its next read."
+)
+
 # %% [markdown]
-# On the left a warp touches 32 lists at once, 4 bytes in each: 32 sectors are fetched, an eighth of which is
-# used. In the middle it touches one run of 128 bytes. On the right 32 threads hold four lists among them and
-# read 16 bytes each.
-#
 # ## The roof
 #
 # A kernel cannot be faster than its bytes allow, nor than its arithmetic. The roofline draws both: operations
-# per byte to the right, operations per second upwards. Bytes are those of the trace, with the rewards written;
-# operations are counted from the source by hand, a dozen for each position, five for each pair. The slope is 4.3
-# TB/s, a measured copy; the flat part is 67 TFLOP/s of float32, the vendor's number.
+# per byte to the right, operations per second upwards. Bytes are counted from the trace. Operations are counted
+# by hand from the source, `csrc/ladder/swap_ndcg.cu`; the order of magnitude is what matters.
 
-# %% tags=["hide"] caption="The roof of an H200. Points are what bytes allow, not measured times"
-bandwidth, peak = 4.3e12, 67e12
-pairs = size * (size - 1) / 2
-work = {
-    "pairs": (5 * pairs, trace(1)),
-    "thread per list": (12 * size, seen[2]),
-    "eight lanes": (14 * size, seen[4]),
-}
-figure, axes = plt.subplots(figsize=(7.5, 3))
+# %%
+bandwidth = 4.3e12  # bytes per second of an H200, a measured copy
+peak = 67e12  # its float32 operations per second, the vendor's number
+operations = {1: 4 * size * (size - 1) / 2, 2: 12 * size, 3: 34 * size, 4: 14 * size}  # of a list
+read, written = ({r: s[s[:, 3] == w, 1].sum().item() / lists for r, s in seen.items()} for w in (0, 1))
+for rung, name in rungs.items():
+    print(f"{name:20} reads {read[rung]:6,.0f} bytes of a list, writes {written[rung]:3,.0f}")
+
+# %% tags=["hide"] caption="Bytes of a list, counted from the trace, and the roof of an H200. Points are what bytes allow, not measured times"
+figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3))
+places = range(len(rungs))
+left.barh(places, read.values(), color="C0", label="read")
+left.barh(places, written.values(), left=list(read.values()), color="C1", label="written")
+left.set(xscale="log", xlim=(100, 1e5), xlabel="bytes a list")
+left.set_yticks(places, rungs.values())
+left.invert_yaxis()
+left.legend(loc="lower right", fontsize=8)
 intensity = torch.logspace(-1, 3, 100)
-axes.plot(intensity, torch.minimum(intensity * bandwidth, torch.tensor(peak)), color="0.4")
-for number, (name, (operations, reads)) in enumerate(work.items()):
-    moved = reads[:, 1].sum().item() / lists + 4 * size
-    x = operations / moved
-    text = f"{name}: {moved:,.0f} bytes a list, at least {1e9 * moved / bandwidth:.2f} ns"
-    axes.plot(x, x * bandwidth, "o", color=f"C{number}", label=text)
-axes.legend(loc="lower right", fontsize=8)
-axes.set(
+right.plot(intensity, torch.minimum(intensity * bandwidth, torch.tensor(peak)), color="0.4")
+for rung, marker in zip(rungs, "osD^", strict=True):
+    x = operations[rung] / (read[rung] + written[rung])
+    right.plot(x, min(x * bandwidth, peak), marker, label=rungs[rung])
+right.legend(loc="lower right", fontsize=8)
+right.set(
     xscale="log",
     yscale="log",
     xlabel="operations per byte",
@@ -212,13 +247,14 @@ axes.set(
 plt.show()
 
 # %% tags=["hide"]
-least, pairs_moved = 2 * 4 * size, trace(1)[:, 1].sum().item() / lists + 4 * size
-seconds = 65_536 * least / bandwidth
+least, many = read[4] + written[4], 65_536
+worst = read[1] + written[1]
 book.say(
-    f"All of them lie under the slope: memory decides, not arithmetic. So a kernel that moves {least:,} bytes a"
-    f" list ends where one that moves {pairs_moved:,.0f} cannot come near, unless a cache helps, and 65,536"
-    f" lists of {size} cannot take less than {1e6 * seconds:.1f} microseconds on such a GPU. Whether the kernel"
-    " reaches that has not been measured here; `python -m bench.kernels` prints it on a machine with one."
+    f"All of them lie on the slope: memory decides, not arithmetic. A kernel that moves {least:,.0f} bytes a"
+    f" list can end {worst / least:.0f} times earlier than one that moves {worst:,.0f}, unless a cache helps the"
+    f" second. And {many:,} lists of {size} cannot take less than {1e6 * many * least / bandwidth:.1f}"
+    " microseconds on such a GPU. Whether the kernel reaches that has not been measured here;"
+    " `python -m bench.kernels` prints it on a machine with one."
 )
 
 # %% [markdown]
