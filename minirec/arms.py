@@ -24,7 +24,6 @@ from minirec.settings import ELSEWHERE, Config
 
 NAMES = {"continued": "supervised continued", "grpo": "GRPO", "adagrpo": "AdaGRPO"}
 NAMES |= {"recast": "ReCast", "flexrec": "FlexRec", "list": "list-level GRPO"}
-LABELS = {name: NAMES.get(name, name) for name in OBJECTIVES}  # a new objective is called by its own name
 LISTS = ("flexrec", "list")
 Task = tasks.NextItem | rankings.Rankings
 NOTE = (
@@ -38,9 +37,14 @@ NOTE = (
 class Reinforced:
     """What reinforcement learning came to."""
 
-    policies: dict[str, Policy]  # next-item arms, by the keys of LABELS
+    policies: dict[str, Policy]  # next-item arms, by name in OBJECTIVES
     lists: list[dict[str, str | float]]  # a row per way of ranking closed sets
     notes: list[str]  # what is to be said beside the numbers
+
+
+def title(arm: str) -> str:
+    """What an arm is called in tables and figures: a new objective by its own name."""
+    return NAMES.get(arm, arm)
 
 
 def arms(cfg: Config) -> list[str]:
@@ -48,7 +52,7 @@ def arms(cfg: Config) -> list[str]:
     if cfg.objective == "none":
         return []
     if cfg.objective == "all":
-        return list(LABELS)
+        return list(OBJECTIVES)
     if cfg.objective in LISTS:
         return list(LISTS)
     return list(dict.fromkeys(("continued", cfg.objective)))
@@ -59,7 +63,7 @@ def settings(cfg: Config, arm: str) -> Config:
 
     Args:
         cfg: of the run.
-        arm: a key of LABELS.
+        arm: a name in OBJECTIVES.
 
     Returns:
         The Config of the arm, with every ``auto`` decided and its own folder.
@@ -96,7 +100,7 @@ def label(cfg: Config) -> str:
         The label.
     """
     simulated = cfg.reward == "ranker" and cfg.ranker != "trained"
-    return LABELS[cfg.objective] + (", simulated reward" if simulated else "")
+    return title(cfg.objective) + (", simulated reward" if simulated else "")
 
 
 def prepare(cfg: Config, base: Path) -> None:
@@ -144,13 +148,13 @@ def announce(arm: str, cfg: Config) -> list[str]:
     """Say what an arm is going to do.
 
     Args:
-        arm: a key of LABELS.
+        arm: a name in OBJECTIVES.
         cfg: of the arm.
 
     Returns:
         The lines that open it.
     """
-    return [f"{LABELS[arm]}: {cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"]
+    return [f"{title(arm)}: {cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"]
 
 
 def kept(

@@ -10,7 +10,6 @@ from torch import nn
 
 from minirec import checkpoint, ranker, rankings, tasks
 from minirec.arms import (
-    LABELS,
     LISTS,
     NOTE,
     Reinforced,
@@ -19,6 +18,7 @@ from minirec.arms import (
     kept,
     prepare,
     settings,
+    title,
     train_arm,
 )
 from minirec.critic import Critic
@@ -64,7 +64,7 @@ def item_reward(
     if cfg.ranker != "trained":
         if world is None:
             raise InputError(f"--ranker: '{cfg.ranker}' is made from the simulated world; use trained")
-        said = f"{LABELS[cfg.objective]}: simulated reward, the world's designed ranker '{cfg.ranker}'"
+        said = f"{title(cfg.objective)}: simulated reward, the world's designed ranker '{cfg.ranker}'"
         return ranker.designed(world, cfg.ranker), [said]
     if world is None:
         empty: nn.Module = ranker.LogRanker(len(dataset.catalogue), cfg.history)
@@ -78,7 +78,7 @@ def item_reward(
 
     model = kept(base / "ranker.pt", cfg, ("seed", "history"), make, empty.requires_grad_(False), processes)
     said = ranker.describe(model.cpu(), dataset, cfg.history, world) if processes.rank == 0 else []
-    return model.to(processes.device), [f"{LABELS[cfg.objective]}: the reward is a trained ranker", *said]
+    return model.to(processes.device), [f"{title(cfg.objective)}: the reward is a trained ranker", *said]
 
 
 def reinforce_all(
@@ -203,7 +203,7 @@ def list_arms(
     found = list_floors(known, test, len(trie), cfg.seed)  # by need, then by floor
     every = torch.arange(len(test))
     models = {"list start": first, "list-wise supervised": control} | {
-        LABELS[arm]: policy for arm, policy in trained.items()
+        title(arm): policy for arm, policy in trained.items()
     }
     for name, model in models.items():
         for need, measured in rankings.by_need(model, trie, test, every, device).items():
@@ -218,7 +218,7 @@ def list_arms(
         "in training, the critic's mean stands for the rest"
     ]
     if len(trained) == 2:
-        both = [[found[need][LABELS[arm]][rankings.METRIC] for need in TRAINED] for arm in trained]
+        both = [[found[need][title(arm)][rankings.METRIC] for need in TRAINED] for arm in trained]
         one, other = map(torch.stack, both)  # (needs, S)
         whole = ~(one - other).isnan().any(0)
         by = paired_bootstrap(one[:, whole].mean(0), other[:, whole].mean(0), cfg.seed)

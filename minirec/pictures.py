@@ -13,9 +13,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minirec.arms import LABELS, LISTS
+from minirec.arms import LISTS, title
 from minirec.evaluate import FLOORS
 from minirec.files import atomic
+from minirec.objectives import OBJECTIVES
 
 OUTCOMES = ("all_zero", "mixed", "all_hit")
 
@@ -54,7 +55,7 @@ def pictures(run: Path, rows: list[dict[str, Any]]) -> list[Path]:
         return []
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    arms = {arm: lines for arm in LABELS if (lines := lines_of(run / arm))}
+    arms = {arm: lines for arm in OBJECTIVES if (lines := lines_of(run / arm))}
     drawn = {
         "methods.png": _methods(rows),
         "learning.png": _learning(lines_of(run)),
@@ -78,7 +79,7 @@ def _methods(rows: list[dict[str, Any]]) -> Any:
     figure = _figure(6, 0.8 + 0.4 * len(rows))
     axes = figure.add_subplot()
     known = dict.fromkeys(FLOORS, "tab:gray") | {"true law": "tab:green"}
-    arms = tuple(LABELS.values())
+    arms = tuple(map(title, OBJECTIVES))
     names = [row["method"] for row in rows]
     colours = ["tab:orange" if name.startswith(arms) else known.get(name, "tab:blue") for name in names]
     bars = axes.barh(names, [row["ndcg@10"] for row in rows], color=colours)
@@ -115,8 +116,8 @@ def _arms(arms: dict[str, list[dict[str, Any]]]) -> Any:
         metric = "ndcg@5" if kind[0] in LISTS else "ndcg@10"
         for i, arm in enumerate(kind):
             lines, colour = arms[arm], f"C{i}"
-            left.plot(*curve(lines, "step", metric), marker=".", color=colour, label=LABELS[arm])
-            right.plot(*curve(lines, "step", "exact_reward"), color=colour, label=LABELS[arm])
+            left.plot(*curve(lines, "step", metric), marker=".", color=colour, label=title(arm))
+            right.plot(*curve(lines, "step", "exact_reward"), color=colour, label=title(arm))
             seen = [line for line in lines if "estimate_error" in line]
             right.errorbar(
                 [line["step"] for line in seen],
@@ -136,14 +137,14 @@ def _groups(lines: list[dict[str, Any]]) -> Any:
     if not lines:
         return None
     parts = {"sampled": "", "after repair": "repaired_"}
-    parts = {title: prefix for title, prefix in parts.items() if prefix + "all_zero" in lines[0]}
+    parts = {stage: prefix for stage, prefix in parts.items() if prefix + "all_zero" in lines[0]}
     figure = _figure(3.5 * len(parts), 3)
     panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
-    for axes, (title, prefix) in zip(panels, parts.items(), strict=True):
+    for axes, (stage, prefix) in zip(panels, parts.items(), strict=True):
         shares = [[line.get(prefix + name, 0.0) for line in lines] for name in OUTCOMES]
         axes.stackplot(
             [line["step"] for line in lines], shares, labels=[n.replace("_", "-") for n in OUTCOMES]
         )
-        axes.set(xlabel="batches of rollouts", ylabel="share of groups", title=title, ylim=(0, 1))
+        axes.set(xlabel="batches of rollouts", ylabel="share of groups", title=stage, ylim=(0, 1))
     panels[0].legend(fontsize="small", loc="lower left")
     return figure

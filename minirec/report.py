@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
-from minirec.arms import LABELS, Reinforced
+from minirec.arms import Reinforced, title
 from minirec.evaluate import Result, summary
 from minirec.files import atomic
 from minirec.metrics import DEFINITIONS, paired_bootstrap
+from minirec.objectives import OBJECTIVES
 from minirec.pictures import pictures
 from minirec.records import Dataset
 from minirec.settings import Config
@@ -32,7 +33,7 @@ SLICES = ["head recall@10", "mid recall@10", "tail recall@10", "tied recall@10",
 MORE = ["method", *SLICES, "pass@10", "pass@50"]
 COMPARED = ("ndcg@10", "recall@10")
 DIFFERENCE = ["method", "minus", "metric", "difference", "low", "high"]
-SUPERVISED, CONTINUED, TRUTH = "supervised", LABELS["continued"], "true law"
+SUPERVISED, CONTINUED, TRUTH = "supervised", title("continued"), "true law"
 LISTS_SAY = "ndcg@5 of rankings of closed candidate sets, by need; the last need was held out of training"
 
 
@@ -128,7 +129,7 @@ def differences(results: dict[str, Result], seed: int) -> list[Row]:
 
     Source: definition (metrics.paired_bootstrap).
     """
-    arms = [name for name in results if name.startswith(tuple(LABELS.values()))]
+    arms = [name for name in results if name.startswith(tuple(map(title, OBJECTIVES)))]
     others = [name for name in results if name not in (SUPERVISED, TRUTH, *arms)]
     pairs = [(SUPERVISED, name) for name in others if SUPERVISED in results]
     pairs += [(arm, SUPERVISED) for arm in arms]

@@ -7,7 +7,8 @@
     flexrec     credit for every position of a list
     continued   the control: NLL alone
 
-An objective is a function of an Experience that returns a Signal; a new one is one file and one line here.
+An objective is a function of an Experience that returns a Signal. A new one is one file, and one line
+that enters it: here, or in that file as ``OBJECTIVES["name"] = signal``.
 """
 
 from collections.abc import Callable
