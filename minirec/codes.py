@@ -73,7 +73,7 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
     """
     broken = (~vectors.isfinite().all(1)).nonzero()
     if len(broken):
-        raise InputError(f"item vectors: row {int(broken[0])} is not finite; every value must be a number")
+        raise InputError(f"item vectors: row {int(broken[0])} is not finite; all must be numbers")
     if levels == 1:
         return Codes(torch.arange(len(vectors))[:, None], len(vectors), vectors.float()[None], 0)
     _check_room(len(vectors), levels, codes)

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -34,3 +36,37 @@ def test_all_chapters_run_and_their_exact_values_are_those_on_the_pages():
     command = [sys.executable, "-m", "tutorials.build", "--check"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+EXERCISES = [f"ch{number:02}_{kind}" for number in range(2, 9) for kind in ("build", "bug")]
+
+
+def outcomes(tmp_path_factory, folder):
+    """By exercise, whether each of its tests passes on what the folder has."""
+    report = tmp_path_factory.mktemp("exercises") / "report.xml"
+    command = [sys.executable, "-m", "pytest", "tutorials/exercises", f"--junitxml={report}", "-q"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "EXERCISES": folder}
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+    found = defaultdict(list)
+    for case in ElementTree.parse(report).iter("testcase"):
+        passed = all(case.find(word) is None for word in ("failure", "error", "skipped"))
+        for used in case.iter("property"):
+            found[used.get("value")].append(passed)
+    return found
+
+
+@pytest.fixture(scope="module")
+def stubs(tmp_path_factory):
+    return outcomes(tmp_path_factory, "exercises")
+
+
+@pytest.fixture(scope="module")
+def solutions(tmp_path_factory):
+    return outcomes(tmp_path_factory, "solutions")
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_stub_fails_its_tests_and_the_solution_passes_them(name, stubs, solutions):
+    assert False in stubs[name]
+    assert solutions[name]
+    assert all(solutions[name])

@@ -32,6 +32,7 @@ from nbconvert import MarkdownExporter
 from tutorials import book
 
 HERE = Path(__file__).parent
+WIDTH = 104  # characters of code that a code host shows without scrolling
 ALWAYS = {
     "book",
     "torch",
@@ -103,6 +104,14 @@ def shown_blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"<!-- shows ([\w.]+) -->\n.*?\n```python\n(.*?)```", page, re.DOTALL)
 
 
+def wide(page: str) -> list[str]:
+    """The lines of code and of output that are wider than a page."""
+    fence = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
+    code = "".join(fence.findall(page)).splitlines()
+    output = re.findall(r"^    .*$", fence.sub("", page), re.MULTILINE)
+    return [line for line in code + output if len(line) > WIDTH]
+
+
 def find(name: str):
     """The function or class of a qualified name."""
     parts = name.split(".")
@@ -118,7 +127,7 @@ def find(name: str):
 
 
 def stale(chapter: Path) -> list[str]:
-    """Why a page does not stand for its source, if it does not."""
+    """Why a page does not stand for its source, or cannot be read, if so."""
     path = HERE / f"{chapter.stem}.md"
     if not path.is_file():
         return [f"{path.name}: not built"]
@@ -131,7 +140,7 @@ def stale(chapter: Path) -> list[str]:
             now = ""
         if now != text:
             reasons.append(f"{path.name}: {name} has changed")
-    return reasons
+    return reasons + [f"{path.name}: wider than the page: {line}" for line in wide(page)]
 
 
 def imports(chapter: Path) -> set[str]:

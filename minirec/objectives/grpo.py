@@ -53,7 +53,10 @@ def advantages(
             [ 0.0000,  0.0000,  0.0000,  0.0000]])
     """
     scale = "std" if std else "none"
-    return ops.group_normalize(reward.double(), 1, None, None, ddof, eps, scale, leave_one_out).float()
+    compared = ops.group_normalize(
+        reward.double(), dim=1, ddof=ddof, eps=eps, scale=scale, leave_one_out=leave_one_out
+    )
+    return compared.float()
 
 
 def signal(x: Experience) -> Signal:
