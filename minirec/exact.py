@@ -76,8 +76,9 @@ def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool 
     for level in range(trie.levels):
         parent, first = torch.unique(nodes[:, level], return_inverse=False), trie.first[level]
         if level:  # one item below each node, for the codes of its prefix
-            some = torch.empty_like(parent).scatter_(0, nodes[:, level], torch.arange(len(trie)).to(parent))
-            prefix = trie.codes[some, :level].expand(size, -1, -1)  # (B, nodes, level)
+            item = torch.arange(len(trie)).to(parent)
+            below = torch.empty_like(parent).scatter_(0, nodes[:, level], item)
+            prefix = trie.codes[below, :level].expand(size, -1, -1)  # (B, nodes, level)
             hidden = policy.branch(prompt, prefix)[0][:, :, -1]
         allowed = trie.allowed(level, parent) if constrained else None  # (nodes, V)
         logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, nodes, V)

@@ -53,8 +53,8 @@ def prefix_score(codes: Tensor, targets: Tensor) -> Tensor:
     same = codes[:, :, None] == targets[:, None]  # (B, G, n, L)
     common = same.long().cumprod(-1).sum(-1)  # (B, G, n) length m of the common prefix
     levels = codes.shape[-1]
-    score = torch.tensor([0.0, *(10.0 ** (m - levels) for m in range(1, levels + 1))], device=codes.device)
-    return score[common].amax(-1)
+    score = [0.0, *(10.0 ** (m - levels) for m in range(1, levels + 1))]  # by m
+    return torch.tensor(score, device=codes.device)[common].amax(-1)
 
 
 def ideal(gains: Tensor, length: int, cut: int | None = None) -> Tensor:

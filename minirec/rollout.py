@@ -62,7 +62,7 @@ def sample(
     Source: definition.
     """
     node = torch.zeros(1, 1, dtype=torch.int64, device=noise.device)  # the root, for all
-    hidden, past = prompt.last[:, None], None  # (B, 1, d): the first softmax is the same for the whole group
+    hidden, past = prompt.last[:, None], None  # (B, 1, d): the first softmax is the same for a group
     codes, logps = [], []
     for level in range(trie.levels):
         if level:

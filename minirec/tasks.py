@@ -61,9 +61,14 @@ class NextItem:
             processes: this one and the others.
 
         Raises:
+            ValueError: settings with a mask of ``auto``, which ``arms.settings`` decides.
             InputError: fewer fresh contexts than a batch, fewer in a batch than processes, or more beams than
                 there are items.
         """
+        if cfg.mask == "auto":
+            raise ValueError(
+                "mask: 'auto' is no mask yet; take the settings of an arm, arms.settings(cfg, name)"
+            )
         self.cfg, self.dataset, self.trie, self.reward, self.processes = cfg, dataset, trie, reward, processes
         self.contexts = contexts(dataset.fresh)
         if not processes.count <= cfg.contexts <= len(self.contexts):

@@ -47,7 +47,7 @@ def source(thing: FunctionType | type | ModuleType) -> tuple[str, str, int]:
                 end = text.index('"""', start + len(quotes)) + 3
                 text = text[: text.rindex("\n", 0, start)] + text[end:]
                 break
-    path = Path(inspect.getsourcefile(thing)).relative_to(ROOT).as_posix()
+    path = Path(inspect.getsourcefile(inspect.unwrap(thing))).relative_to(ROOT).as_posix()
     return text.strip() + "\n", path, number
 
 

@@ -39,6 +39,8 @@ ALWAYS = {
     "numpy",
     "matplotlib.pyplot",
     "math",
+    "copy",
+    "dataclasses",
     "re",
     "ctypes",
     "subprocess",

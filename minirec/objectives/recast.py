@@ -110,11 +110,8 @@ def signal(x: Experience) -> Signal:
 
     Source: ReCast (2604.22169).
     """
-    cfg, items, codes = (
-        x.cfg,
-        x.rollout.items[..., 0].clone(),
-        x.rollout.codes.clone(),
-    )  # (B, G), (B, G, 1, L)
+    cfg = x.cfg
+    items, codes = x.rollout.items[..., 0].clone(), x.rollout.codes.clone()  # (B, G), (B, G, 1, L)
     targets = x.trie.encode(x.batch.targets)  # (B, n, L)
     likelihood = x.rollout.logp.sum((2, 3))  # (B, G)
     hits, score = rewards.hit(items, x.batch.targets), rewards.prefix_score(codes[:, :, 0], targets)
