@@ -75,7 +75,8 @@ def sample(
         codes.append(code)
         logps.append(logp.expand(*code.shape, -1).gather(-1, code[..., None])[..., 0])
     items = torch.where(node >= 0, trie.item[node.clamp(min=0)], HOLE)
-    return Rollout(items[..., None], torch.stack(codes, -1)[:, :, None], torch.stack(logps, -1)[:, :, None])
+    codes, logps = (torch.stack(part, -1)[:, :, None] for part in (codes, logps))  # (B, G, 1, L)
+    return Rollout(items[..., None], codes, logps)
 
 
 @torch.no_grad()
@@ -130,7 +131,13 @@ def _beam(
 
 
 @torch.no_grad()
-def beam_group(policy: Policy, prompt: Prompt, trie: Trie, group: int, constrained: bool = True) -> Rollout:
+def beam_group(
+    policy: Policy,
+    prompt: Prompt,
+    trie: Trie,
+    group: int,
+    constrained: bool = True,
+) -> Rollout:
     """Take the beams of one beam search as a group: G different items, none of them drawn at random.
 
     Args:

@@ -66,7 +66,8 @@ def execute(chapter: Path) -> nbformat.NotebookNode:
     """Run a chapter as a notebook, in a process of its own."""
     notebook = jupytext.read(chapter)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python", "language": "python"}
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(HERE)}}).execute()
+    where = {"metadata": {"path": str(HERE)}}
+    NotebookClient(notebook, timeout=300, coalesce_streams=True, resources=where).execute()
     return notebook
 
 

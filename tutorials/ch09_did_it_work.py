@@ -510,7 +510,7 @@ print("the same as GRPO without std: ", torch.allclose(made, plain.advantages, a
 STEPS, SEEDS = 20, (0, 1, 2)
 settings = replace(cfg, rl_steps=STEPS, reward="ranker", ranker="right")
 few = dataset.test.batch(torch.arange(100), cfg.history)
-worth = task(settings).reward(few, torch.arange(N).expand(len(few), N))  # (100, N)
+worth = task(arms.settings(settings, "grpo")).reward(few, torch.arange(N).expand(len(few), N))  # (100, N)
 
 
 def learned(name: str, seed: int):
