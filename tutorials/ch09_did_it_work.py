@@ -11,37 +11,12 @@
 #
 # **How do you know that a method works?**
 
-# %%
-# introduces: minirec.reinforce minirec.report
-import math
+# %% tags=["hide"] caption="One method against eight others. Bars: 95 % intervals over five seeds. Hollow: none was recorded."
 import re
-from dataclasses import replace
 
 import book
 import matplotlib.pyplot as plt
-import torch
 
-from minirec import (
-    arms,
-    baselines,
-    contexts,
-    evaluate,
-    exact,
-    machine,
-    metrics,
-    objectives,
-    ranker,
-    reinforce,
-    report,
-    tasks,
-    world,
-)
-from minirec.records import Batch, Experience, Signal
-
-run = book.trained()
-policy, trie, dataset, cfg = run.policy, run.trie, run.dataset, run.cfg
-
-# %% tags=["hide"] caption="One method against eight others. Bars: 95 % intervals over five seeds. Hollow: none was recorded."
 Value = tuple[float, float, float]  # a number, and the ends of its interval
 STYLE = {"above": ("C0", "o"), "below": ("C1", "s"), "level": ("0.5", "D")}
 
@@ -111,7 +86,35 @@ book.say(
 # All of that is true at once. A table with two rows can tell whichever part of it one likes. So the question
 # is not whether a method works, but: better than what, asked how, by how much, and would it come out so
 # again? This chapter takes these in turn.
-#
+
+# %%
+# introduces: minirec.reinforce minirec.report
+import math
+from dataclasses import replace
+
+import torch
+
+from minirec import (
+    arms,
+    baselines,
+    contexts,
+    evaluate,
+    exact,
+    machine,
+    metrics,
+    objectives,
+    ranker,
+    reinforce,
+    report,
+    tasks,
+    world,
+)
+from minirec.records import Batch, Experience, Signal
+
+run = book.trained()
+policy, trie, dataset, cfg = run.policy, run.trie, run.dataset, run.cfg
+
+# %% [markdown]
 # ## Rank everything
 #
 # To evaluate is to rank the whole catalogue and to ask where the target stands. One may also rank the target
