@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 7 · Repair, then contrast
+# # 7 · ReCast: repair, then contrast
 #
 # **What can be learned from a group without a hit?**
 #

@@ -128,18 +128,14 @@ def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     Source: AdaGRPO (2606.08480).
     """
-    reward, target, items = (
-        x.rewards,
-        x.batch.targets[:, :1],
-        x.rollout.items[..., 0],
-    )  # (B, G), (B, 1), (B, G)
+    target, items = x.batch.targets[:, :1], x.rollout.items[..., 0]  # (B, 1), (B, G)
     noise = x.noise(len(x.trie) + 1)[:, 1:]  # (A, N), A contexts of all processes
     negatives = cross_sample_negatives(x.gather(items), x.mine, x.batch.targets, noise, x.cfg.negatives)
     short = (negatives == PAD).any(1) | (items == HOLE).all(1)
     return (
         rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0],
-        rank(reward, items, x.reward(target), target)[:, 0],
-        rank(reward, items, x.reward(negatives), negatives),
+        rank(x.rewards, items, x.reward(target), target)[:, 0],
+        rank(x.rewards, items, x.reward(negatives), negatives),
         short,
     )
 
