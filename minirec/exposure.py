@@ -93,7 +93,7 @@ def ranker(world: World, kind: str) -> Ranker:
     Source: ours.
     """
     random = stream(world.seed, 3)
-    # The fraction of a product of two large random numbers: noise for each pair without a table of pairs.
+    # The fraction of a product of two large random numbers: noise per pair without a table of pairs.
     one, other = (
         2**15 * (1 + torch.rand(size, generator=random, dtype=torch.float64))
         for size in (len(world.taste), len(world.latent))

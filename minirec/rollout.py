@@ -69,7 +69,8 @@ def sample(
             hidden, past = policy.branch(prompt, codes[-1][..., None], past)
             hidden = hidden[:, :, -1]
         allowed = trie.allowed(level, node) if constrained else None
-        logp = token_logprobs(policy.level_logits(hidden, level), allowed, temperature)  # (B, 1 or G, V)
+        logits = policy.level_logits(hidden, level)  # (B, 1 or G, V)
+        logp = token_logprobs(logits, allowed, temperature)
         code = draw(logp, noise[..., level])  # (B, G)
         node = trie.descend(level, node, code)  # (B, G)
         codes.append(code)

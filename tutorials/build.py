@@ -115,6 +115,13 @@ def wide(page: str) -> list[str]:
     return [line for line in code + output if len(line) > WIDTH]
 
 
+def fragile(page: str) -> list[str]:
+    """Formulas with what some code hosts take for markdown: an escape, an asterisk, an angle bracket."""
+    prose = re.sub(r"```.*?```|^    .*?$|`[^`\n]*`", "", page, flags=re.DOTALL | re.MULTILINE)
+    formulas = re.findall(r"\$\$.+?\$\$|\$[^$\n]+\$", prose, re.DOTALL)
+    return [formula for formula in formulas if re.search(r"\\[^A-Za-z]|[*<]", formula)]
+
+
 def find(name: str):
     """The function or class of a qualified name."""
     parts = name.split(".")
@@ -143,7 +150,8 @@ def stale(chapter: Path) -> list[str]:
             now = ""
         if now != text:
             reasons.append(f"{path.name}: {name} has changed")
-    return reasons + [f"{path.name}: wider than the page: {line}" for line in wide(page)]
+    reasons += [f"{path.name}: wider than the page: {line}" for line in wide(page)]
+    return reasons + [f"{path.name}: may not render: {formula}" for formula in fragile(page)]
 
 
 def imports(chapter: Path) -> set[str]:

@@ -148,7 +148,7 @@ for name in ("train", "fresh", "valid", "test"):
 # is known. Its items stand in a topic tree. Its users have a **taste** $w$ and a **period**; an item has a
 # vector $e$ that says who likes it. A user's next click is drawn from the law
 #
-# $$p^{*}(y) = \mathrm{softmax}_y (\beta \langle w, e_y \rangle + 2 \langle e_{last}, e_y \rangle + b_{t,y})$$
+# $$p^{\ast}(y) = \mathrm{softmax}_y (\beta \langle w, e_y \rangle + 2 \langle e_{last}, e_y \rangle + b_{t,y})$$
 #
 # with $b_t$ the log popularity in period $t$ [ours]. In the code, `query` is $\beta w + 2
 # e_{\mathrm{last}}$.

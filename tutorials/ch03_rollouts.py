@@ -145,7 +145,7 @@ book.say(
 # are scaled up until they sum to 1. Write $\pi$ for the policy without a mask, $q$ for the one under it, and
 # $Z$ for the probability that the next code stays in the tree. Then
 #
-# $$q(y) = \prod_{l=1}^{L} \frac{\pi(y_l | y_{<l})}{Z(y_{<l})}$$
+# $$q(y) = \prod_{l=1}^{L} \frac{\pi(y_l | y_{\lt l})}{Z(y_{\lt l})}$$
 
 # %%
 with torch.no_grad():
@@ -279,7 +279,8 @@ def drift(case: tuple) -> list[tuple[float, float]]:
     learner, seen = copy.deepcopy(policy), []
     for _ in range(STEPS):
         now = says(learner, 1.0, mask=True).detach()
-        seen.append((exact.entropy(now[None]).item(), exact.expected_reward(now[None], law[None]).item()))
+        hit = exact.expected_reward(now[None], law[None])
+        seen.append((exact.entropy(now[None]).item(), hit.item()))
         slope, start = step(learner, case, ones), 0
         with torch.no_grad():
             for parameter in learner.parameters():

@@ -95,7 +95,7 @@ print(rewards.hit(said, torch.tensor([[5, PAD]])))  # one target; a hole and pad
 # Nobody can argue with a click. But it is one draw from the law. Take its mean over the clicks that might
 # have come, and the reward of an item is the item's probability under the law [definition]:
 #
-# $$\mathbb{E}_{g \sim p^{*}} \mathbf{1}[y = g] = p^{*}(y)$$
+# $$\mathbb{E}_{g \sim p^{\ast}} \mathbf{1}[y = g] = p^{\ast}(y)$$
 #
 # So hit is right in the mean, for every user. Its price is noise, and silence: for almost all items the
 # reward is 0, whatever they are worth.
@@ -134,7 +134,7 @@ with torch.no_grad():
 draws = exact.expected_reward(law[None].log(), law[None]).item()
 book.say(
     "How often would the click be what the policy says? With all probability on the likeliest item "
-    f"{law.max():.4f}; if the policy *is* the law, and draws from it as users do, $\\sum_y p^{{*}}(y)^2$ = "
+    f"{law.max():.4f}; if the policy *is* the law, and draws from it as users do, $\\sum_y p^{{\\ast}}(y)^2$ = "
     f"{draws:.4f}; for the supervised policy {exact.expected_reward(own, law[None]).item():.4f}. "
     "Supervised learning wants the law: its loss is least there. Hit wants the law's highest point. These "
     "are two wishes, and a step from the first to the second is what RL has to offer even where everything "
@@ -147,7 +147,7 @@ book.say(
 # Most rollouts are no hit. Are some misses better than others? ReCast counts the codes that an item shares
 # with the target from the first one on:
 #
-# $$\phi(y, g) = 1 \text{ if all agree}, \quad 0.1 \text{ if the first two}, \quad 0.01 \text{ if the first only},
+# $$\varphi(y, g) = 1 \text{ if all agree}, \quad 0.1 \text{ if the first two}, \quad 0.01 \text{ if the first only},
 # \quad 0 \text{ else}$$
 #
 # That is for $L = 3$ [paper: 2604.22169]; $10^{-(L-m)}$ for $m$ common codes is ours.
@@ -183,7 +183,7 @@ for step, name in ((0, "nothing"), (0.01, "the first code"), (0.1, "two codes"),
 # GRPO divides by the standard deviation of the group (chapter 5), and then a best of 0.01 teaches as loudly
 # as a best of 1. In the groups of the second line the lesson would be: any item with this first code.
 #
-# The danger is not in the optimum. The mean of $\phi$ over the law is $p^{*}$ with a little of the siblings'
+# The danger is not in the optimum. The mean of $\varphi$ over the law is $p^{\ast}$ with a little of the siblings'
 # probability added, and its highest point is mostly the same item:
 
 # %%
@@ -284,7 +284,7 @@ book.show(exact.kl_optimum)
 # %% [markdown]
 # A small $\beta$ is a long leash. So each reward draws a path, from the reference at a KL of 0 to its own
 # point mass. On the way we measure two things, both under the law: how often what the policy says is the next
-# click, $\sum_y \pi(y) p^{*}(y)$, which is the *expected hit*, in tables Pass@1; and how often the next click is
+# click, $\sum_y \pi(y) p^{\ast}(y)$, which is the *expected hit*, in tables Pass@1; and how often the next click is
 # among the ten items that the policy finds likeliest, hr@10.
 
 # %%

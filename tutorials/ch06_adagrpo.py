@@ -271,10 +271,10 @@ book.say(
 #
 # *Right* can be made exact, without asking how a ranker was made. Follow the reward for a small step: the
 # policy becomes $\pi_\eta \propto \pi e^{\eta A}$, where $A = (r - \bar r) / \sigma_r$ is GRPO's advantage in
-# a large group. Its expected hit is $J^{*} = \sum_y \pi_\eta(y) p^{*}(y)$, and at the start of the step
+# a large group. Its expected hit is $J^{\ast} = \sum_y \pi_\eta(y) p^{\ast}(y)$, and at the start of the step
 # [definition]
 #
-# $$\frac{dJ^{*}}{d\eta} = \mathrm{Cov}_\pi(A, p^{*})$$
+# $$\frac{dJ^{\ast}}{d\eta} = \mathrm{Cov}_\pi(A, p^{\ast})$$
 #
 # Where that is positive, what is paid more is clicked more, and the reward may teach. This is one number per
 # context, for any ranker.

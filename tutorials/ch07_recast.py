@@ -144,14 +144,14 @@ book.say(
 # Which rollout should make room, and which miss is worth learning from? ReCast ranks misses by the prefix
 # score of chapter 4, the codes shared with the target from the first one on [paper]:
 #
-# $$u_i = \max_g \varphi(y_i, g), \qquad \varphi = 1,\ 0.1,\ 0.01,\ 0 \quad \text{for 3, 2, 1, 0 codes}$$
+# $$u_i = \max_g \varphi(y_i, g), \qquad \varphi = 1, 0.1, 0.01, 0 \quad \text{for 3, 2, 1, 0 codes}$$
 #
 # `rewards.prefix_score` computes it. The paper's $u$ is a mean over a list of items; our rollouts are one
 # item. $u$ chooses inside a group and never becomes a reward [paper].
 #
 # ## Repair
 #
-# Only where $\sum_i r_i = 0$: the target takes the place of the worst rollout, $\mathrm{argmin}_i\, u_i$
+# Only where $\sum_i r_i = 0$: the target takes the place of the worst rollout, $\mathrm{argmin}_i u_i$
 # [paper].
 
 # %% tags=["hide"]
@@ -238,7 +238,7 @@ book.say(
 #
 # From each group with a hit and a miss, repaired or not, two sequences are kept [paper]:
 #
-# $$i^{+} = \mathrm{argmax}_i\, r_i, \qquad i^{-} = \mathrm{argmax}_{i:\, r_i = 0}\, u_i$$
+# $$i^{+} = \mathrm{argmax}_i r_i, \qquad i^{-} = \mathrm{argmax}_{i: r_i = 0} u_i$$
 #
 # with $A = +1$ for $i^{+}$ and $A = -1$ for $i^{-}$.
 #
@@ -354,9 +354,9 @@ book.say(
 
 # %% [markdown]
 # Where one click is possible, a miss is a mistake. Where many are, a miss is often just the other thing. So
-# put the policy at the truth, $\pi = p^*$, and ask which way each signal moves it. An item is lifted with
-# probability $p^*(y)(1 - \pi(y)^G)$ and pushed down with $\sum_g p^*(g)\, q(y \mid g)$. Under NLL both are
-# $p^*(y)$, and nothing moves.
+# put the policy at the truth, $\pi = p^{\ast}$, and ask which way each signal moves it. An item is lifted with
+# probability $p^{\ast}(y)(1 - \pi(y)^G)$ and pushed down with $\sum_g p^{\ast}(g) q(y \mid g)$. Under NLL both are
+# $p^{\ast}(y)$, and nothing moves.
 
 
 # %%

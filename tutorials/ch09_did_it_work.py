@@ -122,7 +122,7 @@ policy, trie, dataset, cfg = run.policy, run.trie, run.dataset, run.cfg
 # $r$ of $N$, it is among the ten best of the 100 when fewer than ten of those 99 come from the $r - 1$ items
 # above it [definition; hypergeometric]:
 #
-# $$P(\mathrm{hit}) = \sum_{j<10} \binom{r-1}{j} \binom{N-r}{99-j} \Big/ \binom{N-1}{99}$$
+# $$P(\mathrm{hit}) = \sum_{j \lt 10} \binom{r-1}{j} \binom{N-r}{99-j} \Big/ \binom{N-1}{99}$$
 
 
 # %%
@@ -513,7 +513,8 @@ print("the same as GRPO without std: ", torch.allclose(made, plain.advantages, a
 STEPS, SEEDS = 20, (0, 1, 2)
 settings = replace(cfg, rl_steps=STEPS, reward="ranker", ranker="right")
 few = dataset.test.batch(torch.arange(100), cfg.history)
-worth = task(arms.settings(settings, "grpo")).reward(few, torch.arange(N).expand(len(few), N))  # (100, N)
+every_item = torch.arange(N).expand(len(few), N)
+worth = task(arms.settings(settings, "grpo")).reward(few, every_item)  # (100, N)
 
 
 def learned(name: str, seed: int):
