@@ -451,4 +451,4 @@ book.say(
 #
 # ## Next
 #
-# [3 · Rollouts](ch03_rollouts.md): what is a sample worth if it is scored under another distribution?
+# [3 · Rollouts: score what you sample](ch03_rollouts.md): what is a sample worth if it is scored under another distribution?

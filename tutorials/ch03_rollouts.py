@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 3 · Rollouts
+# # 3 · Rollouts: score what you sample
 #
 # **What is a sample worth if it is scored under another distribution?**
 #
@@ -418,4 +418,4 @@ print(f"probabilities sum to {oracle.exp().sum():.4f}, the target's is {oracle[t
 #
 # ## Next
 #
-# [4 · Rewards](ch04_rewards.md): what does each reward want?
+# [4 · Rewards, and how they mislead](ch04_rewards.md): what does each reward want?

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 4 · Rewards
+# # 4 · Rewards, and how they mislead
 #
 # **What does each reward want?**
 #
@@ -451,4 +451,4 @@ print("\n".join(lines))
 #
 # ## Next
 #
-# [5 · Advantages](ch05_advantages.md): how does a group of rollouts become a gradient, and how wrong is it?
+# [5 · Advantages, and silent groups](ch05_advantages.md): how does a group of rollouts become a gradient, and how wrong is it?

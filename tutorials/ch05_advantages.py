@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 5 · Advantages
+# # 5 · Advantages, and silent groups
 #
 # **How does a group of rollouts become a gradient, and how wrong is it?**
 #

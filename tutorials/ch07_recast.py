@@ -573,4 +573,4 @@ book.say(
 #
 # ## Next
 #
-# [8 · Credit for every position](ch08_flexrec.md): which position of a list deserves the credit?
+# [8 · FlexRec: credit for every position](ch08_flexrec.md): which position of a list deserves the credit?

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 8 · FlexRec
+# # 8 · FlexRec: credit for every position
 #
 # **Which position of a list deserves the credit?**
 #
