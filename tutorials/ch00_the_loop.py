@@ -113,7 +113,7 @@ book.say(
 # ## Rollouts and rewards
 #
 # Now the policy acts. It draws $G$ items for this one context: a **group** of rollouts. Drawing costs one
-# uniform number per code, so the same noise always gives the same items.
+# uniform number per code, so the same policy and noise give the same items.
 #
 # The reward is the plainest there is: 1 for the item that was clicked, 0 for any other
 # [paper: OpenOneRec-RL, 2512.24762].
@@ -162,7 +162,7 @@ book.show(grpo.advantages)
 
 # %% [markdown]
 # `ops.group_normalize` is the equation; chapter 5 opens it. Every choice that the equation leaves open is
-# an argument.
+# an argument; the std here is that over $G - 1$, as in OpenOneRec-RL.
 
 # %%
 advantage = grpo.advantages(reward)
@@ -175,7 +175,7 @@ for item in said.unique().tolist():
 # %% [markdown]
 # ## One gradient step
 #
-# The loss of a token, as in GRPO [paper]:
+# The loss of a token [paper: GRPO, 2402.03300; two widths of the clip: OpenOneRec-RL, 2512.24762]:
 #
 # $$-\min(\rho A, \mathrm{clip}(\rho, 1 - \varepsilon_{lo}, 1 + \varepsilon_{hi}) A) + \beta k_3$$
 #
@@ -262,7 +262,7 @@ book.say(
     "that of $\\log\\pi$, so the gradient of the loss is "
     "$-\\frac{1}{GL}\\sum_i A_i \\nabla \\log \\pi(y_i)$: each rollout's number multiplies an arrow of its "
     "own. Numbers that cancel do not make arrows that cancel. So the value of this loss says nothing about "
-    "progress; what shows progress is the reward. Chapter 5 proves it, beside the exact gradient."
+    "progress; what shows progress is the reward. Chapter 5 shows it, beside the exact gradient."
 )
 
 # %% [markdown]
@@ -341,10 +341,10 @@ book.show(reinforce.Reinforcement.update)
 #
 # ## What we left out
 #
-# - This user was among those that the policy was trained on. In the library, RL learns from users that
+# - This user was among those that the policy was trained on, with this very click. In the library, RL learns from users that
 #   supervised training never saw.
-# - One context at a time is no way to train. Over many contexts, the mean reward of an item is its
-#   probability under the law, and one unlikely click no longer decides.
+# - One context at a time is no way to train. Over many clicks of like contexts, the mean reward of an item is
+#   its probability under the law, and one unlikely click no longer decides.
 # - Whether recommendations became better. That takes other users, other clicks, and floors: chapter 9.
 #
 # ## Next

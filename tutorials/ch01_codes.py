@@ -28,6 +28,10 @@ dataset, said = prepare.read(cfg)  # the click log; here a simulated one
 fitted, _ = prepare.encode(dataset, cfg)  # a tuple of codes for each item
 trie = Trie(fitted.codes, fitted.size)  # the tuples as a tree
 print(said)
+row = int((dataset.train.user == book.USER).nonzero()[0])
+clicks = dataset.train.batch(torch.tensor([row]), cfg.world_events).history[0]  # of one user
+target = int(clicks[-1])
+points = vectors.item_vectors(dataset, cfg.seed)  # (N, dimensions)
 
 # %% tags=["hide"] caption="The items' map, their code tree, and one branch of it. Black: one user's clicks."
 COLOURS = plt.get_cmap("viridis")
@@ -79,10 +83,6 @@ def height(prefix: list[int]) -> float:
     return start + fitted.size ** (trie.levels - len(prefix)) / 2
 
 
-row = int((dataset.train.user == book.USER).nonzero()[0])
-clicks = dataset.train.batch(torch.tensor([row]), cfg.world_events).history[0]
-target = int(clicks[-1])
-points = vectors.item_vectors(dataset, cfg.seed)
 place = flat(points)
 
 figure, (left, tree, zoom) = plt.subplots(1, 3, figsize=(7.5, 4.1), width_ratios=[2.2, 1.4, 1.2])
@@ -119,7 +119,7 @@ plt.show()
 
 # %% [markdown]
 # A number and its colour are a first code. Black are the clicks of `book.USER`; the branch is that of the
-# last one. Gaps in the tree are tuples that no item has.
+# last one. Gaps in the middle tree are tuples that no item has.
 #
 # The map is made from distances between item vectors alone; it is not told the codes. That the colours fall
 # into place all the same is what this chapter explains.
@@ -192,7 +192,7 @@ book.say(
     f"The entropy goes from {nats[0]:.2f} to {nats[1]:.2f} to {nats[2]:.2f} nats "
     f"(all {len(trie)} items equally likely: {torch.tensor(float(len(trie))).log():.2f}). "
     f"What is left is chance: even the best guess is right with probability {now.max():.2f} only, and no "
-    "policy's can be right more often. That is why result tables here have a row `true law`."
+    "policy can be right more often about this click. So result tables here have a row `true law`."
 )
 
 # %% [markdown]
@@ -214,9 +214,10 @@ print("co-occurrence", tuple(together.shape))
 # The first code of an item is the nearest of $V$ centroids. Subtract that centroid. What is left over, the
 # **residual**, gets the second code from $V$ centroids of its own, and so on:
 #
-# $$r^0 = v, \qquad k_l = \arg\min_c \lVert r^{l-1} - c^l_c \rVert, \qquad r^l = r^{l-1} - c^l_{k_l}$$
+# $$v^0 = v, \qquad k_l = \arg\min_k \lVert v^{l-1} - \mu^l_k \rVert, \qquad v^l = v^{l-1} - \mu^l_{k_l}$$
 #
-# Residual quantisation of item vectors into codes is TIGER's [paper: 2305.05065]; it learns the centroids
+# with $\mu^l_k$ the centroids of level $l$. Residual quantisation of item vectors into codes is TIGER's
+# [paper: 2305.05065]; it learns the centroids
 # in an autoencoder, k-means in its place is ours. The loop over levels:
 
 # %% tags=["hide"]
@@ -232,7 +233,7 @@ for level, code in enumerate(fitted.codes[target].tolist()):
     residual = residual - fitted.centroids[level, code]
     print(f"code {code:2} of level {level + 1} leaves a residual of length {residual.norm():.3f}")
 
-# %% tags=["hide"] caption="What each level sees. Colour and number are the code of that level."
+# %% tags=["hide"] caption="What each level sees. Colour and number are the code of that level; a number stands once."
 figure, panels = plt.subplots(1, trie.levels, figsize=(7.5, 3))
 residual, titles = points, ["the vectors", "what one code left over", "what two codes left over"]
 for level, axes in enumerate(panels):
@@ -268,8 +269,8 @@ book.say(
     "explains yet. In the world there is also a truth to compare with: the tree that the items were made "
     "from. Name each true branch by its commonest code. Then "
     + ", ".join(f"{share:.0%} of the items on level {n}" for n, share in enumerate(found, 1))
-    + " have the code of their branch. Branches that share this name with another, for want of a code of "
-    f"their own, level by level: {', '.join(map(str, merged))}. In the figure above such branches are "
+    + " have the code of their branch. Some branches have no code of their own and share a name with another: "
+    f"{', '.join(map(str, merged))}, level by level. In the figure above such branches are "
     "clusters of one colour."
 )
 book.say(
@@ -347,7 +348,7 @@ except ValueError as error:
 book.show(Trie.allowed, Trie.lookup)
 
 # %% [markdown]
-# Nothing here loops over items, contexts or beams. The children of a node are a slice of one array, so a
+# Nothing here loops over items or contexts. The children of a node are a slice of one array, so a
 # step reads at most $V$ codes, however large the catalogue is.
 
 # %%

@@ -97,23 +97,19 @@ book.say(
 # ## One number per code
 #
 # To draw from $V$ probabilities takes one uniform number: lay the probabilities side by side on the line from 0
-# to 1, as in the picture, and see where the number falls [definition]. The same number gives the same code,
-# in any run, on any machine. Objectives that are compared get the same numbers (chapter 9).
+# to 1, as in the picture, and see where the number falls [definition]. The same number and the same
+# probabilities give the same code. Objectives that are compared get the same numbers (chapter 9).
 
 # %% tags=["hide"]
 book.show(rollout.draw)
 
 # %% tags=["exact"]
-line = torch.tensor([0.2, 0.0, 0.5, 0.3]).log()  # 0.2 is code 0, 0.2 to 0.7 is code 2
-print(
-    rollout.draw(line, torch.tensor(0.1)),
-    rollout.draw(line, torch.tensor(0.2)),
-    rollout.draw(line, torch.tensor(0.9)),
-)
+line = torch.tensor([0.0, 0.2, 0.5, 0.3]).log()  # 0 to 0.2 is code 1, 0.2 to 0.7 is code 2
+print([int(rollout.draw(line, torch.tensor(number))) for number in (0.0, 0.3, 0.9)])
 
 # %% [markdown]
-# Code 1 has probability 0 and is never drawn, whatever the number: `<=` and not `<`. A sampler in which a
-# masked code comes out once in a million draws is wrong once in a million draws.
+# Code 0 has probability 0 and is never drawn, not even by the number 0: `<=` and not `<`. A sampler in which
+# a masked code comes out once in a million draws is wrong once in a million draws.
 #
 # A rollout is $L$ such draws, each given the codes before. A **group** is $G$ rollouts for one context:
 
@@ -145,6 +141,8 @@ book.say(
 # are scaled up until they sum to 1. Write $\pi$ for the policy without a mask, $q$ for the one under it, and
 # $Z$ for the probability that the next code stays in the tree. Then
 #
+# [definition]
+#
 # $$q(y) = \prod_{l=1}^{L} \frac{\pi(y_l | y_{\lt l})}{Z(y_{\lt l})}$$
 
 # %%
@@ -157,7 +155,7 @@ print(f"gained least: {gain.min().exp():.3f} times, gained most: {gain.max().exp
 
 # %% [markdown]
 # Is $q$ simply what $\pi$ says if one draws again until an item comes out? No. That would be
-# $\pi(y) / \sum_y \pi(y)$, one factor for all items. A mask does not draw again, it goes on: an item gains by the holes *beside
+# $\pi(y) / \sum_{y'} \pi(y')$, one factor for all items. A mask does not draw again, it goes on: an item gains by the holes *beside
 # its own path*. An item that has no sibling is certain as soon as its prefix is said.
 
 # %% tags=["hide"] caption="What each item of user 17 gains by the mask, by how many codes may stand in its last place. Exact."
@@ -173,8 +171,8 @@ plt.show()
 
 # %% [markdown]
 # So there are two policies, with the same weights: $\pi$ and $q$. Neither is wrong. A method must know which
-# one it means. AdaGRPO draws from $\pi$, as validity is part of what it teaches; GRPO and ReCast draw from $q$
-# here [ours].
+# one it means. Here AdaGRPO draws from $\pi$, as validity is part of what is measured there, and GRPO and ReCast
+# draw from $q$ [all ours].
 #
 # ## Score what you sample
 #
@@ -250,22 +248,27 @@ def angle(one: torch.Tensor, other: torch.Tensor) -> float:
     return torch.cosine_similarity(one, other, dim=0).clamp(max=1).acos().rad2deg().item()
 
 
-print("                length of the step    turned by    turned by,")
-print("                reward 1     law                   with baseline")
-for name, (drawn, scored) in CASES.items():
-    wrong, right = (drawn, scored), (drawn, drawn)  # the true gradient of what the sampler is paid
-    dull, real = step(policy, wrong, ones).norm(), step(policy, right, law).norm()
-    plain = angle(step(policy, wrong, law), step(policy, right, law))
-    against = angle(step(policy, wrong, law, True), step(policy, right, law, True))
-    print(f"{name:15} {dull:8.4f} {real:8.4f} {plain:12.1f}° {against:12.1f}°")
+untrained.requires_grad_(True)
+rows = {name: (policy, case) for name, case in CASES.items()}
+rows["mask forgotten, before training"] = untrained, CASES["mask forgotten"]
+print(f"{'':32}constant  true step   turned   with a baseline")
+for name, (who, (drawn, scored)) in rows.items():
+    wrong, right = (drawn, scored), (drawn, drawn)  # right: the gradient of what the sampler is paid
+    level = says(who, *drawn).exp().detach() @ law  # the mean reward
+    dull, real = (level * step(who, wrong, ones)).norm(), step(who, right, law).norm()
+    plain = angle(step(who, wrong, law), step(who, right, law))
+    against = angle(step(who, wrong, law, True), step(who, right, law, True))
+    print(f"{name:32}{dull:8.4f} {real:10.4f} {plain:7.1f}° {against:16.1f}°")
 
 # %% [markdown]
-# The first column is the length of the step that a constant reward of 1 causes; the true one is 0. The second
-# is the length of the true step for a reward that says everything there is to say about this user: the first
-# is not small beside it. The third column is by how many degrees the step for that reward is turned.
+# The first column is the length of the step that the mean reward alone causes, as if every item were worth just
+# that; it should be 0. The second is the length of the true step, for a reward that says everything there is to
+# say about this user. The third is by how many degrees the step is turned. A wrong temperature adds a large
+# part to it. The forgotten mask adds little, for this policy hardly says holes; before training it does, and
+# there the mask is the worst of all.
 #
 # In the last column the mean reward is taken off first, as objectives do from chapter 5 on. That takes the
-# constant away, and some of the harm, and it hides what is left: such an error may sit in code for long.
+# constant away and some of the turn. What is left is harder to see: such an error may sit in code for long.
 #
 # Now let a constant reward act for a while, without a baseline, with exact mean steps. Nothing at all should
 # happen.
@@ -310,7 +313,8 @@ book.say(
     f"The entropy starts at {entropy:.2f} nats. Drawn at temperature 0.7 and scored at 1, it ends at"
     f" {ends['drawn at 0.7'][0]:.2f}: the policy imitates a sharper self, and what is sharper then is sharpened"
     f" again. Drawn at 1.5, it ends at {ends['drawn at 1.5'][0]:.2f}. Where the mask was forgotten, it ends at"
-    f" {ends['mask forgotten'][0]:.2f}. Meanwhile the expected hit, how often the next click is what the policy"
+    f" {ends['mask forgotten'][0]:.2f}: what it imitates is itself without the holes, and once there are none it"
+    " has arrived. A temperature never arrives. Meanwhile the expected hit, how often the next click is what the policy"
     f" says, goes from {hit:.3f} to {ends['drawn at 0.7'][1]:.3f} at temperature 0.7, and to"
     f" {ends['drawn at 1.5'][1]:.3f} at 1.5. It is easy to take such curves for learning. Every item was worth"
     " the same."
@@ -318,14 +322,15 @@ book.say(
 
 # %% [markdown]
 # So there are two honest ways: draw and score under one distribution, or weigh each sample by $p / q$, which
-# puts the mean right and costs variance. The library does the first, always. The second comes back in chapter
-# 5 as the ratio $\pi / \pi_{old}$, between the policy now and the policy that drew.
+# puts the mean right where $q$ is above 0 wherever $p$ is, and costs variance. The library does the first
+# wherever it samples. The second comes back in chapter 5, code by code and clipped, as the ratio
+# $\pi / \pi_{old}$ between the policy now and the policy that drew.
 #
 # ## Beams are not samples
 #
 # There is a third way to get $G$ items: search for the likeliest ones. Beam search keeps at each level the best
-# $W$ prefixes. For a list to be shown that is right. OpenOneRec-RL also takes the beams as a group [paper:
-# 2512.24762]; `--rollouts beam` does so here.
+# $W$ prefixes. For a list to be shown that is right. OpenOneRec-RL also takes the beams as a group [its
+# official code; 2512.24762]; `--rollouts beam` does so here.
 
 # %% tags=["hide"]
 book.show(rollout.beam_group)
@@ -341,7 +346,10 @@ print(f"exact expected hit      {truth:.4f}")
 print(f"mean of 400 groups      {found.mean():.4f} ± {1.96 * error:.4f}")
 print(f"mean of the beams       {law[beams].mean():.4f}")
 print(f"beams hold probability  {masked.exp()[beams].sum():.3f}, different items {len(beams.unique())}")
-print(f"groups: different items {sum(len(one.unique()) for one in drawn) / len(drawn):.1f} on average")
+distinct = [one.unique() for one in drawn]
+print(f"groups: different items {sum(map(len, distinct)) / len(drawn):.1f} on average")
+hit_chance = sum(law[one].sum().item() for one in distinct) / len(drawn)
+print(f"chance that the next click is among them: groups {hit_chance:.3f}, beams {law[beams].sum():.3f}")
 
 # %% tags=["hide"] caption="Left: 6,400 samples against the exact probability of their item. Right: what groups of 16 say the policy is worth."
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 2.9))
@@ -349,7 +357,7 @@ share = torch.bincount(drawn.flatten(), minlength=len(trie)) / drawn.numel()
 p = masked.exp()
 grid = torch.logspace(-5, -1, 50)
 margin = 1.96 * (grid * (1 - grid) / drawn.numel()).sqrt()
-left.fill_between(grid, (grid - margin).clamp(min=1e-5), grid + margin, color="0.85", label="95 % of samples")
+left.fill_between(grid, (grid - margin).clamp(min=1e-5), grid + margin, color="0.85", label="95 % interval")
 left.plot(p[share > 0], share[share > 0], ".", ms=3, color="C0", label="an item")
 left.plot(p[beams], share[beams], "o", ms=5, mfc="none", color="C1", label="among the beams")
 left.set(
@@ -365,13 +373,14 @@ right.hist(found, 30, color="C0", label="groups of samples")
 right.axvline(truth, color="k", label="exact")
 right.axvline(law[beams].mean(), color="C1", label="the beams")
 right.set(xlabel="mean worth of the group", ylabel="groups")
+right.set_ylim(0, 1.35 * right.get_ylim()[1])
 right.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
 # Groups of samples scatter around the exact value, and their mean is the exact value. The beams say one number,
-# every time, and it is another one: that of the policy's favourites. No number of beams estimates an
-# expectation under the policy, as nothing was drawn. What a group of beams does have is $G$ different items,
+# every time, and it is another one: that of the policy's favourites. Their mean estimates no expectation under
+# the policy, as nothing was drawn. What a group of beams does have is $G$ different items,
 # so it holds a hit more often. Whether that is worth it is a question for a comparison, and ours is in
 # `bench/results/claims_recast-sparse.md`: "GRPO, beams" beside "GRPO, samples".
 #

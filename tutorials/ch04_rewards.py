@@ -72,7 +72,8 @@ panels[-1].set(xlim=(-0.5, len(order) - 0.5), xlabel="item, by topic; left of th
 plt.show()
 
 # %% [markdown]
-# The first row is the truth, as in chapter 1. Each of the others is something that a policy could be paid
+# The first row is the truth: the law of chapter 1, one click earlier, as the last click is now what is asked
+# for. Each of the others is something that a policy could be paid
 # for. We go through them from the top. What user 17 wants lies in one place, and what came is elsewhere: the
 # click was an unlikely one.
 #
@@ -82,7 +83,8 @@ plt.show()
 #
 # $$r(x, y) = \mathbf{1}[y \in g]$$
 #
-# Here $g$ is the set of targets of the context $x$, and $y$ an item that the policy said.
+# Here $g$ is the set of targets of the context $x$, and $y$ an item that the policy said. Below there is one
+# target, and $g$ is that item.
 
 # %% tags=["hide"]
 book.show(rewards.hit)
@@ -92,13 +94,14 @@ said = torch.tensor([[3, 5, HOLE, 3]])  # one context, four rollouts; the third 
 print(rewards.hit(said, torch.tensor([[5, PAD]])))  # one target; a hole and padding are both -1
 
 # %% [markdown]
-# Nobody can argue with a click. But it is one draw from the law. Take its mean over the clicks that might
+# A click is one draw from the law. Take the mean of hit over the clicks that might
 # have come, and the reward of an item is the item's probability under the law [definition]:
 #
 # $$\mathbb{E}_{g \sim p^{\ast}} \mathbf{1}[y = g] = p^{\ast}(y)$$
 #
-# So hit is right in the mean, for every user. Its price is noise, and silence: for almost all items the
-# reward is 0, whatever they are worth.
+# So in this world, where users click by the law and nothing is hidden from them, hit is right in the mean, for
+# every user. (A click of a real log was also decided by what was shown.) Its price is noise, and silence: for
+# almost all items the reward is 0, whatever they are worth.
 
 # %% [markdown]
 # ## What a reward would make of a policy
@@ -150,7 +153,7 @@ book.say(
 # $$\varphi(y, g) = 1 \text{ if all agree}, \quad 0.1 \text{ if the first two}, \quad 0.01 \text{ if the first only},
 # \quad 0 \text{ else}$$
 #
-# That is for $L = 3$ [paper: 2604.22169]; $10^{-(L-m)}$ for $m$ common codes is ours.
+# That is for $L = 3$ [paper: 2604.22169]; $10^{-(L-m)}$ for $m \ge 1$ common codes is ours.
 
 # %% tags=["hide"]
 book.show(rewards.prefix_score)
@@ -181,7 +184,8 @@ for step, name in ((0, "nothing"), (0.01, "the first code"), (0.1, "two codes"),
 # The right column says that codes know something: items are made to share codes when they are alike. The
 # left one says how a group would be paid. In the two middle lines nobody hit, and somebody shares a code.
 # GRPO divides by the standard deviation of the group (chapter 5), and then a best of 0.01 teaches as loudly
-# as a best of 1. In the groups of the second line the lesson would be: any item with this first code.
+# as a best of 1. In the groups of the second line the lesson would be the first code alone, at full volume. Items
+# with that code are likelier than others, so it is a hint, but a weak one.
 #
 # The danger is not in the optimum. The mean of $\varphi$ over the law is $p^{\ast}$ with a little of the siblings'
 # probability added, and its highest point is mostly the same item:
@@ -333,7 +337,7 @@ plt.show()
 #
 # - **hit, mean of clicks** climbs as far as one can. No single group is paid this; it is what hits come to
 #   over many clicks of the same wish.
-# - **hit, this click** ends near the upper grey line: the clicks are draws from the law, and to repeat them is
+# - **hit, this click** ends near the broad grey line of the upper panels: the clicks are draws from the law, and to repeat them is
 #   worth what the law is worth. It leaves the order of all other items as it was.
 # - **ranker, right** pays for taste, and taste is not the whole law. On a long leash the policy gives up last
 #   click and popularity for it.
@@ -377,29 +381,36 @@ report = (book.ROOT / "bench/results/claims_adagrpo.md").read_text()
 
 
 def claimed(kind: str, arm: str) -> dict[str, str]:
-    """A row of the committed table of a ranker, by the names of its columns."""
-    table = report.split(f"## {kind}\n")[1].split("\n## ")[0]
+    """A row of the committed table of a ranker, or of that before all, by the names of its columns."""
+    table = (report.split(f"## {kind}\n")[1] if kind else report).split("\n## ")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if "|" in line]
     return next(dict(zip(rows[0], cells, strict=True)) for cells in rows if cells[0] == arm)
 
 
 lines = ["| | hr@10 | Pass@1 |", "|---|---|---|"]
 continued = claimed("right", "supervised continued")
-lines.append(f"| supervised continued, no reward | {continued['hr@10']} | {continued['pass@1']} |")
+for name in ("true law", "item-kNN", "start"):
+    floor = claimed("", name)
+    lines.append(f"| {name} | {floor['hr@10']} | {floor['pass@1']} |")
+lines.append(
+    f"| supervised continued: the same steps, no reward | {continued['hr@10']} | {continued['pass@1']} |"
+)
 for kind in ("right", "noise", "harmful"):
     found = claimed(kind, "reward alone")
     lines.append(f"| the ranker's reward alone, {kind} | {found['hr@10']} | {found['pass@1']} |")
 book.say("\n".join(lines))
 
 # %% [markdown]
-# The columns need not agree. A reward asks for one good item, hr@10 for a list of them. The numbers are from
+# The columns need not agree. A reward asks for one good item, hr@10 for a list of them. And a path is the best
+# that a reward could do at a KL, no forecast of a run: a run learns from the items that it drew, and its KL has
+# another form (chapter 5). The numbers are from
 # `bench/results/claims_adagrpo.md`, with intervals there; `python -m bench.claims adagrpo` makes them.
 #
 # ## In the loop
 #
 # A reward is a function of a batch and items. `tasks.NextItem` asks it once for each rollout, and where the
-# catalogue can be enumerated it also has the exact mean beside that estimate. An arm of a run decides which
-# reward, and under which mask:
+# catalogue can be enumerated it also has the exact mean beside that estimate. An *arm*, one method of
+# a comparison, decides which reward, and under which mask:
 
 # %%
 lines = []
@@ -422,7 +433,7 @@ print("\n".join(lines))
 # | reward | given to | what a policy becomes that has only this |
 # |---|---|---|
 # | hit [paper] | the click | in the mean the likeliest item; from one click, that click |
-# | prefix score [paper], if it were paid | items that share codes with the click | a topic, wherever nobody hits |
+# | prefix score [paper], if it were paid | items that share codes with the click | mostly that of hit; from groups without a hit, the first codes |
 # | ranker, right [ours] | every item | the user's taste, without last click and popularity |
 # | ranker, trained on exposures [ours] | every item | taste in A; in B a guess made from A |
 # | ranker, harmful [ours] | every item | taste in A; in B its opposite |

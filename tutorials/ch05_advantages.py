@@ -39,7 +39,7 @@ REWARDS = {
     "prefix score": rewards.prefix_score(trie.codes[None], trie.codes[batch.targets]),
 }  # (1, N) each: of every item
 
-# %% tags=["hide"] caption="What groups say. A dot is the estimate of one group; the star is the exact gradient."
+# %% tags=["hide"] caption="What groups say. A dot is the estimate of one group; the star is the exact gradient. Across is a length: parts that cancel in the mean do not look so here."
 parameters = list(policy.parameters())
 logp = exact.item_logprobs(policy, policy.encode(batch.condition, codes), trie)[0]  # (N,)
 parts = [
@@ -84,7 +84,7 @@ silent = {group: float((1 - p[target]) ** group) for group in (4, 16, 64)}
 text = "silent groups, at (0, 0):\n" + "\n".join(f"{q:.0%} of the groups of {n}" for n, q in silent.items())
 arrow = {"arrowstyle": "->", "color": "0.3"}
 panels[0].annotate(text, (0, 0), (0.04, 0.5), textcoords="axes fraction", fontsize=8, arrowprops=arrow)
-panels[0].set_ylabel("part across it")
+panels[0].set_ylabel("length of the part across it")
 panels[1].legend(fontsize=8, markerscale=2)
 plt.show()
 
@@ -163,15 +163,15 @@ print("\n".join(lines))
 #
 # ## What the standard deviation does
 #
-# The library's truth for all four rows, in plain torch. `mask` and `offsets` serve groups of unequal size;
+# The last three rows, in plain torch: the library's reference. `mask` and `offsets` serve groups of unequal size;
 # the equations are in the last six lines.
 
 # %% tags=["hide"]
 book.show(reference.group_normalize)
 
 # %% [markdown]
-# Leave-one-out multiplies by $G/(G-1)$ and ddof by another such factor: the same for every group, so a matter
-# of the learning rate. `spread` is drawn with the group. A quotient of two random numbers does not have the
+# Leave-one-out multiplies by $G/(G-1)$, and ddof 1 in place of 0 by $\sqrt{(G-1)/G}$ up to $\varepsilon$: the same
+# for every group of one size, so a matter of the learning rate. `spread` is drawn with the group. A quotient of two random numbers does not have the
 # quotient of their means for its mean.
 #
 # If the reward has two values, the arrow of the hits minus the arrow of the misses is all that a context can
@@ -225,25 +225,41 @@ for name, degrees in turns.items():
 # difference at all see 0 against 0.01, and over its std such a group speaks as loudly as one with a hit.
 # Chapter 4 said so in words; here it is in degrees.
 #
-# Now the whole error of one group, turn and noise together.
+# Now the whole error of one group, turn and noise together. Without a std it can be summed up: the sample
+# covariance is a mean over pairs of rollouts, and the variance of such a mean (a U-statistic) follows from one
+# rollout and from two [definition].
 
-# %% tags=["hide"] caption="Error of one group's gradient, in lengths of the exact one. Root mean square of 4,000 groups."
+# %%
+squared = products.diagonal()  # |s|² of every item
+apart = squared[:, None] + squared - 2 * products  # |s - s'|² of every pair
+
+
+def error(reward: torch.Tensor, group: int, baseline: bool) -> float:
+    """Root mean square error of a group's gradient over the length of the exact one; leave-one-out, or none."""
+    r, true = reward[0].double(), length(true_weights(reward)) ** 2
+    if not baseline:
+        return (((p * r**2 * squared).sum() / true - 1) / group).sqrt().item()
+    one = ((p * (r - p @ r) ** 2 * squared).sum() / true - 1) / 4
+    two = (p[:, None] * p * (r[:, None] - r) ** 2 * apart).sum() / true / 4 - 1
+    return (2 / (group * (group - 1)) * (2 * (group - 2) * one + two)).sqrt().item()
+
+
+# %% tags=["hide"] caption="Error of one group's gradient, in lengths of the exact one. Grey and blue: exact. Orange: from 16,000 groups."
 SIZES = (2, 4, 8, 16, 32, 64, 128)
 figure, panels = plt.subplots(1, 3, figsize=(7.5, 3.1), sharey=True)
 errors = {}
 for axes, (name, reward) in zip(panels, REWARDS.items(), strict=True):
-    weights = true_weights(reward)
-    for label, convention, style in (
-        ("no baseline", {}, {"color": "0.6"}),
-        ("mean, or leave one out", {"std": False}, {"color": "C0"}),
-        ("over the std, ddof 0 or 1", {"std": True}, {"color": "C1", "ls": "--"}),
+    weights, over_std = true_weights(reward), []
+    for group in SIZES:
+        found = draw(reward, group, 16_000, 1, std=True)
+        seen = found @ products
+        reach = (seen @ weights).mean() / length(weights)
+        over_std.append(((seen * found).sum(1).mean() / reach**2 - 1).sqrt().item())
+    for label, lines, style in (
+        ("no baseline", [error(reward, group, False) for group in SIZES], {"color": "0.6"}),
+        ("mean, or leave one out", [error(reward, group, True) for group in SIZES], {"color": "C0"}),
+        ("over the std, ddof 0 or 1", over_std, {"color": "C1", "ls": "--"}),
     ):
-        lines = []
-        for group in SIZES:
-            found = draw(reward, group, 4000, 1, **convention)
-            seen = found @ products
-            reach = (seen @ weights).mean() / length(weights)
-            lines.append(((seen * found).sum(1).mean() / reach**2 - 1).sqrt().item())
         errors[name, label] = dict(zip(SIZES, lines, strict=True))
         axes.loglog(SIZES, lines, marker="o", ms=3, label=label, **style)
     axes.axhline(1, color="0.85", lw=0.8, zorder=0)
@@ -390,7 +406,7 @@ print("typed  ", typed[0, :2].tolist())
 # ## Why the loss is 0 while it trains
 #
 # One group of our user, with the ranker's rewards, goes through the library's loss. From the arrows we can
-# predict its gradient:
+# predict its gradient [ours; the KL's is 0 as long as the policy is the reference]:
 #
 # $$\nabla \mathrm{loss} = -\frac{1}{G L} \sum_i A_i \nabla \log \pi(y_i)$$
 
@@ -413,9 +429,9 @@ print(f"the prediction is off by {(gradient - predicted).norm() / gradient.norm(
 
 # %% [markdown]
 # Every ratio $\rho = \pi / \pi_{old}$ is 1, so the value is $-\frac{1}{G} \sum_i A_i = 0$, whatever the
-# rewards were. The gradient of a ratio at 1 is $\nabla \log \pi$, so the gradient is the covariance of
-# above. The loss is built to have the right slope; its height means nothing. Later on, all that a log shows is
-# the small KL. Both sums are in the first two lines:
+# rewards were. The gradient of a ratio at 1 is $\nabla \log \pi$, so the gradient is minus the
+# estimate from above, over the std and over $L$. The loss is built to have the right slope; its height means
+# nothing. Later on, all that a log shows is the small KL. The ratio and its clipped twin are the first two lines:
 
 # %% tags=["hide"]
 book.show(loss.token_loss)
@@ -424,7 +440,7 @@ book.show(loss.token_loss)
 # ## Why the length debate vanishes
 #
 # The gradient above is divided by $L$. Where answers differ in length, how to divide is disputed: per
-# sequence [paper: GRPO, 2402.03300], by all tokens of the batch [paper: DAPO, 2503.14476], or by a constant
+# sequence [paper: GRPO, 2402.03300], by all tokens together [paper: DAPO, 2503.14476], or by a constant
 # [paper: Dr. GRPO, 2503.20783]. What a token weighs under each, in percent:
 
 
@@ -453,8 +469,12 @@ token_weights([3, 3, 3, 3])
 #
 # One may update more than once on the same rollouts. From the second update on, the policy that learns is not
 # the one that drew them, and $\rho$ is not 1. The minimum in `token_loss` takes the slope away where a token
-# has gone far enough *in the direction that its advantage asks for* [paper: GRPO; the asymmetric bounds are
-# OpenOneRec-RL's, 2512.24762].
+# has gone far enough *in the direction that its advantage asks for*:
+#
+# $$-\min(\rho A, \mathrm{clip}(\rho, 1 - \varepsilon_{lo}, 1 + \varepsilon_{hi}) A)$$
+#
+# [PPO's, 1707.06347, as in GRPO; unequal bounds are DAPO's, 2503.14476, and the values OpenOneRec-RL's,
+# 2512.24762].
 
 # %% tags=["hide"] caption="Left: the loss of a token by its ratio. Right: share of clipped tokens, updates on one batch."
 figure, (left, right_axes) = plt.subplots(1, 2, figsize=(7.5, 3))
@@ -508,6 +528,8 @@ plt.show()
 book.show(loss.k3)
 
 # %% [markdown]
+# (Beyond a difference of `LARGEST` the code goes on as a straight line, before exp overflows [ours].)
+#
 # Its mean over rollouts is $\mathrm{KL}(\pi \Vert \pi_{ref})$: right as a number to log. In a loss only the
 # slope counts, and nothing differentiates the draw [ours, checked by enumeration]:
 #
@@ -566,7 +588,8 @@ book.say(
     f"The loss settles on the curve of k3, to {off:.0e} nats; from the line of Gibbs it is up to {far:.1f} nats "
     "away. Gibbs gives $1/\\beta$ nats for each unit of reward. k3 tells bad items from worse ones hardly at all, "
     "and the very best from the good ones sharply. Where an item is several codes each code has a k3 of its own "
-    "and every node of the trie settles by itself: the grey cloud."
+    "and every node of the trie settles on a curve of its own, with the mean reward below each branch for $r$: "
+    "the grey cloud."
 )
 
 # %% [markdown]
