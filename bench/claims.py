@@ -1,8 +1,8 @@
 """Which of the papers' orderings hold on the built-in world, each in its method's own regime.
 
     python -m bench.claims adagrpo --jobs 2
-    python -m bench.claims recast --jobs 2
-    python -m bench.claims flexrec --jobs 2
+    python -m bench.claims recast-sparse --jobs 2
+    python -m bench.claims recast-weak --jobs 2
 
 Every seed is a world of its own with a supervised policy of its own, from which all arms start; arms share
 contexts, noise and number of rollouts. The learning rate of each arm is the best of RATES on TUNING seeds, by

@@ -28,8 +28,8 @@ LISTS = ("flexrec", "list")
 Task = tasks.NextItem | rankings.Rankings
 NOTE = (
     "One data set, one seed, one learning rate for all next-item arms and one for lists: they show the "
-    "mechanism and prove no claim. Without NLL, the loss in metrics.jsonl is near 0 while a policy learns: "
-    "its ratio is 1 and advantages sum to 0; the gradient is not 0."
+    "mechanism and prove no claim. Without NLL, and where advantages sum to 0, the loss in metrics.jsonl is "
+    "near 0 while a policy learns, as its ratio is 1; the gradient is not 0."
 )
 
 

@@ -30,7 +30,7 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     """
     valid = list(valid)
     close = difflib.get_close_matches(word, valid, n=1)
-    some = ", ".join(valid[:8]) + (", ..." if len(valid) > 8 else "")
+    some = ", ".join(valid[:12]) + (", ..." if len(valid) > 12 else "")
     return f"; did you mean {close[0]}?" if close else f"; choose from {some}"
 
 

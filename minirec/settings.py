@@ -101,7 +101,8 @@ class LoopConfig:
     """Reinforcement learning: the one loop and the one loss of all objectives."""
 
     objective: str = setting(
-        "none", "after supervised training: one of objectives/, continued (NLL alone), all, or none"
+        "none",
+        "continued (NLL alone), grpo, adagrpo, recast, flexrec, list, all, or none; or one of your own",
     )
     fresh: float = setting(0.0, "share of training users left to RL; .2 with an objective", most=0.9)
     rl_steps: int = setting(400, "batches of rollouts", least=1)

@@ -17,7 +17,7 @@ import torch
 from minirec import ops
 from minirec.ops import reference
 
-# %% tags=["hide"] caption="Seven versions on a CPU. The orange line is the floor: one pass over the memory"
+# %% tags=["hide"] caption="Seven versions on a CPU, in one thread; the last has two. Orange line: one pass of one thread over the memory."
 page = (book.ROOT / "bench" / "results" / "ladder.md").read_text()
 rows = re.findall(r"\| (swap_\w+) \| [\d,.]+ \| ([\d,.]+) \|", page)
 names = [name.removeprefix("swap_") for name, _ in rows]
@@ -25,7 +25,9 @@ times = [float(value.replace(",", "")) for _, value in rows]
 figure, axes = plt.subplots(figsize=(7.5, 2.8))
 axes.barh(names, times, color=["0.6"] * 5 + ["C0"] * 2)
 for place, value in enumerate(times):
-    axes.text(value * 1.15, place, f"{value:,.0f}" if value >= 10 else f"{value:.1f}", va="center")
+    axes.text(
+        value * 1.15, place, f"{value / 1000:,.0f} thousand" if value >= 1000 else f"{value:.2g}", va="center"
+    )
 axes.axvline(1, color="C1")
 axes.set(xscale="log", xlim=(0.8, 1e6), xlabel="time, multiples of torch.mul(out=) over the same bytes")
 axes.invert_yaxis()
@@ -35,7 +37,11 @@ plt.show()
 # Chapter 8 gave every position of a list a reward: how much NDCG falls, on average, when its item changes
 # places with a later one. Written as it is defined, that is two loops over positions around a sum over
 # positions. The picture shows seven versions of the same numbers, from that one to the one that minirec
-# uses (blue). The times were measured by `python -m bench.ladder` and lie in `bench/results/ladder.md`.
+# uses (blue). They are C++, one below the other in `csrc/ladder/swap_ndcg.cpp`: *literal* and *pairs* are the first
+# two functions below, *closed* is the third with a logarithm at every step, *tables* takes logarithms and divisions
+# out of the loop, as they are the same for every list; *lanes*, *tiles* and *threads* come further down. The times
+# were measured by `python -m bench.ladder` and lie in `bench/results/ladder.md`; the slowest ran on fewer lists and
+# is scaled.
 #
 # ## Three layers of truth
 #
@@ -50,7 +56,7 @@ plt.show()
 book.show(reference.swap_literal)
 
 # %% [markdown]
-# Only two terms of DCG change, so one product per pair is enough:
+# Only two terms of DCG change, so one product per pair is enough [algebra]:
 #
 # $$R(y) - R(y_{kj}) = \frac{(g_k - g_j)(d_k - d_j)}{\mathrm{IDCG}}$$
 
@@ -58,8 +64,16 @@ book.show(reference.swap_literal)
 book.show(reference.swap_pairs)
 
 # %% [markdown]
-# And because $d_k - d_j$ is a sum of steps $\Delta_t = d_t - d_{t+1}$, the sum over $j$ is two running sums
-# from the end of the list [ours].
+# $d_k - d_j$ is a sum of steps $\Delta_t = d_t - d_{t+1}$, for $t$ from $k$ to $j - 1$. So the sum over $j$ turns
+# into running sums from the end of the list. With $x = g - \min g$ [ours]:
+#
+# $$U_k = \sum_{j > k} (d_k - d_j) = \sum_{t \ge k} \Delta_t (K - t), \qquad
+# T_k = \sum_{j > k} x_j (d_k - d_j) = \sum_{t \ge k} \Delta_t \sum_{j > t} x_j$$
+#
+# $$r_k = \frac{x_k U_k - T_k}{n_k \mathrm{IDCG}}$$
+#
+# In the code these are `u` and `t`, and what is masked is not counted. The part below `if later` is for partners on
+# both sides: a covariance.
 
 # %%
 book.show(reference.swap_ndcg)
@@ -112,20 +126,26 @@ print("with the pivot: off by less than a thousandth of the largest:", pivot < l
 # %% [markdown]
 # ## On a CPU: one list per lane
 #
-# A CPU computes sixteen float32 numbers in one instruction, if they lie side by side. Within a list each step
-# waits for the one before, so the sixteen are sixteen lists: position $k$ of all of them is one vector. In
-# memory those sixteen numbers lie a whole list apart. Reading them one by one is the rung called `lanes`, and
-# it is slower than not doing it at all. The production kernel reads sixteen rows of sixteen numbers as they lie
-# and transposes the block in registers: `csrc/cpu/tiles.h`. After that, computing is no longer what takes the
-# time; reading and writing is.
+# A CPU with AVX-512 computes sixteen float32 numbers in one instruction (with AVX2 eight), if they lie side by
+# side. Within a list each step waits for the one before, so the sixteen are sixteen lists: position $k$ of all of
+# them is one vector. In memory those sixteen numbers lie a whole list apart. Reading them one by one is the rung
+# called *lanes*, and it is slower than not doing it at all. The production kernel reads sixteen rows of sixteen
+# numbers as they lie and transposes the block in registers: `csrc/cpu/tiles.h`. It also asks for the next rows in
+# advance: sixteen rows are more streams than the hardware follows by itself. After that, computing is no longer
+# what takes the time; reading and writing is.
 
 # %% tags=["hide"]
-tile, thread = times[names.index("tiles")], times[names.index("threads")]
+kernels = (book.ROOT / "bench" / "results" / "kernels_cpu.md").read_text()
+rows = re.findall(r"\| ([^|]+) \| [\d,.]+ \| ([\d,.]+) \| [\d,.]+ \|", kernels)
+floor = dict(reversed(rows))  # the first of a name: swap rewards before the others
+both, tile = floor["swap_ndcg(out=)"], times[names.index("tiles")]
 book.say(
-    f"One thread then takes {tile:.1f} times as long as `torch.mul` over the same bytes, two take {thread:.1f}"
-    " times as long. A multiplication is as little as one can do with a number that has to be read and"
-    " written, so this is the end of the ladder. What is left is not to read the numbers at all: to fuse."
-    " `ops.swap_advantages` makes the rewards of a context and normalises them while they are in the cache."
+    f"In one thread that takes {tile:.1f} times as long as `torch.mul` over the same bytes. With two threads on both"
+    f" sides it is {both} times (`bench/results/kernels_cpu.md`, by `python -m bench.kernels`). A multiplication is as"
+    " little as one can do with a number that has to be read and written, so little is left to gain here. What is"
+    " left is not to write the rewards and read them back: to fuse. `ops.swap_advantages` makes the rewards of a"
+    f" context and normalises them while they are in the cache: {floor['swap_advantages(out=)']} times that floor,"
+    f" where the two after each other take {floor['swap_ndcg, then group_normalize']}."
 )
 
 # %%
@@ -203,58 +223,62 @@ book.say(
     f"With a thread per list, a warp touches {lists} lists at once: it fetches {used[2][1]:,} bytes and uses"
     f" {used[2][0]} of them now. Whether the others are still in a cache when their turn comes, nobody"
     f" promises. With a warp per list all {used[3][0]} bytes are used, but 32 threads must then agree on every"
-    f" running sum. The production kernel lies between: eight threads hold a list, each a piece of it, and read"
-    f" {used[4][0] // 32} bytes at a time. What it fetches and does not use now, it uses with its next read."
+    f" running sum. The production kernel lies between: eight threads hold a list of up to {size}, each a piece of it, and read"
+    f" {used[4][0] // 32} bytes at a time. What it fetches and does not use now, it uses with its next read, one"
+    " instruction later."
 )
 
 # %% [markdown]
 # ## The roof
 #
 # A kernel cannot be faster than its bytes allow, nor than its arithmetic. The roofline draws both: operations
-# per byte to the right, operations per second upwards. Bytes are counted from the trace. Operations are counted
-# by hand from the source, `csrc/ladder/swap_ndcg.cu`; the order of magnitude is what matters.
+# per byte to the right, operations per second upwards. Requests are counted from the trace. Operations are counted
+# by hand from the source, `csrc/ladder/swap_ndcg.cu`, a logarithm as one; the order of magnitude is what matters.
 
 # %%
-bandwidth = 4.3e12  # bytes per second of an H200, a measured copy
-peak = 67e12  # its float32 operations per second, the vendor's number
-operations = {1: 4 * size * (size - 1) / 2, 2: 12 * size, 3: 34 * size, 4: 14 * size}  # of a list
+bandwidth, peak = 4.8e12, 67e12  # of an H200, the vendor's: bytes and float32 operations per second
+operations = {1: 6 * size * (size - 1) / 2, 2: 12 * size, 3: 34 * size, 4: 14 * size}  # of a list
 read, written = ({r: s[s[:, 3] == w, 1].sum().item() / lists for r, s in seen.items()} for w in (0, 1))
 for rung, name in rungs.items():
-    print(f"{name:20} reads {read[rung]:6,.0f} bytes of a list, writes {written[rung]:3,.0f}")
+    print(f"{name:20} asks for {read[rung]:6,.0f} bytes of a list, writes {written[rung]:3,.0f}")
 
-# %% tags=["hide"] caption="Bytes of a list, counted from the trace, and the roof of an H200. Points are what bytes allow, not measured times"
-figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3))
-places = range(len(rungs))
-left.barh(places, read.values(), color="C0", label="read")
-left.barh(places, written.values(), left=list(read.values()), color="C1", label="written")
-left.set(xscale="log", xlim=(100, 1e5), xlabel="bytes a list")
+# %% tags=["hide"] caption="Left: bytes of a list that its threads ask for, from the trace. Right: the roof of an H200. Filled: if every request goes to memory. Hollow: if a cache keeps what was read once. Bounds, not measured times."
+least = read[4] + written[4]
+figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3), width_ratios=[1, 1.2])
+places = list(range(len(rungs)))
+left.plot(read.values(), places, "o", color="C0", label="read")
+left.plot(written.values(), places, "s", color="C1", label="written")
+left.set(xscale="log", xlim=(300, 1e5), ylim=(3.6, -0.6), xlabel="bytes a list")
 left.set_yticks(places, rungs.values())
-left.invert_yaxis()
+left.grid(axis="x", color="0.9")
 left.legend(loc="lower right", fontsize=8)
 intensity = torch.logspace(-1, 3, 100)
 right.plot(intensity, torch.minimum(intensity * bandwidth, torch.tensor(peak)), color="0.4")
-for rung, marker in zip(rungs, "osD^", strict=True):
-    x = operations[rung] / (read[rung] + written[rung])
-    right.plot(x, min(x * bandwidth, peak), marker, label=rungs[rung])
+for rung, marker, color in zip(rungs, "osD^", ("C0", "C1", "C2", "C3"), strict=True):
+    for moved, fill in ((read[rung] + written[rung], color), (least, "w")):
+        x = operations[rung] / moved
+        label = rungs[rung] if fill == color else None
+        right.plot(x, min(x * bandwidth, peak), marker, color=color, mfc=fill, ms=5, label=label, alpha=0.9)
 right.legend(loc="lower right", fontsize=8)
 right.set(
     xscale="log",
     yscale="log",
-    xlabel="operations per byte",
+    xlabel="operations per byte of memory",
     ylabel="operations per second",
     ylim=(2e11, 2e14),
 )
 plt.show()
 
 # %% tags=["hide"]
-least, many = read[4] + written[4], 65_536
-worst = read[1] + written[1]
+many = 65_536
 book.say(
-    f"All of them lie on the slope: memory decides, not arithmetic. A kernel that moves {least:,.0f} bytes a"
-    f" list can end {worst / least:.0f} times earlier than one that moves {worst:,.0f}, unless a cache helps the"
-    f" second. And {many:,} lists of {size} cannot take less than {1e6 * many * least / bandwidth:.1f}"
-    " microseconds on such a GPU. Whether the kernel reaches that has not been measured here;"
-    " `python -m bench.kernels` prints it on a machine with one."
+    "If every request went to memory, bytes would bound all four: the filled marks lie on the slope. If a cache"
+    f" keeps a list once it was read, all four move {least:,.0f} bytes of memory a list, and *all pairs*, with"
+    f" {operations[1] / least:.0f} operations a byte, is past the ridge at {peak / bandwidth:.0f}: there arithmetic"
+    f" decides. For the others memory does, and {many:,} lists of {size}, read from memory and written to it, take at"
+    f" least {1e6 * many * least / bandwidth:.1f} microseconds on such a GPU. What a good kernel saves is requests."
+    " How much time that is, only a GPU says, and it has not been measured here; `python -m bench.kernels` prints it"
+    " on a machine with one."
 )
 
 # %% [markdown]
@@ -265,7 +289,7 @@ book.say(
 #
 # ## What we left out
 #
-# - Races and time: the emulator runs threads one after another.
+# - Time, and races within a warp: the emulator runs warps one after another, in rising and in falling order.
 # - Masks, lengths and ragged groups, which are the same recurrence with a count more.
 # - Group normalisation, whose ladder is shorter: subtract the first reward, then two passes.
 #
