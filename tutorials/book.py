@@ -65,6 +65,18 @@ def say(text: str) -> None:
     _display(text, text)
 
 
+def tables(result: str) -> dict[str, dict[str, list[str]]]:
+    """The tables of bench/results/NAME.md: by heading, then by the first cell of a row, its other cells."""
+    found, heading = {}, ""
+    for line in (ROOT / "bench" / "results" / f"{result}.md").read_text().splitlines():
+        if line.startswith("#"):
+            heading = line.strip("# ")
+        if line.startswith("| "):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            found.setdefault(heading, {})[cells[0]] = cells[1:]
+    return found
+
+
 def _display(markdown: str, plain: str) -> None:
     if "ipykernel" in sys.modules:
         from IPython.display import Markdown, display

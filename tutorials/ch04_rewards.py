@@ -377,27 +377,15 @@ for name in ("ranker, right", "ranker, trained", "ranker, harmful"):
 # ranker's reward, in percent, means over seeds:
 
 # %% tags=["hide"]
-report = (book.ROOT / "bench/results/claims_adagrpo.md").read_text()
-
-
-def claimed(kind: str, arm: str) -> dict[str, str]:
-    """A row of the committed table of a ranker, or of that before all, by the names of its columns."""
-    table = (report.split(f"## {kind}\n")[1] if kind else report).split("\n## ")[0]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if "|" in line]
-    return next(dict(zip(rows[0], cells, strict=True)) for cells in rows if cells[0] == arm)
-
-
+found = book.tables("claims_adagrpo")
+floors, columns = found["adagrpo"], found["right"]["arm"]
+hr, once = columns.index("hr@10"), columns.index("pass@1")
 lines = ["| | hr@10 | Pass@1 |", "|---|---|---|"]
-continued = claimed("right", "supervised continued")
 for name in ("true law", "item-kNN", "start"):
-    floor = claimed("", name)
-    lines.append(f"| {name} | {floor['hr@10']} | {floor['pass@1']} |")
-lines.append(
-    f"| supervised continued: the same steps, no reward | {continued['hr@10']} | {continued['pass@1']} |"
-)
-for kind in ("right", "noise", "harmful"):
-    found = claimed(kind, "reward alone")
-    lines.append(f"| the ranker's reward alone, {kind} | {found['hr@10']} | {found['pass@1']} |")
+    lines.append(f"| {name} | {floors[name][0]} | {floors[name][2]} |")
+ARMS = {"supervised continued: the same steps, no reward": found["right"]["supervised continued"]}
+ARMS |= {f"the ranker's reward alone, {k}": found[k]["reward alone"] for k in ("right", "noise", "harmful")}
+lines += [f"| {name} | {arm[hr]} | {arm[once]} |" for name, arm in ARMS.items()]
 book.say("\n".join(lines))
 
 # %% [markdown]

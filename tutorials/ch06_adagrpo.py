@@ -19,7 +19,6 @@
 # %%
 # introduces: minirec.objectives.adagrpo
 import math
-import re
 
 import book
 import matplotlib.pyplot as plt
@@ -348,17 +347,14 @@ book.say(
 # equal weight its expected effect is that of *all*.
 
 # %% tags=["hide"] caption="Fifteen arms: what enumeration says of the first step, and what runs came to, against supervised continued. Bars are 95 % intervals over five seeds."
-report = (book.ROOT / "bench/results/claims_adagrpo.md").read_text()
+results = book.tables("claims_adagrpo")
 
 
 def claimed(kind: str, arm: str, column: str, nth: int = 0) -> tuple[float, float]:
     """A difference of the committed table of a ranker and its half-width, in points."""
-    table = report.split(f"## {kind}\n")[1].split("\n## ")[0]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if "|" in line]
-    place = [at for at, name in enumerate(rows[0]) if name == column][nth]
-    value = next(row for row in rows if row[0] == arm)[place]
-    middle, half = re.findall(r"[-+\d.]+", value)
-    return float(middle), float(half)
+    place = [at for at, name in enumerate(results[kind]["arm"]) if name == column][nth]
+    middle, half = map(float, results[kind][arm][place].split(" ± "))
+    return middle, half
 
 
 ARMS = {
@@ -411,13 +407,13 @@ nothing = {kind: claimed(kind, "AdaGRPO", "minus continued", 0) for kind in COLO
 every_arm = [claimed(kind, arm, "minus continued", 0) for kind in COLOURS for arm in ARMS]
 top, worse = max(middle for middle, _ in every_arm), sum(middle + half < 0 for middle, half in every_arm)
 told = [kind for kind in COLOURS if (v := claimed(kind, "random gate", "ours minus it", 0))[1] < abs(v[0])]
-rows = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in report.splitlines() if "|" in line}
+start, kNN, law_itself = (results["adagrpo"][name][0] for name in ("start", "item-kNN", "true law"))
 book.say(
     f"On the right, on hr@10, {worse} of the fifteen arms are below supervised continued by more than their "
     f"interval, and the best of them is at {top:+.2f} points. AdaGRPO: "
     + ", ".join(f"{middle:+.2f} ± {half:.2f} ({kind})" for kind, (middle, half) in nothing.items())
     + f". From the random gate it is told apart with {' and '.join(told) or 'none'} of the rankers. (The start has an "
-    f"hr@10 of {rows['start']}, item-kNN {rows['item-kNN']}, the true law {rows['true law']}.) A reward asks for one "
+    f"hr@10 of {start}, item-kNN {kNN}, the true law {law_itself}.) A reward asks for one "
     "good item (chapter 4), and hr@10 for a list of them. The paper reports the opposite sign on HR@10, a gain from "
     "11.01 % to 12.18 % at its best checkpoint, with its own ranker and data [paper]. The runs are in `bench/results/claims_adagrpo.md`, by `python -m bench.claims adagrpo`; the first step is "
     "of the world of this book, which is none of theirs."

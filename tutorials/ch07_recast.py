@@ -501,9 +501,9 @@ results, made, floors, groups_of = {}, {}, {}, []
 for name in REGIMES:
     page = (book.ROOT / "bench" / "results" / f"claims_{name}.md").read_text()
     made[name] = dict(re.findall(r"'(\w+)': (\d+)", page))
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
-    results[name] = {c[0]: c for c in cells if len(c) == 11 and c[0] not in ("arm", "---")}
-    floors[name] = {c[0]: float(c[1]) for c in cells if len(c) == 5 and c[0] in FLOORS}
+    plain, found = book.tables(f"claims_{name}").values()
+    results[name] = {arm: [arm, *cells] for arm, cells in found.items() if arm != "arm"}
+    floors[name] = {floor: float(plain[floor][0]) for floor in FLOORS}
     groups_of.append(int(re.search(r"'group': (\d+)", page)[1]))
 sparse, weak = made.values()
 book.say(

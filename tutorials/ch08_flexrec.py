@@ -469,43 +469,30 @@ print(f"sum of the advantages {a.sum():+.3f}, weighted {(c * a).sum():+.3f}")
 
 
 # %% tags=["hide"] caption="Differences in NDCG@5 × 100, 95 % intervals. Left: the world, over seeds, minus the grey arm; orange is the need held out of training. Right: MovieLens latest-small, over test lists."
-def cells(line):
-    return [cell.strip() for cell in line.split("|")[1:-1]]
-
-
-world_text = (book.ROOT / "bench/results/claims_flexrec.md").read_text()
-movie_text = (book.ROOT / "bench/results/real_lists.md").read_text()
-seeds = int(re.search(r"(\d+) seeds", world_text).group(1))
-blocks = [
-    [cells(line) for line in part.splitlines() if line.startswith("| ")]
-    for part in world_text.split("### ")[1:]
-]
-blocks = [[row for row in block if row[0]] for block in blocks]
-movies = {row[0]: row for row in map(cells, movie_text.splitlines()) if len(row) == 9 and row[0]}
-plain_rows = {row[0]: row for row in map(cells, world_text.split("###")[0].splitlines()) if row}
+results, (films,) = book.tables("claims_flexrec"), book.tables("real_lists").values()
+plain = results.pop("")  # those that were not trained by a reward
 number = r"[+-][\d.]+"
 claims, movie = {}, {}
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.1), width_ratios=[1.15, 1])
 y, names = 0, []
-for block in blocks:
+for table in results.values():
     left.axhline(y, color="0.85", lw=6, zorder=0)
-    for row in block:
-        for cell, style, shift in zip(row[7:], ("C0o", "C1s"), (-0.13, 0.13), strict=True):
-            if not cell:
-                continue
-            middle, half = map(float, cell.split(" ± "))
-            left.errorbar(middle, y + shift, xerr=half, fmt=style, ms=4, lw=1.4)
-            claims.setdefault(row[0], []).append((middle, half))
-        names.append(row[0].replace("critic mean, ", ""))
+    for name, cells in list(table.items())[1:]:  # below the names of the columns
+        for cell, style, shift in zip(cells[6:], ("C0o", "C1s"), (-0.13, 0.13), strict=True):
+            if cell:
+                middle, half = map(float, cell.split(" ± "))
+                left.errorbar(middle, y + shift, xerr=half, fmt=style, ms=4, lw=1.4)
+                claims.setdefault(name, []).append((middle, half))
+        names.append(name.replace("critic mean, ", ""))
         y += 1
 left.axvline(0, color="0.3", lw=0.8)
 left.set_yticks(range(len(names)), names, fontsize=8)
 left.invert_yaxis()
 left.set_xlabel("points")
-for row in movies.values():
-    found = [float(x) * 100 for x in re.findall(number, row[-1])]
+for name, cells in films.items():
+    found = [float(x) * 100 for x in re.findall(number, cells[-1])]
     if len(found) == 3:
-        movie[row[0]] = found
+        movie[name] = found
 shown = [name for name in movie if name != "random"]
 for y, name in enumerate(shown):
     middle, low, high = movie[name]
@@ -526,7 +513,7 @@ def interval(name, held_out=False):
 
 
 book.say(
-    f"Credit ({seeds} seeds): causal swaps against list-level GRPO {interval('causal (FlexRec)')} on the trained "
+    f"Credit (five seeds): causal swaps against list-level GRPO {interval('causal (FlexRec)')} on the trained "
     f"needs and {interval('causal (FlexRec)', True)} on the held-out one; independent credit "
     f"{interval('independent')} and {interval('independent', True)}; non-causal swaps {interval('non-causal')}. "
     "Credit by position helps a little, the wrong sign hurts, and causal and independent credit cannot be told "
@@ -550,7 +537,7 @@ book.say(
         movie["item mean"][0]
     )
     + "A policy over lists has a floor too, and on MovieLens none reaches it. On the world it is the other way: "
-    f"NDCG@5 × 100 is {plain_rows['item mean'][2]} for the item mean and {plain_rows['list start'][2]} at the list "
+    f"NDCG@5 × 100 is {plain['item mean'][1]} for the item mean and {plain['list start'][1]} at the list "
     "start."
 )
 

@@ -21,18 +21,6 @@ Value = tuple[float, float, float]  # a number, and the ends of its interval
 STYLE = {"above": ("C0", "o"), "below": ("C1", "s"), "level": ("0.5", "D")}
 
 
-def committed(name: str) -> dict[str, dict[str, list[str]]]:
-    """The tables of a result file: by heading, then by the first cell of a row, its other cells."""
-    found, heading = {}, ""
-    for line in (book.ROOT / f"bench/results/{name}.md").read_text().splitlines():
-        if line.startswith("#"):
-            heading = line.strip("# ")
-        if line.startswith("| "):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            found.setdefault(heading, {})[cells[0]] = cells[1:]
-    return found
-
-
 def value(cell: str, scale: float = 1) -> Value:
     """Of ``+1.2 ± .3``, ``+1.2 (+.9 to +1.5)`` or ``1.2`` the number and its interval."""
     first, *rest = (scale * float(n) for n in re.findall(r"[+-]?\d*\.\d+", cell))
@@ -58,7 +46,7 @@ def forest(axes, rows: dict[str, Value]) -> None:
 
 
 weak, sparse = (
-    {k: r for t in committed(f"claims_recast-{name}").values() for k, r in t.items()}
+    {k: r for t in book.tables(f"claims_recast-{name}").values() for k, r in t.items()}
     for name in ("weak", "sparse")
 )
 own = float(weak["ReCast"][1])
@@ -414,8 +402,8 @@ book.say(
 # [`bench/README.md`](../bench/README.md) has the commands; each takes up to an hour.
 
 # %% tags=["hide"] caption="The claims. Blue circles: above 0. Orange squares: below. Grey diamonds: not told apart. Points are metric × 100."
-gate, credit = committed("claims_adagrpo"), committed("claims_flexrec")
-(real,), (films,) = committed("real").values(), committed("real_lists").values()
+gate, credit = book.tables("claims_adagrpo"), book.tables("claims_flexrec")
+(real,), (films,) = book.tables("real").values(), book.tables("real_lists").values()
 credit = credit["credit, 10 candidates, all gains observed"]
 gates = {"HR@10": {}, "Pass@1": {}}
 for name in ("right", "noise", "harmful"):
