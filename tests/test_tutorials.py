@@ -70,3 +70,12 @@ def test_a_stub_fails_its_tests_and_the_solution_passes_them(name, stubs, soluti
     assert False in stubs[name]
     assert solutions[name]
     assert all(solutions[name])
+
+
+def test_what_a_code_host_cannot_show_is_found():
+    wide, narrow = "x" * (build.WIDTH + 1), "x" * build.WIDTH
+    assert build.wide(f"prose {wide}\n\n```python\n{narrow}\n{wide}\n```\n\n    {narrow}\n") == [
+        wide,
+        f"    {narrow}",
+    ]
+    assert build.fragile("$a_1 + b$, `$a * b$`, $a\\, b$ and $p^*$") == ["$a\\, b$", "$p^*$"]

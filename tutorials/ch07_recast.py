@@ -593,7 +593,8 @@ book.say(
 # - Several targets: the first one repairs, and any of them is a hit.
 # - Beam groups. They hold $G$ different items, so fewer groups are silent; they are no samples, so $q$ is
 #   not theirs.
-# - Runs with another tie rule: those above are by the library's alone.
+# - Runs with another tie rule: those above are by the library's alone. Three seeds with others are in
+#   `bench/LOG.md`; in the first regime ReCast comes nearer to supervised continued, in the second it does not.
 # - The KL to the start, which bounds how far a wrong direction can lead.
 #
 # ## Next
