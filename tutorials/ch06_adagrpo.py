@@ -339,14 +339,14 @@ book.say(
 #
 # ## What runs do
 #
-# That was a step that nobody took. Runs have been made: 150 batches from the same start, five gates, three
-# rankers, five seeds, each with a world of its own. Each arm has the best of three learning rates by HR@10 on two
+# That was a step that nobody took. Runs have been made, from the same start: five gates, three
+# rankers, several seeds, each with a world of its own. Each arm has the best of three learning rates by HR@10 on two
 # other seeds (for all it was the lowest); Pass@1 had no choice of its own. All arms have NLL on, and about the
 # same total weight of the reward: $\lambda$ is divided by the share that a gate admitted on another seed. Otherwise
 # a gate of a tenth trains a tenth as much, and looks robust. The *random gate* admits as many contexts as $D$ and $Q$ together, but any; with
 # equal weight its expected effect is that of *all*.
 
-# %% tags=["hide"] caption="Fifteen arms: what enumeration says of the first step, and what runs came to, against supervised continued. Bars are 95 % intervals over five seeds."
+# %% tags=["hide"] caption="Fifteen arms: what enumeration says of the first step, and what runs came to, against supervised continued. Bars are 95 % intervals over seeds."
 results = book.tables("claims_adagrpo")
 
 
@@ -434,7 +434,7 @@ line = "; ".join(
 )
 book.say(
     f"The three squares of the last figure: {line}. There is more to that than noise: what is kept of the "
-    "harmful ranker teaches users of one half alone, about twice as hard. Five seeds cannot tell these two causes apart."
+    "harmful ranker teaches users of one half alone, about twice as hard. So few seeds cannot tell these two causes apart."
 )
 
 # %% [markdown]

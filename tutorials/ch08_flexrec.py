@@ -513,7 +513,7 @@ def interval(name, held_out=False):
 
 
 book.say(
-    f"Credit (five seeds): causal swaps against list-level GRPO {interval('causal (FlexRec)')} on the trained "
+    f"Credit: causal swaps against list-level GRPO {interval('causal (FlexRec)')} on the trained "
     f"needs and {interval('causal (FlexRec)', True)} on the held-out one; independent credit "
     f"{interval('independent')} and {interval('independent', True)}; non-causal swaps {interval('non-causal')}. "
     "Credit by position helps a little, the wrong sign hurts, and causal and independent credit cannot be told "

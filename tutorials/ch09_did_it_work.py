@@ -11,7 +11,7 @@
 #
 # **How do you know that a method works?**
 
-# %% tags=["hide"] caption="One method against eight others. Bars: 95 % intervals over five seeds. Hollow: none was recorded."
+# %% tags=["hide"] caption="One method against eight others. Bars: 95 % intervals over seeds. Hollow: none was recorded."
 import re
 
 import book
@@ -70,7 +70,7 @@ plain = [f"{'above' if v[0] > 0 else 'below'} {name}" for name, v in against.ite
 book.say(
     "This is ReCast in a regime made for it: targets nearly certain, a weak start, most groups silent "
     "(`bench/results/claims_recast-weak.md`, by `python -m bench.claims recast-weak`). It reaches HR@10 "
-    f"{own:.1f}. It beats {where['above']}. It loses to {where['below']}. It is level, as far as five seeds can "
+    f"{own:.1f}. It beats {where['above']}. It loses to {where['below']}. It is level, as far as the seeds can "
     f"tell, with {where['level']}. Without an interval, it is {', '.join(plain)}."
 )
 
@@ -396,7 +396,7 @@ book.say(
 # $$\bar\delta \pm t_{n-1} \frac{s}{\sqrt{n}}, \qquad t_2 = 4.30, \quad t_4 = 2.78$$
 #
 # Below is a choice of the committed results, each method against its control, its fixed alternative and plain
-# GRPO: on the world five seeds, each a world and a start of its own; on Beauty and MovieLens one start, three
+# GRPO: on the world several seeds, each a world and a start of its own; on Beauty and MovieLens one start, a few
 # seeds of RL, and a bootstrap over users or lists. Not drawn are gates of one condition, the reward alone, and
 # lists of which one gain in ten is seen: chapters 6 and 8 have those. Before a colon stands the ranker.
 # [`bench/README.md`](../bench/README.md) has the commands; each takes up to an hour.
