@@ -109,7 +109,7 @@ book.show(policy.Policy.embed)
 # The transformer turns each position into a hidden state $h$. The logit of a code is the product of $h$
 # with that code's embedding, the very row that is read when the code stands in the history:
 #
-# $$\pi(c \mid x, y^1, \dots, y^{l-1}) = \mathrm{softmax}_c \langle h, E^l_c \rangle, \qquad c = 1, \dots, V$$
+# $$\pi(c \mid x, y^1, \dots, y^{l-1}) = \mathrm{softmax}_c \langle h, E^l_c \rangle, \qquad c = 0, \dots, V - 1$$
 #
 # Tied input and output are SASRec's [paper: 1808.09781]. A softmax per level, over that level's $V$ codes
 # alone, is ours: no probability is lost on codes of another level.
@@ -124,7 +124,8 @@ width = model.code.weight.shape[1]
 book.say(
     f"The table of codes has {trie.levels} × {trie.size} rows and the catalogue {len(trie)} items: "
     f"{table:,} of the policy's {whole:,} parameters, where a row per item would take {len(trie) * width:,}. "
-    "It does not grow with the catalogue. With $L = 1$ and $V = N$ the same class has a row per item and one "
+    f"It grows with $V$, and only slowly with the catalogue: {trie.size} codes on {trie.levels} levels would do for "
+    f"{trie.size**trie.levels:,} items. With $L = 1$ and $V = N$ the same class has a row per item and one "
     "softmax over the catalogue; that is SASRec with cross-entropy, our baseline (`--levels 1`)."
 )
 
@@ -251,8 +252,8 @@ book.show(train.nll)
 #
 # $$p(y \mid \mathrm{clicks}) = \sum_w p(w \mid \mathrm{clicks}) p^{\ast}(y \mid w, \mathrm{last})$$
 #
-# That is Bayes' rule [definition; that it is held against the policy is ours]. We call it the **best from
-# clicks**. It knows how the world was made, all but the user. In the code below, `belief` is
+# with $p(w \mid \mathrm{clicks})$ by Bayes' rule, and all of it given the user's period [definition; that it is held
+# against the policy is ours]. We call it the **best from clicks**. It knows how the world was made, all but the user. In the code below, `belief` is
 # $\log p(w, \mathrm{clicks})$.
 
 # %%
@@ -300,7 +301,7 @@ law_nll = -laws(asked, seven).gather(2, seven[..., None])[..., 0].log()  # (B, E
 popular = baselines.popularity(dataset.known, len(trie))(asked)
 popular_nll = -(popular / popular.sum(1, keepdim=True)).gather(1, seven).log()
 
-# %% tags=["hide"] caption="Left: the policy while it learns, and on test users after. Right: test users."
+# %% tags=["hide"] caption="Left: the policy while it learns, each dot the mean since the one before, and on test users after. Right: test users."
 lines = (book.RUN / "metrics.jsonl").read_text()
 epochs, nlls = (
     torch.tensor([float(x) for x in re.findall(rf'"{k}": ([\d.]+)', lines)]) for k in ("epoch", "nll")
@@ -335,14 +336,23 @@ def shifted(by: int | None) -> float:
         return -model(condition, trie.encode(seven)).sum(2).mean().item()
 
 
+def users_nll(examples) -> float:
+    """The policy's NLL per item on as many users as there are in the test."""
+    some = examples.batch(torch.arange(len(test)), cfg.history + 1)
+    with torch.no_grad():
+        return -model(some.condition, trie.encode(some.history)).sum(2).mean().item()
+
+
 policy_nll, ceiling = own.sum(2).mean(0), best_nll.mean(0)
 book.say(
     f"The distance from best to law is what {cfg.history} clicks do not tell: "
     f"{ceiling[-1] - law_nll.mean(0)[-1]:.2f} nats at the last click. No training closes it. The distance "
-    f"from policy to best is what the policy has not learned: {policy_nll[-1] - ceiling[-1]:.2f} nats. On "
-    f"the clicks that it was trained on, its mean NLL was {nlls[-1]:.2f} in the last epoch; on test users it "
-    f"is {policy_nll.mean():.2f}. What lies between them does not carry over to others. So reinforcement "
-    "learning gets users that the policy was never fitted to."
+    f"from policy to best is what the policy has not learned: {policy_nll[-1] - ceiling[-1]:.2f} nats."
+)
+book.say(
+    f"On clicks that it was trained on its mean NLL is {users_nll(dataset.train):.2f}; on test users it is "
+    f"{policy_nll.mean():.2f}, and on users left to reinforcement learning {users_nll(dataset.fresh):.2f}. What lies "
+    "between them does not carry over to others. That is why RL gets users that the policy was never fitted to."
 )
 book.say(
     "The condition is read, too. Told that the period is unknown, the policy has a mean NLL of "
@@ -369,8 +379,9 @@ for name, values in hard.items():
 gap = hard["policy"] - hard["best from clicks"]
 spare = hard["best from clicks"] - hard["true law"]
 book.say(
-    f"Most of what clicks do not tell ({spare.max():.2f} nats) lies in the {ORDINALS[spare.argmax()]}, and "
-    f"most of what the policy has not learned ({gap.max():.2f}) in the {ORDINALS[gap.argmax()]}. The third "
+    f"The largest part of what clicks do not tell ({spare.max():.2f} of {spare.sum():.2f} nats) lies in the "
+    f"{ORDINALS[spare.argmax()]}, the largest part of what the policy has not learned ({gap.max():.2f} of "
+    f"{gap.sum():.2f}) in the {ORDINALS[gap.argmax()]}. The third "
     "code has few choices left: chapter 1 counted them."
 )
 
@@ -415,23 +426,26 @@ tails = {name: evaluate.summary(results[name])["tail recall@10"] for name in ("p
 book.say(
     f"The best floor is {floor}. The policy's NDCG@10 minus that floor's is {difference:+.4f} (95 % interval "
     f"{low:+.4f} to {high:+.4f}, over users). That is {difference / room:.0%} of the way from the floor to "
-    f"the best from clicks. On the tail, the least clicked third, the policy finds {tails['policy']:.3f} of "
-    f"the targets and {floor} {tails[floor]:.3f}."
+    f"the best from clicks. On the tail, the least clicked items, which have a third of the clicks, the policy "
+    f"finds {tails['policy']:.3f} of the targets and {floor} {tails[floor]:.3f}. (The floors count all "
+    f"{len(dataset.known):,} training users. The policy has learned from {len(dataset.train):,}; the others are left "
+    "to RL.)"
 )
 
 # %% [markdown]
-# This is where reinforcement learning begins. No method can be above `true law`, and that row stands in all
-# tables of this world. `best from clicks` is the tighter bound: in the mean over users, no method that reads
-# the same clicks and the period can rank better, whatever its reward.
+# This is where reinforcement learning begins. In HR and NDCG no method can be above `true law`, and that row stands
+# in all tables of this world. (Tail recall and coverage have no such bound: one can rank for them alone.) `best from
+# clicks` is the tighter bound: in the mean over users, no method that reads the same clicks and the period can have
+# a higher HR or NDCG, whatever its reward.
 #
 # ## Exercises
 #
-# - Build, `exercises/ch02_build.py`: `Policy.forward` without `Policy.forward`. From hidden states to the
+# - Build: [`exercises/ch02_build.py`](exercises/ch02_build.py). `Policy.forward` without `Policy.forward`. From hidden states to the
 #   log-probability of every code: the shift, the levels, the tied table, the padding.
-# - Find the bug, `exercises/ch02_bug.py`: the NLL of users with histories of many lengths. It falls when the
+# - Find the bug: [`exercises/ch02_bug.py`](exercises/ch02_bug.py). The NLL of users with histories of many lengths. It falls when the
 #   policy is trained, as it should, and is wrong before and after.
 #
-# `pytest tutorials/exercises -k ch02` is red until both are done.
+# `pytest tutorials/exercises -k ch02` says when you are done; ours are in `solutions/`.
 #
 # ## What you can do now
 #

@@ -405,12 +405,12 @@ print(f"probabilities sum to {oracle.exp().sum():.4f}, the target's is {oracle[t
 #
 # ## Exercises
 #
-# - Build: `exercises/ch03_build.py`. At which code does a policy without a mask leave the tree? Exactly, for
+# - Build: [`exercises/ch03_build.py`](exercises/ch03_build.py). At which code does a policy without a mask leave the tree? Exactly, for
 #   every context.
-# - Find the bug: `exercises/ch03_bug.py`. A sampler that draws the right codes, and says the wrong
+# - Find the bug: [`exercises/ch03_bug.py`](exercises/ch03_bug.py). A sampler that draws the right codes, and says the wrong
 #   probabilities of them.
 #
-# `pytest tutorials/exercises -k ch03` says when you are done; solutions are in `solutions/`.
+# `pytest tutorials/exercises -k ch03` says when you are done; ours are in `solutions/`.
 #
 # ## What you can do now
 #

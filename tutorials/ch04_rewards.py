@@ -428,12 +428,12 @@ print("\n".join(lines))
 #
 # ## Exercises
 #
-# - Build, `exercises/ch04_build.py`: rewards come in units of their own, so one $\beta$ is a long leash for
+# - Build: [`exercises/ch04_build.py`](exercises/ch04_build.py). Rewards come in units of their own, so one $\beta$ is a long leash for
 #   one and a short one for another. Find for each context the best policy at a *given* KL.
-# - Find the bug, `exercises/ch04_bug.py`: the rewards of a group, all in (0, 1), with a plausible mean, and
+# - Find the bug: [`exercises/ch04_bug.py`](exercises/ch04_bug.py). The rewards of a group, all in (0, 1), with a plausible mean, and
 #   wrong.
 #
-# `pytest tutorials/exercises -k ch04` is red until both are done.
+# `pytest tutorials/exercises -k ch04` says when you are done; ours are in `solutions/`.
 #
 # ## What you can do now
 #

@@ -599,11 +599,11 @@ book.say(
 #
 # ## Exercises
 #
-# - Build: `exercises/ch05_build.py`. Advantages with one scale for the whole batch, so that no context is
+# - Build: [`exercises/ch05_build.py`](exercises/ch05_build.py). Advantages with one scale for the whole batch, so that no context is
 #   louder than another.
-# - Find the bug: `exercises/ch05_bug.py`. A policy that learns; it could learn more, and its loss is 0.
+# - Find the bug: [`exercises/ch05_bug.py`](exercises/ch05_bug.py). A policy that learns; it could learn more, and its loss is 0.
 #
-# `pytest tutorials/exercises -k ch05` says when you are done; solutions are in `solutions/`.
+# `pytest tutorials/exercises -k ch05` says when you are done; ours are in `solutions/`.
 #
 # ## What you can do now
 #

@@ -514,12 +514,12 @@ book.show(adagrpo.signal)
 #
 # ## Exercises
 #
-# - Build, `exercises/ch06_build.py`: the probability that the gate of a context opens, over all groups that
+# - Build: [`exercises/ch06_build.py`](exercises/ch06_build.py). The probability that the gate of a context opens, over all groups that
 #   might have been rolled out, exactly.
-# - Find the bug, `exercises/ch06_bug.py`: a program that says which contexts are difficult. It is most wrong
+# - Find the bug: [`exercises/ch06_bug.py`](exercises/ch06_bug.py). A program that says which contexts are difficult. It is most wrong
 #   about the easiest.
 #
-# `pytest tutorials/exercises -k ch06` is red until both are done.
+# `pytest tutorials/exercises -k ch06` says when you are done; ours are in `solutions/`.
 #
 # ## What you can do now
 #

@@ -574,12 +574,12 @@ book.say(
 #
 # ## Exercises
 #
-# - Build: `exercises/ch07_build.py`, a contrast whose miss is drawn at random instead of being
+# - Build: [`exercises/ch07_build.py`](exercises/ch07_build.py). A contrast whose miss is drawn at random instead of being
 #   the nearest. Who pays then?
-# - Find the bug: `exercises/ch07_bug.py`. It repairs groups and learns from them; the targets
+# - Find the bug: [`exercises/ch07_bug.py`](exercises/ch07_bug.py). It repairs groups and learns from them; the targets
 #   become likelier, and still something is wrong.
 #
-# `pytest tutorials/exercises -k ch07` says when you are done; solutions are in `solutions/`.
+# `pytest tutorials/exercises -k ch07` says when you are done; ours are in `solutions/`.
 #
 # ## What you can do now
 #

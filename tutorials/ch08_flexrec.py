@@ -605,7 +605,7 @@ book.say(
 # sets, with all gains known:
 
 # %%
-STEPS = 30
+STEPS = 24
 every = replace(cfg, list_rate=1e-3, list_steps=STEPS, feedback=1.0, uncertainty="none")
 own = arms.settings(every, "flexrec")
 whole = lists.make_lists(own, dataset, "train")  # the sets, with all gains
@@ -670,8 +670,8 @@ book.say(
 #
 # ## Exercises
 #
-# - **Build** ([`exercises/ch08_build.py`](exercises/ch08_build.py)): swap rewards for any reward of a list.
-# - **Find the bug** ([`exercises/ch08_bug.py`](exercises/ch08_bug.py)): swap rewards of lists that a policy
+# - Build: [`exercises/ch08_build.py`](exercises/ch08_build.py). Swap rewards for any reward of a list.
+# - Find the bug: [`exercises/ch08_bug.py`](exercises/ch08_bug.py). Swap rewards of lists that a policy
 #   said, with a mistake that no list of two items can show.
 #
 # `pytest tutorials/exercises -k ch08` says when you are done; ours are in `solutions/`.

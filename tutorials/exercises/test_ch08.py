@@ -38,7 +38,7 @@ def test_build_asks_for_the_reward_once(exercise):
         return lists[:, 0].double()
 
     exercise("ch08_build").swap_rewards(_lists(7, 5), reward)
-    assert calls in ([7 * 11], [7 * 21], [7 * 26])  # the list and 10 swaps; or each swap twice; or all pairs
+    assert len(calls) == 1
 
 
 def test_bug_gives_each_place_the_gain_of_its_item(exercise):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def swap_rewards(items: Tensor, reward: Callable[[Tensor], Tensor]) -> Tensor:
-    """Say for each position how much the reward falls, on average, when its item moves to a later place.
+    """Say how much the reward falls, on average, when the item at k changes places with a later one.
 
         r_k = mean over j > k of R(y) - R(y with k and j swapped),   r_K = 0
 
@@ -17,7 +17,7 @@ def swap_rewards(items: Tensor, reward: Callable[[Tensor], Tensor]) -> Tensor:
             lists as they are and all their swapped versions go into it together.
 
     Returns:
-        (n, K) in the dtype of the rewards.
+        (n, K) in the dtype of the rewards, which is floating.
     """
     count, size = items.shape
     one, two = torch.triu_indices(size, size, 1)  # all pairs k < j
