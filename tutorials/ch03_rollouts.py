@@ -349,7 +349,7 @@ print(f"beams hold probability  {masked.exp()[beams].sum():.3f}, different items
 distinct = [one.unique() for one in drawn]
 print(f"groups: different items {sum(map(len, distinct)) / len(drawn):.1f} on average")
 hit_chance = sum(law[one].sum().item() for one in distinct) / len(drawn)
-print(f"chance that the next click is among them: groups {hit_chance:.3f}, beams {law[beams].sum():.3f}")
+print(f"the next click is among them: groups {hit_chance:.3f}, beams {law[beams].sum():.3f}")
 
 # %% tags=["hide"] caption="Left: 6,400 samples against the exact probability of their item. Right: what groups of 16 say the policy is worth."
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 2.9))

@@ -615,6 +615,11 @@ while loop.step < loop.steps:
     loop.update()
 
 
+def sort(scores):
+    """List-wise supervision: the NLL of the order by some scores."""
+    return rankings.imitate(every, start, trie, whole, scores, STEPS)
+
+
 def own_order(x):
     """Gains; among equal ones, the policy's own scores."""
     return x.gains + 1e-6 * rankings.next_item_scores(run.policy, trie, x)
@@ -622,8 +627,8 @@ def own_order(x):
 
 models = {
     "list start": start,
-    "sorted, equals as they came": rankings.imitate(every, start, trie, whole, lambda x: x.gains, STEPS),
-    "sorted, equals in own order": rankings.imitate(every, start, trie, whole, own_order, STEPS),
+    "sorted, equals as they came": sort(lambda x: x.gains),
+    "sorted, equals in own order": sort(own_order),
     "causal swaps": loop.policy,
 }
 test = lists.make_lists(cfg, dataset, "test")
