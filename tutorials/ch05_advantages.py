@@ -235,7 +235,7 @@ apart = squared[:, None] + squared - 2 * products  # |s - s'|² of every pair
 
 
 def error(reward: torch.Tensor, group: int, baseline: bool) -> float:
-    """Root mean square error of a group's gradient, in lengths of the exact one; leave-one-out or none."""
+    """Root mean square error of a group's gradient, in lengths of the exact one."""
     r, true = reward[0].double(), length(true_weights(reward)) ** 2
     if not baseline:
         return (((p * r**2 * squared).sum() / true - 1) / group).sqrt().item()
