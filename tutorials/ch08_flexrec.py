@@ -487,6 +487,8 @@ print(f"sum of the advantages {a.sum():+.3f}, weighted {(c * a).sum():+.3f}")
 results, (films,) = book.tables("claims_flexrec"), book.tables("real_lists").values()
 plain = results.pop("")  # those that were not trained by a reward
 number = r"[+-][\d.]+"
+ROWS = {"zero": "gaps are 0", "item mean": "item mean in gaps", "critic mean": "critic's mean in gaps"}
+ROWS |= {f"critic mean, scaled per {one}": f"and a weight per {one}" for one in ("context", "rollout")}
 claims, movie = {}, {}
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.1), width_ratios=[1.15, 1])
 y, names = 0, []
@@ -498,7 +500,7 @@ for table in results.values():
                 middle, half = map(float, cell.split(" ± "))
                 left.errorbar(middle, y + shift, xerr=half, fmt=style, ms=4, lw=1.4)
                 claims.setdefault(name, []).append((middle, half))
-        names.append(name.replace("critic mean, ", ""))
+        names.append(ROWS.get(name, name))
         y += 1
 left.axvline(0, color="0.3", lw=0.8)
 left.set_yticks(range(len(names)), names, fontsize=8)
