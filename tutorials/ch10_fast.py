@@ -14,7 +14,7 @@ import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import ops
+from minirec import ops, rewards
 from minirec.ops import reference
 
 # %% tags=["hide"] caption="Seven versions on a CPU, in one thread; the last has two. Orange line: one pass of one thread over the memory."
@@ -79,10 +79,10 @@ book.show(reference.swap_pairs)
 book.show(reference.swap_ndcg)
 
 # %% tags=["exact"]
-gains = torch.tensor([[3.0, 0.0, 1.0, 2.0]], dtype=torch.float64)
-valid, idcg = torch.ones_like(gains, dtype=torch.bool), torch.ones(1, dtype=torch.float64)
+gains = torch.tensor([[1, 2, 0, 2, 2, 0]], dtype=torch.float64) / 3  # a list of user 17, as in chapter 8
+valid, idcg = torch.ones_like(gains, dtype=torch.bool), rewards.ideal(gains, 6)
 for form in (reference.swap_literal, reference.swap_pairs, reference.swap_ndcg):
-    print([round(value, 6) for value in form(gains, idcg, valid, 4, True)[0].tolist()])
+    print([round(value, 6) for value in form(gains, idcg, valid, 6, True)[0].tolist()])
 
 # %% [markdown]
 # ## Why the pivot
