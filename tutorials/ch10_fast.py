@@ -79,7 +79,7 @@ book.show(reference.swap_pairs)
 book.show(reference.swap_ndcg)
 
 # %% tags=["exact"]
-gains = torch.tensor([[1, 2, 0, 2, 2, 0]], dtype=torch.float64) / 3  # a list of user 17, as in chapter 8
+gains = torch.tensor([[1, 2, 0, 2, 2, 0]], dtype=torch.float64) / 3  # the list of chapter 8
 valid, idcg = torch.ones_like(gains, dtype=torch.bool), rewards.ideal(gains, 6)
 for form in (reference.swap_literal, reference.swap_pairs, reference.swap_ndcg):
     print([round(value, 6) for value in form(gains, idcg, valid, 6, True)[0].tolist()])
