@@ -184,10 +184,10 @@ def unknown_imports() -> list[str]:
 
 
 def build(chapter: Path) -> str:
-    """Run a chapter and write its page; a line about it."""
+    """Run a chapter and write its page; a line about it, and what is wrong with it."""
     start = time.monotonic()
     write(chapter, execute(chapter))
-    return f"{chapter.stem}: {time.monotonic() - start:.0f} s"
+    return "\n".join([f"{chapter.stem}: {time.monotonic() - start:.0f} s", *stale(chapter)])
 
 
 def check(chapter: Path) -> list[str]:
