@@ -79,3 +79,4 @@ def test_what_a_code_host_cannot_show_is_found():
         f"    {narrow}",
     ]
     assert build.fragile("$a_1 + b$, `$a * b$`, $a\\, b$ and $p^*$") == ["$a\\, b$", "$p^*$"]
+    assert build.fragile("one line $a +\nb$ and another") == ["one line $a +", "b$ and another"]

@@ -116,10 +116,11 @@ def wide(page: str) -> list[str]:
 
 
 def fragile(page: str) -> list[str]:
-    """Formulas with what some code hosts take for markdown: an escape, an asterisk, an angle bracket."""
+    """Formulas that run over a line, or have an escape, an asterisk or a bracket: hosts may take it for markdown."""
     prose = re.sub(r"```.*?```|^    .*?$|`[^`\n]*`", "", page, flags=re.DOTALL | re.MULTILINE)
-    formulas = re.findall(r"\$\$.+?\$\$|\$[^$\n]+\$", prose, re.DOTALL)
-    return [formula for formula in formulas if re.search(r"\\[^A-Za-z]|[*<]", formula)]
+    formula = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.DOTALL)
+    odd = [one for one in formula.findall(prose) if re.search(r"\\[^A-Za-z]|[*<]", one)]
+    return odd + re.findall(r".*\$.*", formula.sub("", prose))
 
 
 def find(name: str):

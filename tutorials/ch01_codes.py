@@ -150,8 +150,8 @@ for name in ("train", "fresh", "valid", "test"):
 #
 # $$p^{\ast}(y) = \mathrm{softmax}_y (\beta \langle w, e_y \rangle + 2 \langle e_{last}, e_y \rangle + b_{t,y})$$
 #
-# with $b_t$ the log popularity in period $t$ [ours]. In the code, `query` is $\beta w + 2
-# e_{\mathrm{last}}$.
+# with $b_t$ the log popularity in period $t$ [ours]. In the code, `query` is
+# $\beta w + 2 e_{last}$.
 
 # %% tags=["hide"]
 book.show(world.World._law)
