@@ -116,9 +116,9 @@ def wide(page: str) -> list[str]:
 
 
 def fragile(page: str) -> list[str]:
-    """Formulas that run over a line, or have an escape, an asterisk or a bracket: hosts may take it for markdown."""
+    """Formulas that run over a line, or have an escape, an asterisk or a bracket, as in markdown."""
     prose = re.sub(r"```.*?```|^    .*?$|`[^`\n]*`", "", page, flags=re.DOTALL | re.MULTILINE)
-    formula = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.DOTALL)
+    formula = re.compile(r"^\$\$\n[^$]+\n\$\$$|\$\$[^$\n]+\$\$|\$[^$\n]+\$", re.MULTILINE)
     odd = [one for one in formula.findall(prose) if re.search(r"\\[^A-Za-z]|[*<]", one)]
     return odd + re.findall(r".*\$.*", formula.sub("", prose))
 

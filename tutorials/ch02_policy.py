@@ -228,8 +228,10 @@ book.say(
 # The bars are also the loss of supervised training: the negative log-likelihood, **NLL**, of every code of
 # every click, in the mean over a batch. (The figures below count nats per item, the sum over its $L$ codes.)
 #
-# $$\mathcal{L} = -\frac{1}{L \cdot \mathrm{clicks}} \sum_{\mathrm{clicks}} \sum_{l=1}^{L} \log \pi(y^l \mid
-# \text{all before})$$
+# $$
+# \mathcal{L} = -\frac{1}{L \cdot \mathrm{clicks}} \sum_{\mathrm{clicks}} \sum_{l=1}^{L} \log \pi(y^l \mid
+# \text{all before})
+# $$
 #
 # NLL of the target is AdaGRPO's supervised term [paper: 2606.08480]. That every click of a sequence is a
 # target, not just the last, is SASRec's [paper] and ours here.
@@ -399,8 +401,10 @@ book.say(
 # real log one then asks whether the one held-out click is in the top $K$. Here the law is known, so the
 # metric is its expectation over all clicks that might have come [definition]:
 #
-# $$\mathrm{HR@}K = \sum_{k \le K} p^{\ast}(y_k), \qquad \mathrm{NDCG@}K = \sum_{k \le K}
-# \frac{p^{\ast}(y_k)}{\log_2(k + 1)}$$
+# $$
+# \mathrm{HR@}K = \sum_{k \le K} p^{\ast}(y_k), \qquad \mathrm{NDCG@}K = \sum_{k \le K}
+# \frac{p^{\ast}(y_k)}{\log_2(k + 1)}
+# $$
 
 # %% tags=["hide"]
 book.show(metrics.expected_metrics)

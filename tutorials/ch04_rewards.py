@@ -150,8 +150,10 @@ book.say(
 # Most rollouts are no hit. Are some misses better than others? ReCast counts the codes that an item shares
 # with the target from the first one on:
 #
-# $$\varphi(y, g) = 1 \text{ if all agree}, \quad 0.1 \text{ if the first two}, \quad 0.01 \text{ if the first only},
-# \quad 0 \text{ else}$$
+# $$
+# \varphi(y, g) = 1 \text{ if all agree}, \quad 0.1 \text{ if the first two}, \quad 0.01 \text{ if the first only},
+# \quad 0 \text{ else}
+# $$
 #
 # That is for $L = 3$ [paper: 2604.22169]; $10^{-(L-m)}$ for $m \ge 1$ common codes is ours.
 

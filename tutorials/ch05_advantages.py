@@ -533,13 +533,17 @@ book.show(loss.k3)
 # Its mean over rollouts is $\mathrm{KL}(\pi \Vert \pi_{ref})$: right as a number to log. In a loss only the
 # slope counts, and nothing differentiates the draw [ours, checked by enumeration]:
 #
-# $$\mathbb{E}_\pi[\nabla k_3] = \mathbb{E}_\pi[(1 - \tfrac{\pi_{ref}}{\pi}) s]
-# = -\sum_y \pi_{ref}(y) \nabla \log \pi(y) = \nabla \mathrm{KL}(\pi_{ref} \Vert \pi)$$
+# $$
+# \mathbb{E}_\pi[\nabla k_3] = \mathbb{E}_\pi[(1 - \tfrac{\pi_{ref}}{\pi}) s]
+# = -\sum_y \pi_{ref}(y) \nabla \log \pi(y) = \nabla \mathrm{KL}(\pi_{ref} \Vert \pi)
+# $$
 #
 # That is the divergence the other way round. With it, the policy settles elsewhere:
 #
-# $$\pi \propto \pi_{ref} e^{r / \beta} \text{ (KL in the reward)}, \qquad
-# \pi = \frac{\beta \pi_{ref}}{\lambda - r} \text{ (k3 in the loss)}$$
+# $$
+# \pi \propto \pi_{ref} e^{r / \beta} \text{ (KL in the reward)}, \qquad
+# \pi = \frac{\beta \pi_{ref}}{\lambda - r} \text{ (k3 in the loss)}
+# $$
 #
 # The first is the Gibbs form [definition], the second follows from the gradient above [ours], with the
 # $\lambda$ at which it sums to 1. `exact` has both, as `kl_optimum` and `k3_fixed_point`. To see which one the

@@ -95,8 +95,10 @@ book.say(
 # Supervised learning always goes on; the reward joins where the gate $\alpha$, 0 or 1, is open [paper]. $D$,
 # **difficulty**: does the policy need help? $Q$, **discriminability**: can the ranker give it?
 #
-# $$D(x) = \mathbf{1}[\mathrm{rank}_\pi(g) > \tau G], \qquad
-# Q(x) = \mathbf{1}[\mathrm{rank}_R(g) \le \tau G] \prod_{m=1}^{M} \mathbf{1}[\mathrm{rank}_R(n_m) > \rho G]$$
+# $$
+# D(x) = \mathbf{1}[\mathrm{rank}_\pi(g) > \tau G], \qquad
+# Q(x) = \mathbf{1}[\mathrm{rank}_R(g) \le \tau G] \prod_{m=1}^{M} \mathbf{1}[\mathrm{rank}_R(n_m) > \rho G]
+# $$
 #
 # $n_1 \dots n_M$ are items that the policy said to *other* users: negatives. $M = 5$ and the form are the
 # paper's, and so is it that every negative must pass. That to pass means to lie beyond the first $\rho$ of the

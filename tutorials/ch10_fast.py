@@ -67,8 +67,10 @@ book.show(reference.swap_pairs)
 # $d_k - d_j$ is a sum of steps $\Delta_t = d_t - d_{t+1}$, for $t$ from $k$ to $j - 1$. So the sum over $j$ turns
 # into running sums from the end of the list. With $x = g - \min g$ [ours]:
 #
-# $$U_k = \sum_{j > k} (d_k - d_j) = \sum_{t \ge k} \Delta_t (K - t), \qquad
-# T_k = \sum_{j > k} x_j (d_k - d_j) = \sum_{t \ge k} \Delta_t \sum_{j > t} x_j$$
+# $$
+# U_k = \sum_{j > k} (d_k - d_j) = \sum_{t \ge k} \Delta_t (K - t), \qquad
+# T_k = \sum_{j > k} x_j (d_k - d_j) = \sum_{t \ge k} \Delta_t \sum_{j > t} x_j
+# $$
 #
 # $$r_k = \frac{x_k U_k - T_k}{n_k \mathrm{IDCG}}$$
 #
