@@ -102,7 +102,7 @@ class LoopConfig:
 
     objective: str = setting(
         "none",
-        "continued (NLL alone), grpo, adagrpo, recast, flexrec, list, all, or none; or one of your own",
+        "after supervised training: continued (NLL alone), grpo, adagrpo, recast, flexrec, list, all, none",
     )
     fresh: float = setting(0.0, "share of training users left to RL; .2 with an objective", most=0.9)
     rl_steps: int = setting(400, "batches of rollouts", least=1)

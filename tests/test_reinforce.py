@@ -247,6 +247,11 @@ def test_the_kl_of_the_loss_is_to_the_start_however_far_the_policy_has_gone(smal
     assert loop.measured[-1]["kl"] > 1e-3
 
 
+def test_a_mask_that_is_not_decided_is_no_mask(small):
+    with pytest.raises(ValueError, match="take the settings of an arm"):
+        NextItem(replace(small[0], mask="auto"), *small[1:3], hit, Processes(small[0]))
+
+
 def test_beam_groups_hold_different_items_the_likeliest_first(small):
     loop = reinforcement(small, "grpo", rollouts="beam", group=10)
     x = loop.task.act(loop.policy, 0)

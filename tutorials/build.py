@@ -41,6 +41,7 @@ ALWAYS = {
     "math",
     "copy",
     "dataclasses",
+    "functools",
     "re",
     "ctypes",
     "subprocess",

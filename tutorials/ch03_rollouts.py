@@ -264,8 +264,8 @@ for name, (who, (drawn, scored)) in rows.items():
 # The first column is the length of the step that the mean reward alone causes, as if every item were worth just
 # that; it should be 0. The second is the length of the true step, for a reward that says everything there is to
 # say about this user. The third is by how many degrees the step is turned. A wrong temperature adds a large
-# part to it. The forgotten mask adds little, for this policy hardly says holes; before training it does, and
-# there the mask is the worst of all.
+# part to it. The forgotten mask adds little, for this policy hardly says holes. Before training it says
+# little else, and there the same slip turns the step much further.
 #
 # In the last column the mean reward is taken off first, as objectives do from chapter 5 on. That takes the
 # constant away and some of the turn. What is left is harder to see: such an error may sit in code for long.

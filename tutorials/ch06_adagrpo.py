@@ -19,12 +19,14 @@
 # %%
 # introduces: minirec.objectives.adagrpo
 import math
+from dataclasses import replace
+from functools import partial
 
 import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import arms, exact, machine, ranker, records, tasks, world
+from minirec import arms, exact, machine, ranker, tasks, world
 from minirec.objectives import adagrpo, grpo
 from minirec.records import HOLE
 
@@ -141,7 +143,7 @@ book.show(adagrpo.rank)
 # %%
 row = int((dataset.train.user == book.USER).nonzero()[0])
 eight = dataset.train.select(torch.arange(row, row + 8))  # as if they had been left to RL
-small = records.Dataset(**(vars(dataset) | {"fresh": eight}))
+small = replace(dataset, fresh=eight)
 right = tasks.NextItem(cfg, small, trie, ranker.designed(truth, "right"), machine.Processes(cfg))
 last = dataset.train.events[dataset.train.stop[row] - 1]  # the click that the book asks for
 for step in range(99):  # until it comes up
@@ -300,9 +302,8 @@ def ranks(rank) -> tuple[torch.Tensor, ...]:
     """What the gate reads of the same rollouts, where another ranker gives the rewards."""
     parts = []
     for x in batches:
-        reward = lambda items, batch=x.batch: rank(batch, items)  # noqa: E731
-        other = vars(x) | {"rewards": reward(x.rollout.items[..., 0]), "reward": reward}
-        parts.append(adagrpo.ranks(records.Experience(**other)))
+        reward = partial(rank, x.batch)
+        parts.append(adagrpo.ranks(replace(x, rewards=reward(x.rollout.items[..., 0]), reward=reward)))
     return tuple(map(torch.cat, zip(*parts, strict=True)))
 
 

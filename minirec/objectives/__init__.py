@@ -7,8 +7,8 @@
     flexrec     credit for every position of a list
     continued   the control: NLL alone
 
-An objective is a function of an Experience that returns a Signal. A new one is one file, and one line
-that enters it: here, or in that file as ``OBJECTIVES["name"] = signal``.
+An objective is a function of an Experience that returns a Signal. A new one is one file, with one
+line in it: ``OBJECTIVES["name"] = signal``. To keep it, import and enter it here.
 """
 
 from collections.abc import Callable
