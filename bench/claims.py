@@ -22,20 +22,22 @@ from pathlib import Path
 
 import torch
 
-from minirec import evaluate, exposure, tasks
-from minirec.arms import settings
-from minirec.contexts import leave_fresh
-from minirec.fit import fit
-from minirec.machine import Processes, keep_freed_memory
+from minirec import tasks
+from minirec.data import exposure
+from minirec.data.contexts import leave_fresh
+from minirec.data.world import World, make_world
+from minirec.measure import evaluation
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy
-from minirec.prepare import encode
 from minirec.records import Dataset
-from minirec.reinforce import Reinforcement, means
+from minirec.run.arms import settings
+from minirec.run.fit import fit
+from minirec.run.machine import Processes, keep_freed_memory
+from minirec.run.prepare import encode
+from minirec.run.reinforce import Reinforcement, means
 from minirec.settings import TINY, Config
 from minirec.train import Training
 from minirec.trie import Trie
-from minirec.world import World, make_world
 
 TUNING, SEEDS = (900, 901), tuple(range(100, 105))
 RATES = (1e-4, 3e-4, 1e-3)
@@ -126,7 +128,7 @@ def begin(cfg: Config) -> Start:
 def judge(start: Start, policy: Policy, split: str) -> dict[str, float]:
     """Exact metrics of a policy on a split."""
     examples = getattr(start.dataset, split)
-    result = evaluate.evaluate_policy(policy, start.trie, start.dataset, examples, start.cfg)
+    result = evaluation.evaluate_policy(policy, start.trie, start.dataset, examples, start.cfg)
     return {name: result.values[name].mean().item() for name in SHOWN}
 
 
@@ -149,7 +151,7 @@ def one_seed(job: tuple[str, int, dict[str, float], str]) -> dict[str, dict[str,
     start = begin(replace(BASE, seed=seed, **world))
     found = {"start": judge(start, start.policy, split)}
     if split == "test":
-        floors = evaluate.floors(start.dataset, start.dataset.test, start.cfg)
+        floors = evaluation.floors(start.dataset, start.dataset.test, start.cfg)
         for name in ("item-kNN", "true law"):
             values = floors[name].values
             found[name] = {m: values[m].mean().item() for m in SHOWN if m in values}

@@ -21,15 +21,15 @@ import torch
 
 from bench.claims import BASE, SEEDS, TUNING, Start, begin, interval
 from minirec import rankings
-from minirec.arms import settings
-from minirec.critic import Critic
-from minirec.critic import fit as fit_critic
-from minirec.lists import HELD_OUT, NEEDS, ListSource, floors, item_mean, make_lists
+from minirec.data.lists import HELD_OUT, NEEDS, ListSource, floors, item_mean, make_lists
+from minirec.data.vectors import item_vectors
+from minirec.models.critic import Critic
+from minirec.models.critic import fit as fit_critic
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy
-from minirec.reinforce import Reinforcement
+from minirec.run.arms import settings
+from minirec.run.reinforce import Reinforcement
 from minirec.settings import Config
-from minirec.vectors import item_vectors
 
 RATES = (2e-4, 1e-3)
 FULL = {"feedback": 1.0, "uncertainty": "none"}

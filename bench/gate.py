@@ -16,9 +16,10 @@ import torch
 
 from bench.claims import BASE, TUNING, begin
 from bench.timing import write
-from minirec import ranker, tasks
-from minirec.arms import settings
+from minirec import tasks
+from minirec.models import ranker
 from minirec.objectives import adagrpo
+from minirec.run.arms import settings
 
 BATCHES, MOST = 60, 10  # the second: negatives drawn, of which a row of the table uses the first M
 

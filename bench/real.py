@@ -23,13 +23,13 @@ from pathlib import Path
 import torch
 
 import minirec
-from minirec import evaluate
-from minirec.arms import settings
-from minirec.campaign import item_reward
-from minirec.machine import Processes, keep_freed_memory
-from minirec.metrics import paired_bootstrap
+from minirec.measure import evaluation
+from minirec.measure.metrics import paired_bootstrap
 from minirec.objectives import OBJECTIVES
-from minirec.reinforce import Reinforcement, means
+from minirec.run.arms import settings
+from minirec.run.experiment import item_reward
+from minirec.run.machine import Processes, keep_freed_memory
+from minirec.run.reinforce import Reinforcement, means
 from minirec.tasks import NextItem
 
 RATES, SEEDS, STEPS, USERS = (1e-5, 3e-5, 1e-4), (0, 1, 2), 100, 4000
@@ -81,7 +81,7 @@ def work(job: Job) -> Result:
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))
     examples = examples.select(order[:USERS])
     judged = replace(cfg, beam=50, seed=0)
-    result = evaluate.evaluate_policy(policy, run.trie, run.dataset, examples, judged)
+    result = evaluation.evaluate_policy(policy, run.trie, run.dataset, examples, judged)
     return {metric: result.values[metric] for metric in SHOWN}, shown
 
 

@@ -19,15 +19,15 @@ import torch
 
 import minirec
 from minirec import rankings
-from minirec.arms import settings
-from minirec.critic import Critic
-from minirec.critic import fit as fit_critic
-from minirec.lists import HELD_OUT, NEEDS, PARTS, floors, make_lists
-from minirec.machine import Processes, keep_freed_memory
-from minirec.metrics import paired_bootstrap
+from minirec.data.lists import HELD_OUT, NEEDS, PARTS, floors, make_lists
+from minirec.data.vectors import item_vectors
+from minirec.measure.metrics import paired_bootstrap
+from minirec.models.critic import Critic
+from minirec.models.critic import fit as fit_critic
 from minirec.objectives import OBJECTIVES
-from minirec.reinforce import Reinforcement
-from minirec.vectors import item_vectors
+from minirec.run.arms import settings
+from minirec.run.machine import Processes, keep_freed_memory
+from minirec.run.reinforce import Reinforcement
 
 RATES, TUNING, SEEDS, STEPS = (1e-4, 3e-4, 1e-3), 900, (0, 1, 2), 100
 TRAINED = [need for need in NEEDS if need != HELD_OUT]

@@ -6,9 +6,9 @@ import torch
 
 from bench.timing import medians, write
 from bench.training import llama
-from minirec.machine import keep_freed_memory
 from minirec.policy import Policy
 from minirec.rollout import sample
+from minirec.run.machine import keep_freed_memory
 from minirec.settings import TINY, Config, PolicyConfig
 from minirec.trie import Trie
 

@@ -15,9 +15,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.timing import medians, write
-from minirec import logs
-from minirec.machine import keep_freed_memory
+from minirec.data import logs
 from minirec.policy import Policy
+from minirec.run.machine import keep_freed_memory
 from minirec.settings import Config, PolicyConfig
 from minirec.train import epoch_rows
 

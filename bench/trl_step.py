@@ -28,12 +28,12 @@ from trl import GRPOConfig, GRPOTrainer
 
 from bench.timing import write
 from bench.training import llama
-from minirec.arms import settings
-from minirec.machine import Processes, keep_freed_memory
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy
 from minirec.records import Catalogue, Dataset, Examples
-from minirec.reinforce import Reinforcement
+from minirec.run.arms import settings
+from minirec.run.machine import Processes, keep_freed_memory
+from minirec.run.reinforce import Reinforcement
 from minirec.settings import TINY, Config
 from minirec.tasks import NextItem, hit
 from minirec.trie import Trie

@@ -19,10 +19,10 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from bench.timing import medians, write
-from minirec.machine import keep_freed_memory
 from minirec.objectives.loss import Learner
 from minirec.policy import Policy
 from minirec.records import Batch, Signal
+from minirec.run.machine import keep_freed_memory
 from minirec.settings import Config
 from minirec.trie import Trie
 

@@ -1,288 +1,24 @@
-"""Evaluation over the full catalogue: ranked lists against what came next, no sampled negatives.
+"""Repeat the evaluation of a run folder.
 
-A policy ranks by beam search under the trie, a floor by its scores. On a simulated world the metrics of a
-list are exact, in expectation over the true law; on real data they are counted against the targets. Pass@K
-depends on samples in both.
-
-    python -m minirec.evaluate --run runs/tiny --predictions top50.jsonl
+python -m minirec.evaluate --run runs/tiny --predictions top50.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
-from minirec import rollout
-from minirec.baselines import Scorer, item_knn, markov, popularity, top_k
 from minirec.errors import InputError, command, usage_error
-from minirec.files import atomic
-from minirec.machine import keep_freed_memory, pick_device
-from minirec.metrics import (
-    BUCKETS,
-    KS,
-    WIDTH,
-    by_bucket,
-    coverage,
-    distinct,
-    drop_seen,
-    expected_metrics,
-    hallucination,
-    metrics,
-    pass_at_k,
-    popularity_buckets,
-)
-from minirec.policy import Policy
-from minirec.records import PAD, Batch, Dataset, Examples
-from minirec.settings import Config
-from minirec.trie import Trie
-
-FLOORS = {"popularity": popularity, "markov": markov, "item-kNN": item_knn}
-MOST_CONTEXTS, MOST_NUMBERS = 256, 2**24  # per batch; the second bounds the largest tensor to 64 MiB
-
-
-@dataclass(frozen=True)
-class Result:
-    """One method on B contexts of one split, context by context, in the order of the split."""
-
-    items: Tensor  # (B, 50) best first, PAD-filled
-    values: dict[str, Tensor]  # metric: (B,) float64
-    found: Tensor  # (B, 3) by popularity bucket, see by_bucket
-    mass: Tensor  # (B, 3)
-    tied: Tensor  # (B,) bool
-    catalogue: int  # N
-
-
-def summary(result: Result) -> dict[str, float]:
-    """Average a result over its contexts: one row of a report.
-
-    Args:
-        result: of one method.
-
-    Returns:
-        Numbers by the names of DEFINITIONS (metrics.py). The recall of a bucket without targets, and the
-        tied metrics where no context is tied, are left out.
-
-    Source: definition.
-    """
-    row = {name: value.mean().item() for name, value in result.values.items()}
-    row |= {f"coverage@{k}": coverage(result.items, result.catalogue, k) for k in KS}
-    mass = result.mass.sum(0)
-    for name, found, all_ in zip(BUCKETS, result.found.sum(0).tolist(), mass.tolist(), strict=True):
-        if all_ > 0:
-            row[f"{name} recall@10"] = found / all_
-    if result.tied.any():
-        row |= {f"tied {m}": result.values[m][result.tied].mean().item() for m in ("recall@10", "ndcg@10")}
-        row["tied contexts"] = int(result.tied.sum())
-    return row | {"contexts": len(result.items)}
-
-
-def batches(lengths: Tensor, cost: Callable[[int], int]) -> Iterator[Tensor]:
-    """Batch the contexts by length, longest first, so that no batch of two or more exceeds MOST_NUMBERS.
-
-    Args:
-        lengths: (B,) int64, items of history.
-        cost: numbers in the largest tensors of one context, by the length of the batch's longest history.
-
-    Yields:
-        Rows (b,) int64, b <= MOST_CONTEXTS, each context once.
-    """
-    order, start = lengths.argsort(descending=True, stable=True), 0
-    while start < len(order):
-        most = MOST_NUMBERS // cost(int(lengths[order[start]]))
-        size = min(max(most, 1), MOST_CONTEXTS)
-        yield order[start : start + size]
-        start += size
-
-
-def _evaluate(
-    answer: Callable[[Batch], dict[str, Tensor]],
-    cost: Callable[[int], int],
-    dataset: Dataset,
-    examples: Examples,
-    cfg: Config,
-) -> Result:
-    """Loop over the contexts. ``answer`` gives lists (b, ·): "top", and maybe "samples" and "free"."""
-    if len(examples) == 0:
-        raise InputError("this split has no contexts to evaluate; use a larger log or a smaller --core")
-    catalogue = len(dataset.catalogue)
-    bucket = popularity_buckets(dataset.known, catalogue)
-    rows, parts = [], []
-    bar = tqdm(total=len(examples), desc="evaluate", unit=" contexts", delay=2, leave=False, disable=None)
-    for some in batches(examples.lengths, lambda length: cost(length) + 2 * catalogue):
-        batch = examples.batch(some, cfg.history)
-        lists = {name: items.cpu() for name, items in answer(batch).items()}
-        law, judge = _judge(dataset, batch, catalogue)
-        values = judge(lists["top"])
-        if "samples" in lists:
-            values |= pass_at_k(lists["samples"], judge)
-        if "free" in lists:
-            values["hallucination"] = hallucination(lists["free"])
-        found, mass = by_bucket(lists["top"], law, bucket)
-        rows.append(some)
-        parts.append({**values, "items": distinct(lists["top"], WIDTH), "found": found, "mass": mass})
-        bar.update(len(some))
-    bar.close()
-    place = torch.cat(rows).argsort()  # back to the order of the examples
-    whole = {name: torch.cat([part[name] for part in parts])[place] for name in parts[0]}
-    own = {name: whole.pop(name) for name in ("items", "found", "mass")}
-    return Result(values=whole, tied=examples.tied, catalogue=catalogue, **own)
-
-
-def _judge(
-    dataset: Dataset, batch: Batch, catalogue: int
-) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
-    """The chance of each item to be a target (B, N), and the metrics that go with it."""
-    if dataset.law is not None:
-        law = dataset.law(batch)
-        return law, lambda items: expected_metrics(items, law)
-    targets = distinct(batch.targets, batch.targets.shape[1])
-    law = torch.zeros(len(batch), catalogue, dtype=torch.float64)
-    law.scatter_add_(1, targets.clamp(min=0), (targets != PAD).double())
-    law /= law.sum(1, keepdim=True)  # uniform on the set: recall@K is its expected hit rate
-    return law, lambda items: metrics(items, batch.targets)
-
-
-def evaluate_scorer(scorer: Scorer, dataset: Dataset, examples: Examples, cfg: Config) -> Result:
-    """Evaluate a method that scores the whole catalogue.
-
-    Args:
-        scorer: a batch of B contexts to scores (B, N), higher is better.
-        dataset: for the law, the catalogue's size, and the popularity of its training split.
-        examples: the contexts to evaluate.
-        cfg: history and keep_seen are read.
-
-    Returns:
-        The Result, without pass@K and hallucination.
-
-    Raises:
-        InputError: there are no contexts.
-
-    Source: definition.
-    """
-
-    def answer(batch: Batch) -> dict[str, Tensor]:
-        return {"top": top_k(scorer(batch), None if cfg.keep_seen else batch.seen, WIDTH)}
-
-    return _evaluate(answer, lambda length: 2 * len(dataset.catalogue), dataset, examples, cfg)
-
-
-def floors(dataset: Dataset, examples: Examples, cfg: Config) -> dict[str, Result]:
-    """Evaluate popularity, the first-order Markov chain and item-kNN, fitted on the training split.
-
-    On a simulated world "true law" stands beside them: the ranking that no method can be above in hr,
-    recall, ndcg and mrr.
-
-    Args:
-        dataset: to fit on, and for the law.
-        examples: the contexts to evaluate.
-        cfg: as in ``evaluate_scorer``.
-
-    Returns:
-        Results by name, in the order of FLOORS; "true law" is the last.
-
-    Raises:
-        InputError: there are no contexts.
-
-    Source: definition (baselines.py); that the law is shown is ours.
-    """
-    scorers = {name: fit(dataset.known, len(dataset.catalogue)) for name, fit in FLOORS.items()}
-    if dataset.law is not None:
-        scorers["true law"] = dataset.law
-    return {name: evaluate_scorer(scorer, dataset, examples, cfg) for name, scorer in scorers.items()}
-
-
-@torch.no_grad()
-def evaluate_policy(
-    policy: Policy,
-    trie: Trie,
-    dataset: Dataset,
-    examples: Examples,
-    cfg: Config,
-    device: torch.device | str = "cpu",
-    full: bool = True,
-) -> Result:
-    """Evaluate a policy by beam search under the trie.
-
-    Args:
-        policy, trie: on the device.
-        dataset: for the law, the catalogue's size, and the popularity of its training split.
-        examples: the contexts to evaluate, the validation or test split or some of it.
-        cfg: beam, samples, keep_seen, history, seed are read, and heads for the size of the batches. The
-            beam is cfg.beam wide, plus the batch's longest past where seen items are taken out; at most N.
-        device: of the policy.
-        full: also Pass@K by cfg.samples rollouts under the trie, and hallucination.
-
-    Returns:
-        The Result; the policy's training mode is as it was.
-
-    Raises:
-        InputError: there are no contexts.
-
-    Source: definition; pass@K and hallucination as in metrics.py.
-    """
-    generator = torch.Generator().manual_seed(cfg.seed)
-
-    def width(length: int) -> int:
-        return min(cfg.beam + (0 if cfg.keep_seen else length), len(trie))
-
-    def cost(length: int) -> int:
-        prompt = 1 + min(length, cfg.history) * trie.levels
-        samples = cfg.samples if full else 0
-        beams = max(width(length) if trie.levels > 1 else 1, samples)  # one level ends with one step
-        return beams * (trie.size + cfg.heads * trie.levels * prompt)
-
-    def answer(batch: Batch) -> dict[str, Tensor]:
-        prompt = policy.encode(batch.condition.to(device), trie.encode(batch.history.to(device)))
-        items = rollout.beam(policy, prompt, trie, width(batch.seen.shape[1]))[0].cpu()
-        lists = {"top": items if cfg.keep_seen else drop_seen(items, batch.seen, WIDTH)}
-        if full and cfg.samples:
-            shape = (len(batch), cfg.samples, trie.levels)
-            noise = torch.rand(shape, dtype=torch.float64, generator=generator).to(device)
-            samples = rollout.sample(policy, prompt, trie, noise).items[..., 0].cpu()
-            lists["samples"] = samples if cfg.keep_seen else drop_seen(samples, batch.seen, cfg.samples)
-        if full:
-            lists["free"] = rollout.beam(policy, prompt, trie, 50, constrained=False)[0]
-        return lists
-
-    training = policy.training
-    policy.eval()
-    try:
-        return _evaluate(answer, cost, dataset, examples, cfg)
-    finally:
-        policy.train(training)
-
-
-def write_predictions(path: Path, result: Result, dataset: Dataset, examples: Examples) -> None:
-    """Write the lists as JSON lines, ``{"user": id, "items": [ids, best first]}``, in the data's own ids.
-
-    Args:
-        path: the file.
-        result: of one method, on these examples.
-        dataset: for the ids.
-        examples: the contexts.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    ids, users = dataset.catalogue.ids, dataset.users
-    with atomic(path) as file:
-        for user, items in zip(examples.user.tolist(), result.items.tolist(), strict=True):
-            line = {"user": users[user], "items": [ids[item] for item in items if item != PAD]}
-            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+from minirec.measure import report
+from minirec.measure.evaluation import evaluate_policy, floors, write_predictions
+from minirec.recommend import load_run
+from minirec.run.machine import keep_freed_memory, pick_device
 
 
 @command
 def main() -> None:
     """Repeat the evaluation of a run folder and print its table."""
-    from minirec import recommend, report  # these two build on this module
-
     parser = argparse.ArgumentParser(prog="python -m minirec.evaluate", description=main.__doc__)
     parser.error = usage_error  # type: ignore[method-assign]
     parser.add_argument("--run", required=True, type=Path, help="run folder")
@@ -302,9 +38,7 @@ def main() -> None:
         keep_freed_memory()
     runs = {"SASRec": args.run / "sasrec", "supervised": args.run}  # no SASRec: --no-sasrec, or --levels 1
     loaded = {
-        name: recommend.load_run(run, device)
-        for name, run in runs.items()
-        if name == "supervised" or run.is_dir()
+        name: load_run(run, device) for name, run in runs.items() if name == "supervised" or run.is_dir()
     }
     cfg, dataset = loaded["supervised"].cfg, loaded["supervised"].dataset
     if args.keep_seen is not None:

@@ -13,20 +13,30 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from minirec import exact, rewards, rollout
-from minirec.contexts import step_rows
-from minirec.critic import Critic, fill
+from minirec import rewards, rollout
+from minirec.data.contexts import step_rows
+from minirec.data.lists import (
+    CUT,
+    HELD_OUT,
+    NEEDS,
+    Lists,
+    ListSource,
+    by_score,
+    evaluate_order,
+    needs_of_step,
+)
+from minirec.data.world import stream
 from minirec.errors import InputError
-from minirec.lists import CUT, HELD_OUT, NEEDS, Lists, ListSource, by_score, evaluate_order, needs_of_step
-from minirec.machine import Processes
+from minirec.measure import exact
+from minirec.models.critic import Critic, fill
 from minirec.objectives.flexrec import in_order
 from minirec.policy import Policy
 from minirec.records import NEXT, Experience, Signal
+from minirec.run.machine import Processes
 from minirec.score import score
 from minirec.settings import Config
 from minirec.tasks import OBJECTIVE, ROLLOUT
 from minirec.trie import Trie
-from minirec.world import stream
 
 PROBE, PROBE_CANDIDATES = 32, 5  # contexts and candidates on which estimates stand beside exact values
 PROBE_STEP = 2**20  # its needs are drawn as those of a step that no run reaches

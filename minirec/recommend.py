@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minirec import checkpoint, config, report, rollout
+from minirec import config, rollout
 from minirec.errors import InputError, command, nearest, usage_error
+from minirec.measure import report
 from minirec.policy import Policy
 from minirec.records import CONDITION, PAD, Batch, Dataset
+from minirec.run import checkpoint
 from minirec.settings import Config
 from minirec.trie import Trie
 

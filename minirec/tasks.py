@@ -14,16 +14,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from minirec import evaluate, exact, rewards, rollout
-from minirec.contexts import contexts, step_rows
+from minirec import rewards, rollout
+from minirec.data.contexts import contexts, step_rows
+from minirec.data.world import stream
 from minirec.errors import InputError
-from minirec.machine import Processes
+from minirec.measure import evaluation, exact
 from minirec.policy import Policy
 from minirec.records import Batch, Dataset, Experience, Signal
+from minirec.run.machine import Processes
 from minirec.score import score
 from minirec.settings import Config
 from minirec.trie import Trie
-from minirec.world import stream
 
 ROLLOUT, OBJECTIVE = 4, 5  # what a step's noise is for; streams 0 to 3 are the world's
 VALID = 1000  # contexts of a line's validation ..
@@ -169,5 +170,5 @@ class NextItem:
         """ndcg@10 and hallucination on validation contexts, by the names of ``metrics.LOGGED``."""
         cfg = replace(self.cfg, beam=20, samples=0)
         device = self.processes.device
-        result = evaluate.evaluate_policy(policy, self.trie, self.dataset, self.valid, cfg, device)
+        result = evaluation.evaluate_policy(policy, self.trie, self.dataset, self.valid, cfg, device)
         return {name: result.values[name].mean().item() for name in ("ndcg@10", "hallucination")}

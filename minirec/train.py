@@ -1,6 +1,7 @@
 """The whole run, from a log to a report: ``python -m minirec.train --tiny``.
 
-Supervised training is here; ``campaign.py`` goes on with reinforcement learning, if an objective is set.
+Supervised training is here; ``run/experiment.py`` goes on with reinforcement learning, if an objective is
+set.
 
 The randomness of a step is made from (seed, step, process), and the order of an epoch from (seed, epoch). So
 there is no random state to save: a run that is stopped at any moment goes on where its last checkpoint
@@ -21,15 +22,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from minirec import checkpoint, config, evaluate, report
-from minirec.arms import Reinforced, arms, label, settings
-from minirec.campaign import reinforce_all
+from minirec import config
 from minirec.errors import command
-from minirec.fit import fit
-from minirec.machine import Processes
+from minirec.measure import evaluation, report
 from minirec.policy import Policy
-from minirec.prepare import begin
 from minirec.records import Batch, Dataset
+from minirec.run import checkpoint
+from minirec.run.arms import Reinforced, arms, label, settings
+from minirec.run.experiment import reinforce_all
+from minirec.run.fit import fit
+from minirec.run.machine import Processes
+from minirec.run.prepare import begin
 from minirec.settings import Config, TrainConfig
 from minirec.trie import Trie
 
@@ -182,7 +185,7 @@ class Training:
             return
         line = {"step": self.step, "epoch": self.step // self.per_epoch}
         line |= {"nll": sum(nlls) / sum(items), "gradient_norm": sum(norms) / len(norms)}
-        result = evaluate.evaluate_policy(
+        result = evaluation.evaluate_policy(
             self.policy,
             self.trie,
             self.dataset,
@@ -234,12 +237,12 @@ def finish(
         began: ``time.monotonic()`` at the start, in seconds.
     """
     _, trie, dataset, notes = trained["supervised"]
-    results = evaluate.floors(dataset, dataset.test, cfg)
+    results = evaluation.floors(dataset, dataset.test, cfg)
     models = {name: (policy, own) for name, (policy, own, _, _) in trained.items()}
     trained_arms = reinforced.policies.items()
     models |= {label(settings(cfg, arm)): (policy, trie) for arm, policy in trained_arms}
     for name, (policy, own) in models.items():
-        results[name] = evaluate.evaluate_policy(policy, own, dataset, dataset.test, cfg, processes.device)
+        results[name] = evaluation.evaluate_policy(policy, own, dataset, dataset.test, cfg, processes.device)
     print("\n" + report.text(results, "test", cfg.seed, reinforced))
     seconds = time.monotonic() - began
     written = report.write(Path(cfg.out), results, "test", dataset, cfg, seconds, notes, reinforced)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from minirec import rewards
-from minirec.exact import expected_reward
+from minirec.measure.exact import expected_reward
 from minirec.objectives.adagrpo import diagnose, rank
 from minirec.objectives.flexrec import credit, list_variance, trust
 from minirec.objectives.grpo import advantages

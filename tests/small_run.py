@@ -2,10 +2,11 @@
 
 import torch
 
-from minirec import checkpoint, config
-from minirec.codes import Codes
+from minirec import config
+from minirec.data.codes import Codes
 from minirec.policy import Policy
 from minirec.records import Catalogue, Dataset, Examples
+from minirec.run import checkpoint
 from minirec.trie import Trie
 
 ITEMS, USERS = 30, 24

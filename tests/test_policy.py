@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from minirec.exact import item_logprobs
+from minirec.measure.exact import item_logprobs
 from minirec.policy import Policy, angles, rotate
 from minirec.score import score
 from minirec.settings import PolicyConfig

@@ -8,7 +8,7 @@ import torch
 
 from minirec import config, recommend
 from minirec.errors import InputError
-from minirec.exact import item_logprobs
+from minirec.measure.exact import item_logprobs
 from minirec.records import PAD
 from tests.small_run import CFG, ITEMS, make_dataset, make_policy, make_run
 

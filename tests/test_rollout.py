@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from minirec.exact import item_logprobs
+from minirec.measure.exact import item_logprobs
 from minirec.records import HOLE, PAD
 from minirec.rollout import beam, closed_masks, draw, rank, sample
 from minirec.score import score, token_logprobs

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirec.metrics import LOGGED
+from minirec.measure.metrics import LOGGED
 from minirec.train import epoch_rows
 
 SMALL = (

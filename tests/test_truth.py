@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirec import rewards
-from minirec.exact import (
+from minirec.measure.exact import (
     every_tuple,
     item_logprobs,
     k3_fixed_point,

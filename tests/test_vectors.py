@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from minirec.data.vectors import WIDTH, WINDOW, _ppmi, cooccurrence_vectors, item_vectors
 from minirec.records import Catalogue, Dataset
-from minirec.vectors import WIDTH, WINDOW, _ppmi, cooccurrence_vectors, item_vectors
 from tests.small import examples
 
 

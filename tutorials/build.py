@@ -32,6 +32,7 @@ from nbconvert import MarkdownExporter
 from tutorials import book
 
 HERE = Path(__file__).parent
+PACKAGES = {"minirec", *(f"minirec.{name}" for name in ("objectives", "data", "models", "measure", "run"))}
 WIDTH = 104  # characters of code that a code host shows without scrolling
 ALWAYS = {
     "book",
@@ -164,13 +165,13 @@ def imports(chapter: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             package = node.module or ""
-            within = package in ("minirec", "minirec.objectives")
+            within = package in PACKAGES
             found |= {f"{package}.{alias.name}" for alias in node.names} if within else {package}
     return found
 
 
 def listed(chapter: Path, word: str) -> set[str]:
-    """The modules in lines ``# introduces: minirec.world minirec.codes`` or ``# previews: ...``."""
+    """The modules in lines ``# introduces: minirec.data.world minirec.data.codes`` or ``# previews: ...``."""
     found = re.findall(rf"^# {word}:(.*)$", chapter.read_text(), re.MULTILINE)
     return set(" ".join(found).split())
 

@@ -16,15 +16,18 @@
 # introduced later, one chapter at a time; here it is only used.
 
 # %%
-# introduces: minirec.settings minirec.world
-# previews: minirec.contexts minirec.exact minirec.objectives.grpo minirec.objectives.loss
-# previews: minirec.records minirec.reinforce minirec.rewards minirec.rollout
+# introduces: minirec.settings minirec.data.world
+# previews: minirec.data.contexts minirec.measure.exact minirec.objectives.grpo minirec.objectives.loss
+# previews: minirec.records minirec.run.reinforce minirec.rewards minirec.rollout
 import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import contexts, exact, records, reinforce, rewards, rollout, world
+from minirec import records, rewards, rollout
+from minirec.data import contexts, world
+from minirec.measure import exact
 from minirec.objectives import grpo, loss
+from minirec.run import reinforce
 
 run = book.trained()  # a policy that has learned from clicks; no RL yet
 trie, dataset, cfg = run.trie, run.dataset, run.cfg

@@ -15,12 +15,14 @@
 # same way: each item is spelled by a few **codes**, and similar items begin with the same code.
 
 # %%
-# introduces: minirec.prepare minirec.codes minirec.trie minirec.vectors minirec.records
+# introduces: minirec.run.prepare minirec.data.codes minirec.trie minirec.data.vectors minirec.records
 import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import codes, prepare, settings, vectors, world
+from minirec import settings
+from minirec.data import codes, vectors, world
+from minirec.run import prepare
 from minirec.trie import Trie
 
 cfg = settings.TINY
@@ -377,7 +379,7 @@ book.say(
 #
 # ## What we left out
 #
-# - How real logs are read, filtered and split without a leak: `minirec/logs.py`, `minirec/splits.py`.
+# - How real logs are read, filtered and split without a leak: `minirec/data/`.
 # - An item that arrives later gets a tuple without refitting, by `codes.assign`.
 # - Whether better codes make a better policy. More levels or codes mean fewer collisions and more holes;
 #   which is best is a question for validation.

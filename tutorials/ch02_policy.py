@@ -15,7 +15,7 @@
 # are on text, and nothing else has happened to it yet. Here is what it expects of our user.
 
 # %%
-# introduces: minirec.policy minirec.baselines minirec.evaluate minirec.metrics
+# introduces: minirec.policy minirec.measure.baselines minirec.measure.evaluation minirec.measure.metrics
 # previews: minirec.train
 import re
 
@@ -23,7 +23,9 @@ import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import baselines, evaluate, metrics, policy, records, train, world
+from minirec import policy, records, train
+from minirec.data import world
+from minirec.measure import baselines, evaluation, metrics
 
 run = book.trained()  # the policy after supervised training
 model, trie, dataset, cfg = run.policy, run.trie, run.dataset, run.cfg
@@ -410,23 +412,23 @@ book.say(
 book.show(metrics.expected_metrics)
 
 # %%
-results = evaluate.floors(dataset, test, cfg)
-results["policy"] = evaluate.evaluate_policy(model, trie, dataset, test, cfg, full=False)
-results["best from clicks"] = evaluate.evaluate_scorer(
+results = evaluation.floors(dataset, test, cfg)
+results["policy"] = evaluation.evaluate_policy(model, trie, dataset, test, cfg, full=False)
+results["best from clicks"] = evaluation.evaluate_scorer(
     lambda batch: best[batch.user - test.user[0]], dataset, test, cfg
 )
 columns = ("hr@10", "ndcg@10", "tail recall@10", "coverage@10")
 print(f"{'':18}" + "".join(f"{name:>16}" for name in columns))
 for name in ("popularity", "markov", "item-kNN", "policy", "best from clicks", "true law"):
-    row = evaluate.summary(results[name])
+    row = evaluation.summary(results[name])
     print(f"{name:18}" + "".join(f"{row[column]:16.3f}" for column in columns))
 
 # %% tags=["hide"]
 ndcg = {name: result.values["ndcg@10"] for name, result in results.items()}
-floor = max(evaluate.FLOORS, key=lambda name: ndcg[name].mean())
+floor = max(evaluation.FLOORS, key=lambda name: ndcg[name].mean())
 difference, low, high = metrics.paired_bootstrap(ndcg["policy"], ndcg[floor], cfg.seed)
 room = (ndcg["best from clicks"] - ndcg[floor]).mean().item()
-tails = {name: evaluate.summary(results[name])["tail recall@10"] for name in ("policy", floor)}
+tails = {name: evaluation.summary(results[name])["tail recall@10"] for name in ("policy", floor)}
 book.say(
     f"The best floor is {floor}. The policy's NDCG@10 minus that floor's is {difference:+.4f} (95 % interval "
     f"{low:+.4f} to {high:+.4f}, over users). That is {difference / room:.0%} of the way from the floor to "
@@ -455,7 +457,7 @@ book.say(
 #
 # Read a policy: feed it any item and get its probability, code by code (`Policy.forward`); see by how much
 # the NLL, and by how much the ranking, falls short of what can be known; and put floors beside it
-# (`evaluate.floors`, `evaluate.evaluate_policy`). On a run of yours, `python -m minirec.evaluate --run
+# (`evaluation.floors`, `evaluation.evaluate_policy`). On a run of yours, `python -m minirec.evaluate --run
 # runs/tiny`.
 #
 # ## What we left out

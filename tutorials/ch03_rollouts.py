@@ -15,15 +15,17 @@
 # Here it draws, code by code, and we watch where the probability goes.
 
 # %%
-# introduces: minirec.rollout minirec.score minirec.exact
-# previews: minirec.contexts
+# introduces: minirec.rollout minirec.score minirec.measure.exact
+# previews: minirec.data.contexts
 import copy
 
 import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import contexts, exact, rollout, score, world
+from minirec import rollout, score
+from minirec.data import contexts, world
+from minirec.measure import exact
 from minirec.policy import Policy
 
 run = book.trained()

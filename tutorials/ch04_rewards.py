@@ -16,14 +16,18 @@
 # its way. On a catalogue that can be enumerated the answer is exact.
 
 # %%
-# introduces: minirec.rewards minirec.ranker minirec.exposure minirec.contexts minirec.tasks
-# introduces: minirec.arms minirec.machine
+# introduces: minirec.rewards minirec.models.ranker minirec.data.exposure minirec.data.contexts minirec.tasks
+# introduces: minirec.run.arms minirec.run.machine
 import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import arms, contexts, exact, exposure, machine, ranker, rewards, tasks, world
+from minirec import rewards, tasks
+from minirec.data import contexts, exposure, world
+from minirec.measure import exact
+from minirec.models import ranker
 from minirec.records import HOLE, PAD
+from minirec.run import arms, machine
 
 run = book.trained()
 trie, dataset, cfg = run.trie, run.dataset, run.cfg

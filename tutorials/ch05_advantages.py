@@ -21,7 +21,10 @@ import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import contexts, exact, ranker, records, rewards, rollout, world
+from minirec import records, rewards, rollout
+from minirec.data import contexts, world
+from minirec.measure import exact
+from minirec.models import ranker
 from minirec.objectives import grpo, loss
 from minirec.ops import reference
 

@@ -26,9 +26,13 @@ import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import arms, exact, machine, ranker, tasks, world
+from minirec import tasks
+from minirec.data import world
+from minirec.measure import exact
+from minirec.models import ranker
 from minirec.objectives import adagrpo, grpo
 from minirec.records import HOLE
+from minirec.run import arms, machine
 
 run = book.trained()
 trie, dataset = run.trie, run.dataset

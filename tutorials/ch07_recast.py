@@ -24,8 +24,11 @@ import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import arms, contexts, exact, machine, rewards, rollout, score, tasks, world
+from minirec import rewards, rollout, score, tasks
+from minirec.data import contexts, world
+from minirec.measure import exact
 from minirec.objectives import grpo, recast
+from minirec.run import arms, machine
 
 run = book.trained()
 policy, trie, dataset = run.policy, run.trie, run.dataset

@@ -15,8 +15,8 @@
 # position after another. The page gets one number. The policy made $K - 1$ choices.
 
 # %%
-# introduces: minirec.objectives.flexrec minirec.lists minirec.rankings minirec.critic
-# previews: minirec.ops.reference minirec.reinforce
+# introduces: minirec.objectives.flexrec minirec.data.lists minirec.rankings minirec.models.critic
+# previews: minirec.ops.reference minirec.run.reinforce
 import math
 import re
 from dataclasses import replace
@@ -25,22 +25,13 @@ import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import (
-    arms,
-    critic,
-    exact,
-    lists,
-    machine,
-    metrics,
-    rankings,
-    reinforce,
-    rewards,
-    rollout,
-    score,
-    vectors,
-)
+from minirec import rankings, rewards, rollout, score
+from minirec.data import lists, vectors
+from minirec.measure import exact, metrics
+from minirec.models import critic
 from minirec.objectives import flexrec, grpo
 from minirec.ops import reference
+from minirec.run import arms, machine, reinforce
 
 run = book.trained()
 cfg, trie, dataset = run.cfg, run.trie, run.dataset
@@ -693,7 +684,7 @@ book.say(
 #
 # - Candidates in the prompt: the policy here sees the history and the need, and a mask keeps it to the set.
 # - A cut-off in training: NDCG@5 is reported, all positions are trained. `rewards.swap(..., cut=5)` exists.
-# - Sets of 30 as in the paper, and real logs: how windows of a log become sets is in `minirec/lists.py`.
+# - Sets of 30 as in the paper, and real logs: how windows of a log become sets is in `minirec/data/lists.py`.
 # - Trusting observed gains fully (variance 0): it trusts exactly the entries that are noisy.
 #
 # ## Next

@@ -80,28 +80,18 @@ book.say(
 # again? This chapter takes these in turn.
 
 # %%
-# introduces: minirec.reinforce minirec.report
+# introduces: minirec.run.reinforce minirec.measure.report
 import math
 from dataclasses import replace
 
 import torch
 
-from minirec import (
-    arms,
-    baselines,
-    contexts,
-    evaluate,
-    exact,
-    machine,
-    metrics,
-    objectives,
-    ranker,
-    reinforce,
-    report,
-    tasks,
-    world,
-)
+from minirec import objectives, tasks
+from minirec.data import contexts, world
+from minirec.measure import baselines, evaluation, exact, metrics, report
+from minirec.models import ranker
 from minirec.records import Batch, Experience, Signal
+from minirec.run import arms, machine, reinforce
 
 run = book.trained()
 policy, trie, dataset, cfg = run.policy, run.trie, run.dataset, run.cfg
@@ -158,7 +148,7 @@ def says(batch: Batch, model=policy) -> torch.Tensor:
 
 test, N = dataset.test.batch(torch.arange(len(dataset.test)), cfg.history), len(trie)
 law = dataset.law(test)
-scorers = {name: fit(dataset.known, N) for name, fit in evaluate.FLOORS.items()}
+scorers = {name: fit(dataset.known, N) for name, fit in evaluation.FLOORS.items()}
 scorers |= {"supervised": says, "true law": dataset.law}
 by_rank = torch.tensor([sampled_hit(rank, N) for rank in range(1, N + 1)], dtype=torch.float64)
 rows = []
@@ -223,8 +213,8 @@ book.show(metrics.expected_metrics)
 book.show(metrics.paired_bootstrap)
 
 # %%
-results = evaluate.floors(dataset, dataset.test, cfg)
-results["supervised"] = evaluate.evaluate_policy(policy, trie, dataset, dataset.test, cfg, full=False)
+results = evaluation.floors(dataset, dataset.test, cfg)
+results["supervised"] = evaluation.evaluate_policy(policy, trie, dataset, dataset.test, cfg, full=False)
 METRIC = "ndcg@10"
 pair = [results[name] for name in ("supervised", "item-kNN")]
 by = {"one click each": [100 * metrics.metrics(method.items, test.targets)[METRIC] for method in pair]}
@@ -253,7 +243,7 @@ book.say(
 # ## Floors in every table
 #
 # A floor is a method without codes and without a gradient: what is popular, what came next most often, what
-# is bought by the same users (`minirec/baselines.py`). A policy that is not above them has not earned its
+# is bought by the same users (`minirec/measure/baselines.py`). A policy that is not above them has not earned its
 # parameters. So they stand in every table, and the report says in words who is above whom:
 
 # %%
@@ -530,7 +520,7 @@ def learned(name: str, seed: int):
 def judged(model, sharper: float = 1.0) -> dict[str, torch.Tensor]:
     """What a policy is worth, context by context."""
     logp = (sharper * says(few, model)).log_softmax(1)
-    ranked = evaluate.evaluate_policy(model, trie, dataset, dataset.test, cfg, full=False)
+    ranked = evaluation.evaluate_policy(model, trie, dataset, dataset.test, cfg, full=False)
     reward, click = (exact.expected_reward(logp, gain) for gain in (worth, law[: len(few)]))
     return {"reward": reward, "pass@1": click, METRIC: ranked.values[METRIC]}
 

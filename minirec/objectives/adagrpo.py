@@ -21,7 +21,7 @@ group of holes, and with fewer than M negatives, which is counted. GRPO's normal
 ``grpo.py`` and ``loss.py``. Controls beside the paper's gate: ``difficulty`` and ``discriminability``
 alone, ``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
 
-Left out: the production ranker; ``ranker.py`` has what stands in for it.
+Left out: the production ranker; ``models/ranker.py`` has what stands in for it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ gradient is not.
 
 k3's value is unbiased for KL(π‖ref), but its gradient inside the loss is that of KL(ref‖π) [ours, checked
 by enumeration]: an item of one code settles at β·ref/(λ - r), not at ref·exp(r/β); with more codes, every
-node of the trie does so for itself. ``exact.py`` knows all three.
+node of the trie does so for itself. ``measure/exact.py`` knows all three.
 """
 
 from __future__ import annotations

@@ -9,9 +9,11 @@ from dataclasses import replace
 
 import torch
 
-from minirec import codes, prepare, settings
+from minirec import settings
+from minirec.data import codes
 from minirec.policy import Policy
 from minirec.records import Examples
+from minirec.run import prepare
 from minirec.trie import Trie
 
 

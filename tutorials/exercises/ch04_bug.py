@@ -9,7 +9,8 @@ The program runs, every reward lies in (0, 1), and the means are such as a polic
 import torch
 from torch import Tensor
 
-from minirec import exposure, settings, world
+from minirec import settings
+from minirec.data import exposure, world
 
 
 def group_rewards(truth: world.World, user: Tensor, items: Tensor) -> Tensor:

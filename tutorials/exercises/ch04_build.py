@@ -11,8 +11,8 @@ from torch import Tensor
 def within(reference: Tensor, reward: Tensor, budget: float) -> Tensor:
     """Find for each context the policy that a reward wants, no further from the reference than a budget.
 
-    The answer lies on the path of ``minirec.exact.kl_optimum``: the KL falls as beta grows. Each context has
-    a beta of its own. Where the whole path stays within the budget, the answer is the end of the path.
+    The answer lies on the path of ``minirec.measure.exact.kl_optimum``: the KL falls as beta grows. Each
+    context has a beta of its own. Where the whole path stays within the budget, the answer is its end.
 
     Args:
         reference: (B, N) log-probabilities, in nats.

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from minirec import exact, score
+from minirec import score
+from minirec.measure import exact
 from minirec.policy import Policy
 from minirec.settings import TINY
 from minirec.trie import Trie

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from minirec import exact, exposure, settings, world
+from minirec import settings
+from minirec.data import exposure, world
+from minirec.measure import exact
 
 BUDGETS = (0.01, 0.5, 1.5)
 

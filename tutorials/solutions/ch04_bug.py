@@ -11,7 +11,8 @@ context and an item. Whatever else it changes with is a bug.
 import torch
 from torch import Tensor
 
-from minirec import exposure, settings, world
+from minirec import settings
+from minirec.data import exposure, world
 
 
 def group_rewards(truth: world.World, user: Tensor, items: Tensor) -> Tensor:

@@ -1,0 +1,310 @@
+"""What is measured: pure functions of ranked lists, each metric defined in one place.
+
+Metrics count items, never code tuples. Most are given per context, (B,) float64, so that methods can be
+compared context by context. On real data a context has a set of targets; on a simulated world the law
+p*(next | context) is known, and a metric is its expectation over one target drawn from the law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minirec.data.vectors import training_events
+from minirec.records import HOLE, PAD, Examples
+
+KS = (1, 5, 10, 20, 50)
+WIDTH = max(KS)
+BUCKETS = ("head", "mid", "tail")
+
+DEFINITIONS = {
+    "hr@K": "hit rate: 1 if any of the first K items is a target, mean over contexts; 0 to 1",
+    "recall@K": "targets among the first K items / all targets of the context, mean over contexts; 0 to 1",
+    "ndcg@K": "sum of 1/log2(rank + 1) over the targets among the first K items, divided by the best "
+    "possible sum, that of min(K, targets) hits at the top; mean over contexts; 0 to 1",
+    "mrr@K": "1/rank of the first target among the first K items, else 0; mean over contexts; 0 to 1",
+    "pass@K": "1 if any of the first K distinct items among the policy's samples, drawn under the trie, is a "
+    "target; 0 to 1",
+    "hallucination": "share of code tuples that are no item among the top 10 of a beam of width 50 without "
+    "the trie, mean over contexts; 0 to 1",
+    "coverage@K": "share of the catalogue that is among the first K items of at least one context; 0 to 1",
+    "head recall@10": "recall@10 over the targets whose item is in the most popular third: items by falling "
+    "number of training events, cut into three parts with a third of the events each; 0 to 1",
+    "mid recall@10": "the same for the middle third",
+    "tail recall@10": "the same for the least popular third",
+    "tied recall@10": "recall@10 over the contexts whose target has the time stamp of the event before it",
+    "tied ndcg@10": "ndcg@10 over the same contexts",
+    "tied contexts": "number of those contexts",
+    "contexts": "number of contexts evaluated",
+}  # every column of a report
+
+LOGGED = {
+    "step": "updates done, or with an objective, batches of rollouts done",
+    "epoch": "passes over the training sequences",
+    "nll": "supervised: mean over the epoch, with dropout, nats per item; with an objective: of the targets, "
+    "nats per token; 0 and up",
+    "gradient_norm": "norm of the gradient before clipping, mean over updates; 0 and up",
+    "loss": "mean over the updates; with one update per batch of rollouts near 0 but for NLL and KL, as "
+    "advantages sum to 0; any number",
+    "reward": "mean over the rollouts; hit: 0 or 1, ranker: 0 to 1, lists: NDCG, 0 to 1",
+    "silent": "share of groups in which all rewards are equal; 0 to 1",
+    "admitted": "share of contexts that the signal keeps; 0 to 1",
+    "entropy": "estimate from the rollouts: mean of -log π, nats per item or list; 0 and up",
+    "holes": "share of generated tuples that are no item; 0 to 1, 0 under the trie",
+    "kl": "k3 estimate of KL(π‖start) on the signal's tokens, nats per token; 0 and up",
+    "clipped": "share of the signal's tokens at which the clip acts; 0 to 1, 0 in a batch's first update",
+    "difficult": "AdaGRPO: share of contexts with D = 1; 0 to 1",
+    "discriminable": "AdaGRPO: share of contexts with Q = 1; 0 to 1",
+    "short_of_negatives": "AdaGRPO: share of contexts with fewer than M cross-sample negatives, or with "
+    "nothing but holes; 0 to 1",
+    "all_zero": "ReCast: share of groups without a hit, before repair; 0 to 1",
+    "mixed": "ReCast: share of groups with hits and misses, before repair; 0 to 1",
+    "all_hit": "ReCast: share of groups without a miss, before repair; 0 to 1",
+    "repaired_all_zero": "the same after repair",
+    "repaired_mixed": "the same after repair",
+    "repaired_all_hit": "the same after repair",
+    "estimate": "mean reward of rollouts on the probe, a few validation contexts, always the same; 0 to 1",
+    "estimate_error": "its standard error over rollouts, the contexts held fixed; 0 and up",
+    "exact_reward": "expected reward on the same contexts, by enumeration; 0 to 1",
+    "exact_entropy": "on the same contexts, by enumeration; nats per item or list, 0 and up",
+    "exact_kl": "KL(π‖start) on the same contexts, by enumeration; nats per item or list, 0 and up",
+    "recall@10": "on validation contexts, beam 20; 0 to 1",
+    "ndcg@10": "on validation contexts, beam 20; its maximum chooses the supervised weights; 0 to 1",
+    "hallucination": "on validation contexts, as in the report; 0 to 1",
+    "ndcg@5": "lists: of the greedy ranking on validation contexts, mean over the trained needs; 0 to 1",
+}  # every number in metrics.jsonl
+AT_ONCE = ("step", "epoch", "estimate", "exact", "recall", "ndcg", "hallucination")
+SUMMED = tuple(name for name in LOGGED if not name.startswith(AT_ONCE))  # means over a batch
+
+
+def _compact(items: Tensor, keep: Tensor, width: int) -> Tensor:
+    """Move the kept entries of each row to the front, in order; cut or PAD the row to ``width``."""
+    order = (~keep).int().argsort(dim=1, stable=True)
+    moved = items.masked_fill(~keep, PAD).gather(1, order)
+    return F.pad(moved, (0, max(0, width - items.shape[1])), value=PAD)[:, :width]
+
+
+def distinct(items: Tensor, width: int) -> Tensor:
+    """Drop the repetitions of each row, keep the order. PAD and HOLE are kept: a hole costs its rank.
+
+    Args:
+        items: (B, W) int64.
+        width: columns of the result.
+
+    Returns:
+        (B, width) int64, cut or filled with PAD.
+
+    >>> distinct(torch.tensor([[4, 7, 4, -1, 2]]), 4)
+    tensor([[ 4,  7, -1,  2]])
+    """
+    ordered, place = items.sort(dim=1, stable=True)
+    again = F.pad((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != PAD), (1, 0))
+    again = again[:, : items.shape[1]]  # a row without columns has nothing to pad
+    repeated = torch.zeros_like(again).scatter(1, place, again)
+    return _compact(items, ~repeated, width)
+
+
+def drop_seen(items: Tensor, seen: Tensor, k: int) -> Tensor:
+    """Take the items of the past out of ranked lists.
+
+    Args:
+        items: (B, W) int64, best first.
+        seen: (B, S) int64, padded with PAD.
+        k: columns of the result.
+
+    Returns:
+        (B, k) int64 in the same order, filled with PAD.
+
+    >>> drop_seen(torch.tensor([[5, 3, 8, 1]]), torch.tensor([[3, 1, 9]]), 3)
+    tensor([[ 5,  8, -1]])
+    """
+    past = (items[:, :, None] == seen[:, None, :]).any(2) & (items != PAD)
+    return _compact(items, ~past, k)
+
+
+def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Compare ranked lists with target sets. An item repeated in a list counts once, at its first rank.
+
+    Args:
+        items: (B, W) int64, best first; PAD and HOLE match nothing.
+        targets: (B, n) int64, sets padded with PAD.
+
+    Returns:
+        hr, recall, ndcg and mrr at each K of KS, as ``hr@10``: (B,) float64 each.
+
+    Raises:
+        ValueError: a context without a target.
+
+    Source: definition (DEFINITIONS).
+
+    >>> values = metrics(torch.tensor([[3, 1, 2]]), torch.tensor([[1, 5]]))  # one of two, at rank 2
+    >>> {name: round(values[name].item(), 4) for name in ("hr@1", "hr@5", "recall@5", "ndcg@5", "mrr@5")}
+    {'hr@1': 0.0, 'hr@5': 1.0, 'recall@5': 0.5, 'ndcg@5': 0.3869, 'mrr@5': 0.5}
+    """
+    items, targets = distinct(items, WIDTH), distinct(targets, targets.shape[1])
+    size = (targets != PAD).sum(1)
+    if (size == 0).any():
+        raise ValueError(f"targets: context {int((size == 0).int().argmax())} of the batch has none")
+    hit = ((items[:, :, None] == targets[:, None, :]).any(2) & (items != PAD)).double()  # (B, 50)
+    rank = torch.arange(1, WIDTH + 1, dtype=torch.float64, device=items.device)
+    discount = 1 / torch.log2(rank + 1)
+    places = torch.minimum(size[:, None], rank.long())  # (B, 50) ones of the ideal list
+    curves = {
+        "hr": hit.cummax(1).values,
+        "recall": hit.cumsum(1) / size[:, None],
+        "ndcg": (hit * discount).cumsum(1) / discount.cumsum(0)[places - 1],
+        "mrr": (hit / rank).cummax(1).values,
+    }  # each (B, 50): the metric at every K
+    return {f"{name}@{k}": curve[:, k - 1] for name, curve in curves.items() for k in KS}
+
+
+def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
+    """The same metrics in expectation over one target drawn from a known law.
+
+    Args:
+        items: (B, W) int64, best first; PAD and HOLE match nothing.
+        law: (B, N) float64, the probability of each item to be the target.
+
+    Returns:
+        As ``metrics``: (B,) float64 each.
+
+    Source: definition: with one target, hr = recall = sum of the law over the list, weighted by
+    1/log2(rank + 1) for ndcg and by 1/rank for mrr.
+
+    >>> law = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
+    >>> values = expected_metrics(torch.tensor([[1, 0]]), law)
+    >>> {name: round(values[name].item(), 4) for name in ("hr@1", "hr@5", "ndcg@5", "mrr@5")}
+    {'hr@1': 0.3, 'hr@5': 0.8, 'ndcg@5': 0.6155, 'mrr@5': 0.55}
+    """
+    items = distinct(items, WIDTH)
+    chance = law.gather(1, items.clamp(min=0)) * (items != PAD)  # (B, 50)
+    rank = torch.arange(1, WIDTH + 1, dtype=torch.float64, device=items.device)
+    hits = chance.cumsum(1)
+    curves = {
+        "hr": hits,
+        "recall": hits,
+        "ndcg": (chance / torch.log2(rank + 1)).cumsum(1),
+        "mrr": (chance / rank).cumsum(1),
+    }
+    return {f"{name}@{k}": curve[:, k - 1] for name, curve in curves.items() for k in KS}
+
+
+def pass_at_k(samples: Tensor, judge: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Pass@K: de-duplicate the samples in order, take the first K, 1 if any is a target.
+
+    Args:
+        samples: (B, G) int64 sampled items, in the order in which they were drawn.
+        judge: ``metrics`` or ``expected_metrics`` for these contexts; it de-duplicates.
+
+    Returns:
+        ``pass@K`` for each K of KS: (B,) float64 each.
+
+    Source: OpenOneRec-RL's evaluation (2512.24762); on samples, not on beams (ours).
+    """
+    values = judge(samples)
+    return {f"pass@{k}": values[f"hr@{k}"] for k in KS}
+
+
+def hallucination(items: Tensor) -> Tensor:
+    """Share of holes among the top 10 of an unconstrained beam.
+
+    Args:
+        items: (B, 50) int64, best first, HOLE where the code tuple is no item.
+
+    Returns:
+        (B,) float64.
+
+    Source: ours; the exact formula of the paper (AdaGRPO, 2606.08480) is not known.
+
+    >>> hallucination(torch.tensor([[3, -1, 4, 9]]))
+    tensor([0.2500], dtype=torch.float64)
+    """
+    return (items[:, :10] == HOLE).double().mean(1)
+
+
+def coverage(items: Tensor, catalogue: int, k: int) -> float:
+    """Share of the catalogue that is among the first k of at least one list.
+
+    Args:
+        items: (B, W) int64, best first, padded with PAD.
+        catalogue: N.
+        k: entries of each list that count.
+
+    Returns:
+        A number from 0 to 1.
+
+    Source: definition.
+
+    >>> coverage(torch.tensor([[0, 1], [0, 2]]), catalogue=4, k=2)
+    0.75
+    """
+    top = items[:, :k].flatten()
+    return len(top[top != PAD].unique()) / catalogue
+
+
+def popularity_buckets(train: Examples, catalogue: int) -> Tensor:
+    """Cut the items, most popular first, into head, mid and tail with a third of the training events each.
+
+    Args:
+        train: the training split.
+        catalogue: N.
+
+    Returns:
+        (N,) int64, 0 head, 1 mid, 2 tail: three times the events of the items ahead of this one, divided by
+        all events, rounded down, 2 at most. Equal counts are ordered by the item's index.
+
+    Source: ours.
+    """
+    count = torch.bincount(training_events(train)[1], minlength=catalogue)
+    order = count.argsort(descending=True, stable=True)
+    before = count[order].cumsum(0) - count[order]  # events of the items ahead
+    third = (3 * before // count.sum().clamp(min=1)).clamp(max=2)
+    return torch.empty_like(third).scatter(0, order, third)
+
+
+def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tensor]:
+    """Split recall@10 by the popularity of the target.
+
+    Args:
+        items: (B, W) int64, best first.
+        law: (B, N) float64, the chance of each item to be a target; rows sum to 1.
+        bucket: (N,) int64 of 0, 1, 2.
+
+    Returns:
+        found (B, 3) and mass (B, 3), float64: the chance of each bucket that is in the top 10, and in all.
+        recall@10 of a bucket is the sum of found / the sum of mass; found sums to recall@10.
+
+    Source: definition.
+    """
+    member = F.one_hot(bucket, len(BUCKETS)).double()  # (N, 3)
+    top = distinct(items, WIDTH)[:, :10]
+    chance = law.gather(1, top.clamp(min=0)) * (top != PAD)  # (B, 10)
+    return (chance[..., None] * member[top.clamp(min=0)]).sum(1), law @ member
+
+
+def paired_bootstrap(a: Tensor, b: Tensor, seed: int, draws: int = 2000) -> tuple[float, float, float]:
+    """Difference of two methods' means over the same contexts, with its 95 % percentile interval.
+
+    Args:
+        a, b: (B,) float64, the metric of each method on each context.
+        seed: of the resampling.
+        draws: resamples of the B contexts.
+
+    Returns:
+        mean(a) - mean(b), and the 2.5 % and 97.5 % quantiles of that difference over the resamples.
+
+    Source: definition (Efron's percentile bootstrap, contexts as units).
+
+    >>> paired_bootstrap(torch.ones(9).double(), torch.zeros(9).double(), seed=0)
+    (1.0, 1.0, 1.0)
+    """
+    generator = torch.Generator().manual_seed(seed)
+    difference = (a - b).double()
+    means = torch.empty(draws, dtype=torch.float64)
+    for i in range(draws):
+        means[i] = difference[torch.randint(len(a), (len(a),), generator=generator)].mean()
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return difference.mean().item(), low, high

@@ -1,0 +1,305 @@
+"""Reading and cleaning: every format, every broken input, and the counts of the real logs."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minirec.config import from_dict
+from minirec.data import logs
+from minirec.errors import InputError
+
+SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
+EVENTS = [("u", "a", 1), ("u", "b", 2), ("v", "b", 5), ("u", "c", 3), ("v", "a", 4)]
+CSV = "user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in EVENTS)
+
+
+def write(path: Path, content: str | bytes, packed: bool = False) -> Path:
+    data = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(data) if packed else data)
+    return path
+
+
+def load(path: Path, **settings):
+    return logs.load(from_dict({"data": str(path), "core": 0, **settings}))
+
+
+def as_rows(events: logs.Events) -> list[tuple]:
+    """Events with their external ids, in order."""
+    ids = [(events.users[u], events.items[i]) for u, i in zip(events.user, events.item, strict=True)]
+    return ids if events.time is None else [(*pair, t) for pair, t in zip(ids, events.time, strict=True)]
+
+
+def make(rows: list[tuple[int, int, int]]) -> logs.Events:
+    user, item, when = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
+    names = [str(n) for n in range(100)]
+    return logs.Events(names, names, user, item, when.astype(float))
+
+
+def sequences(dataset) -> dict[str, list[str]]:
+    """Each user's whole sequence of external ids: the test history and its target."""
+    batch = dataset.test.batch(np.arange(len(dataset.test)), 1000)
+    return {
+        dataset.users[u]: [dataset.catalogue.ids[i] for i in (*history, *targets) if i >= 0]
+        for u, history, targets in zip(
+            batch.user, batch.history.tolist(), batch.targets.tolist(), strict=True
+        )
+    }
+
+
+# --- formats
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "head", "form", "columns"),
+    [
+        ("log.csv", "user,item,time", "{u},{i},{t}", ""),
+        ("log.tsv", "item_id\tuser_id\ttimestamp", "{i}\t{u}\t{t}", ""),
+        ("log.csv", "x;User;y;Item;Time", '1;{u};"a;b";{i};{t}', ""),
+        ("log.inter", 'user_id:token\titem_id:token\tq":float\ttimestamp:float', '{u}\t{i}\t"\t{t}.0', ""),
+        ("log.csv", "who,what,when", "{u},{i},{t}", "user=who,item=what,time=when"),
+        ("log.txt", "who what,x,when", "{u},{i},{t}", "user=who what,item=x,time=when"),
+        ("ratings.csv", "userId,movieId,rating,timestamp", "{u},{i},4.5,{t}\r", ""),
+    ],
+)
+def test_every_table_gives_the_same_events(tmp_path, name, head, form, columns, packed):
+    text = "\ufeff" + "\n".join([head, *(form.format(u=u, i=i, t=t) for u, i, t in EVENTS)]) + "\n\n"
+    # gzip is told by its content: the packed file has no .gz in its name
+    assert as_rows(logs.read(write(tmp_path / name, text, packed), columns)) == EVENTS
+
+
+def test_sequences(tmp_path):
+    path = write(tmp_path / "Beauty.txt.gz", "u a b c\n\nv b a b\n", packed=True)
+    events = logs.read(path)
+    assert as_rows(events) == [("u", "a"), ("u", "b"), ("u", "c"), ("v", "b"), ("v", "a"), ("v", "b")]
+    assert events.time is None
+    longer = write(tmp_path / "longer.txt", "u a b c d\nv b a b b\n")
+    assert load(longer)[1].duplicates == 0  # a repeat in a sequence is an event of its own
+
+
+def test_ratings_and_groups_are_kept(tmp_path):
+    text = "user,item,rating,session\nu,a,-1.5,s\nu,b,4,t\nv,a,3,s\n"
+    events = logs.read(write(tmp_path / "log.csv", text))
+    assert events.rating.tolist() == [-1.5, 4, 3]
+    assert events.group.tolist() == [0, 1, 0]
+
+
+def test_a_quoted_line_end_keeps_the_line_numbers_right(tmp_path):
+    path = write(tmp_path / "log.csv", 'user,item,time,note\nu,a,1,"two\nlines"\nu,b,x,\n')
+    with pytest.raises(InputError, match=r"line 4, column 'time': 'x'"):
+        logs.read(path)
+
+
+# --- broken input
+
+
+BROKEN = {
+    "text for a number": ("log.csv", CSV + "u,d,soon\n", "line 7, column 'time': 'soon' is not a number"),
+    "negative time": ("log.csv", CSV + "u,d,-5\n", "line 7, column 'time': '-5' is no valid time"),
+    "NaN time": ("log.csv", CSV + "u,d,NaN\n", "line 7, column 'time': 'NaN' is no valid time"),
+    "empty time": ("log.csv", CSV + "u,d,\n", "line 7, column 'time': '' is not a number"),
+    "NaN rating": ("log.csv", "user,item,rating\nu,a,nan\n", "line 2, column 'rating': 'nan' is not finite"),
+    "text rating": ("log.csv", "user,item,rating\nu,a,good\n", "line 2, column 'rating': 'good' is not a n"),
+    "empty user": ("log.csv", CSV + ",d,6\n", "line 7, column 'user': '' is empty"),
+    "missing column": (
+        "log.csv",
+        "user,thing,time\nu,a,1\n",
+        "line 1: no item column in 'user, thing, time'",
+    ),
+    "no header": ("log.csv", "1,2,3\n4,5,6\n", "line 1: no user column in '1, 2, 3'; name it by --columns"),
+    "ragged row": ("log.csv", CSV + "u,d\n", "line 7: 2 columns; expected 3"),
+    "empty": ("log.csv", "", "line 1: the file is empty"),
+    "blank": ("log.csv", "\n\n", "line 1: the file is empty"),
+    "header only": ("log.csv", "user,item,time\n", "line 2: a header and no events"),
+    "open quote": ("log.csv", CSV + 'u,"d,6\n', "line 7: unexpected end of data"),
+    "endless field": ("log.csv", CSV + 'u,"' + "d\n" * 99_999, "line 7: field larger than field limit"),
+    "wrong encoding": ("log.csv", (CSV + "é,d,6\n").encode("latin-1"), "line 7, byte 1: not UTF-8"),
+    "UTF-16": ("log.csv", CSV.encode("utf-16-le"), "line 1: a binary file"),
+    "binary": ("log.csv", b"PK\3\4\0\0\0\n", "line 1: a binary file"),
+    "cut gzip": (
+        "log.csv.gz",
+        gzip.compress(CSV.encode() * 9)[:-9],
+        "after line 0: the gzip data is damaged",
+    ),
+    "spoilt gzip": ("log.csv", b"\x1f\x8b" + CSV.encode(), "after line 0: the gzip data is damaged"),
+    "endless line": ("log.txt", "1 " * 5_000_001, "line 1: no line end within 10,000,000 bytes"),
+    "empty sequences": ("log.txt", "\n", "line 1: the file is empty; expected one user a line"),
+    "user without items": ("log.txt", "u a b\nv\n", "line 2: user 'v' has no items"),
+    "user twice": ("log.txt", "u a b\nv a\nu c\n", "line 3: user 'u' was on a line before"),
+    "csv named txt": ("log.txt", CSV, "line 1: user 'user,item,time' has no items"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_file_names_the_line(tmp_path, case):
+    name, content, message = BROKEN[case]
+    path = write(tmp_path / name, content)
+    with pytest.raises(InputError) as caught:
+        load(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}, ")
+    assert message in text
+    assert "\n" not in text
+    assert len(text) < 400
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("user=user,item=tem", "log.csv, line 1: no column 'tem' for item; did you mean item?"),
+        ("user=user", "log.csv, line 1: no item column"),
+        ("user=user,itm=item", "--columns: unknown role 'itm'; did you mean item?"),
+        ("user", "--columns: 'user' is no pair; for example user="),
+    ],
+)
+def test_broken_columns(tmp_path, columns, message):
+    path = write(tmp_path / "log.csv", CSV)
+    with pytest.raises(InputError) as caught:
+        load(path, columns=columns)
+    assert message in str(caught.value)
+
+
+def test_missing_file_and_directory(tmp_path):
+    with pytest.raises(InputError, match=r"none\.csv: No such file or directory; expected a readable"):
+        load(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="Is a directory"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "core", "message"),
+    [
+        ("user,item,time\n" + "u,a,1\nu,b,2\nu,c,3\nu,d,4\n", 0, r"1 users and 4 items are left of 4 events"),
+        (CSV, 4, r"0 users and 0 items are left of 5 events with --core 4; expected at least 2 of each"),
+        ("user,item,time\nu,a,1\nu,b,2\nv,a,1\n", 0, r"--split last: no validation example is left"),
+    ],
+)
+def test_too_little_is_left(tmp_path, text, core, message):
+    with pytest.raises(InputError, match=message):
+        load(write(tmp_path / "log.csv", text), core=core)
+
+
+def test_three_events_are_enough_to_train_validate_and_test(tmp_path):
+    log = "user,item,time\n" + "".join(f"{user},{item},{item}\n" for user in "ab" for item in (1, 2, 3))
+    dataset, _ = load(write(tmp_path / "log.csv", log), core=0)
+    assert [len(part) for part in (dataset.train, dataset.valid, dataset.test)] == [2, 2, 2]
+    assert dataset.train.lengths.tolist() == [1, 1]  # the first item is predicted from the condition alone
+
+
+# --- cleaning
+
+
+def test_duplicates_are_dropped_and_ties_keep_the_order_of_the_file(tmp_path):
+    text = "user,item,time\nu,d,2\nu,c,2\nu,b,2\nu,d,2\nu,a,1\nu,d,3\nv,d,1\nv,c,1\nv,b,1\nv,a,1\n"
+    dataset, summary = load(write(tmp_path / "log.csv", text))
+    assert sequences(dataset) == {"u": list("adcbd"), "v": list("dcba")}
+    assert (summary.read, summary.duplicates, summary.dropped, summary.events) == (10, 1, 0, 9)
+    assert dataset.catalogue.ids == list("dcba")  # by first appearance in the file, not in time
+    assert dataset.test.tied.tolist() == [False, True]
+    assert dataset.valid.tied.tolist() == [True, True]
+
+
+def test_the_same_item_in_another_group_is_no_duplicate():
+    events = logs.Events(
+        ["u"], ["a"], np.zeros(3, int), np.zeros(3, int), np.zeros(3), group=np.array([0, 1, 0])
+    )
+    assert logs.without_duplicates(events).group.tolist() == [0, 1]
+
+
+def test_ties_in_time_keep_a_group_together():
+    names = list("abcd")
+    user, when, group = np.zeros(4, int), np.zeros(4), np.array([0, 1, 0, 1])
+    assert logs.timeline(logs.Events(["u"], names, user, np.arange(4), when, None, group)).item.tolist() == [
+        *(0, 2),
+        *(1, 3),
+    ]
+
+
+def test_numbers_follow_the_kept_events(tmp_path):
+    # a and x stand first in the file, but the event that holds both is dropped
+    text = "user,item\nx,a\n" + "".join(f"{u},{i}\n" for u in "uv" for i in "bcad")
+    dataset, summary = load(write(tmp_path / "log.csv", text), core=2)
+    assert dataset.catalogue.ids == list("bcad")
+    assert dataset.users == ["u", "v"]
+    assert summary.dropped == 1
+    assert summary.unseen == 2  # a and d are only ever targets
+    assert summary.describe().startswith("9 events read, 0 duplicates and 1 outside the k-core dropped; 2 u")
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 50)), min_size=1, max_size=40)
+
+
+@given(ROWS, st.integers(0, 4))
+@settings(max_examples=40, deadline=None)
+def test_k_core_is_the_largest_fixed_point(rows, core):
+    kept = logs.k_core(make(rows), core)
+    for codes in (kept.user, kept.item):
+        assert (np.bincount(codes)[codes] >= core).all()
+    # Peeling one event at a time, in another order, ends in the same set: the core is unique.
+    left = list(rows)
+    weak = True
+    while weak:
+        counts = [[row[side] for row in left] for side in (0, 1)]
+        weak = [row for row in left if min(counts[0].count(row[0]), counts[1].count(row[1])) < core][-1:]
+        left = [row for row in left if row not in weak]
+    assert sorted(as_rows(kept)) == sorted((str(u), str(i), t) for u, i, t in left)
+
+
+@given(st.permutations([(u, i, 10 * u + t) for u in range(3) for t, i in enumerate([3, 1, 4, 1, u])]))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_the_file_does_not_matter(rows):
+    kept = logs.numbered(make(rows))
+    line = logs.timeline(kept)
+    for user, name in enumerate(kept.users):
+        mine = [kept.items[i] for i in line.item[line.start[user] : line.stop[user]]]
+        assert mine == ["3", "1", "4", "1", name]
+
+
+# --- real data
+
+
+def real(name: str) -> Path:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"needs real data: {name} in ../shared/data")
+    return path
+
+
+def counts(summary: logs.Summary) -> tuple[int, int, int]:
+    return summary.users, summary.items, summary.events
+
+
+def test_amazon_beauty():
+    log = real("amazon_beauty/Beauty.txt.gz")
+    dataset, summary = load(log, core=5, items=str(log.with_name("Beauty_item2attributes.json.gz")))
+    assert counts(summary) == (22_363, 12_101, 198_502)
+    assert len(dataset.valid) == len(dataset.test) == 22_363
+    assert dataset.catalogue.features.shape[0] == 12_101
+    assert sequences(dataset)["1"] == list("12345")
+    covered = int(dataset.train.lengths.sum())
+    # training holds all but two events per user, less the pieces of a single item before a full window
+    assert 198_502 - 2 * 22_363 - 100 < covered <= 198_502 - 2 * 22_363
+
+
+def test_movielens():
+    log = real("ml_latest_small/ratings.csv.gz")
+    assert counts(load(log)[1]) == (610, 9_724, 100_836)
+    dataset, summary = load(log, core=5)
+    assert counts(summary) == (610, 3_650, 90_274)
+    assert dataset.catalogue.titles[0] == "Toy Story (1995)"
+    assert dataset.catalogue.features.shape == (3_650, 19)  # 18 genres and "(no genres listed)"
+    assert 0 < dataset.test.tied.float().mean() < 0.5  # ratings were entered in bursts
+
+
+def test_online_retail_by_invoice():
+    log = real("online_retail/first_purchase_5core.csv.gz")
+    dataset, summary = load(log, core=5, split="group", items=str(log.with_name("items.csv")))
+    assert counts(summary) == (4_074, 3_145, 264_510)
+    assert len(dataset.valid) == len(dataset.test) == 1_886  # users with three invoices or more
+    assert (dataset.test.targets >= 0).sum() > 10 * len(dataset.test)
+    assert dataset.catalogue.titles[dataset.catalogue.ids.index("3")] == "DOGGY RUBBER"

@@ -1,0 +1,113 @@
+"""The floors against literal slow versions, and the exact ranking rule."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from minirec.measure.baselines import RECENCY, item_knn, markov, popularity, top_k
+from minirec.records import PAD, Batch
+from tests.small import examples
+
+ITEMS = 6
+logs = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=8), min_size=1, max_size=8)
+
+
+def batch(histories: list[list[int]]) -> Batch:
+    """Contexts whose policy would see the last three items; ``seen`` holds all of them."""
+    return examples(histories).batch(torch.arange(len(histories)), 3)
+
+
+def fill(log: list[list[int]]) -> list[float]:
+    """The part of a score that only breaks ties."""
+    flat = [item for sequence in log for item in sequence]
+    return [flat.count(i) / (1 + len(flat)) for i in range(ITEMS)]
+
+
+@given(logs, logs)
+def test_popularity_counts_training_events(log: list[list[int]], histories: list[list[int]]) -> None:
+    scores = popularity(examples(log), ITEMS)(batch(histories))
+    flat = [item for sequence in log for item in sequence]
+    assert scores.tolist() == [[flat.count(i) for i in range(ITEMS)]] * len(histories)
+
+
+@given(logs, logs)
+def test_markov_counts_what_followed_the_last_item(log: list[list[int]], histories: list[list[int]]) -> None:
+    pairs = [pair for sequence in log for pair in pairwise(sequence)]
+    scores = markov(examples(log), ITEMS)(batch(histories))
+    for row, history in zip(scores.tolist(), histories, strict=True):
+        count = [pairs.count((history[-1], i)) if history else 0 for i in range(ITEMS)]
+        assert row == [c + f for c, f in zip(count, fill(log), strict=True)]
+
+
+@given(logs, logs)
+def test_item_knn_sums_cosines_of_user_sets(log: list[list[int]], histories: list[list[int]]) -> None:
+    users = [{u for u, sequence in enumerate(log) if i in sequence} for i in range(ITEMS)]
+    scores = item_knn(examples(log), ITEMS)(batch(histories))
+    for row, history in zip(scores.tolist(), histories, strict=True):
+        newest = {item: age for age, item in reversed(list(enumerate(reversed(history))))}
+        for i, score in enumerate(row):
+            near = [j for j in newest if users[i] and users[j]]
+            total = sum(
+                RECENCY ** newest[j] * len(users[i] & users[j]) / math.sqrt(len(users[i]) * len(users[j]))
+                for j in near
+            )
+            whole = score - fill(log)[i]
+            # a whole number of GRIDs; adding a fraction to at most 1e7 rounds by 1e-9
+            assert whole == pytest.approx(round(whole), abs=1e-8)
+            assert whole == pytest.approx(total * 1e6, abs=0.501)  # rounding to the nearest one
+
+
+def test_popularity_decides_where_similarities_are_equal() -> None:
+    # Items 1 and 2 come with item 0 once each, of two sequences each, but 2 has an event more.
+    log = [[0, 1], [0, 2], [1, 3], [2, 2, 4]]
+    history = batch([[0]])
+    assert top_k(item_knn(examples(log), ITEMS)(history), history.seen, 3).tolist() == [[2, 1, 3]]
+    assert top_k(markov(examples(log), ITEMS)(history), history.seen, 3).tolist() == [[2, 1, 3]]
+
+
+def test_popularity_never_outweighs_a_real_difference() -> None:
+    # Item 2 is a thousand times as popular, but item 1 followed item 0 once more often.
+    log = [[0, 1], [0, 1], [0, 2]] + [[2]] * 2000
+    assert top_k(markov(examples(log), ITEMS)(batch([[0]])), None, 2).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("floor", [popularity, markov, item_knn])
+def test_floors_read_training_events_only(floor) -> None:
+    def scores(later: list[int]) -> Tensor:
+        log = [[0, 1, 2, 3, later[0]], [1, 0, 2, later[1]]]
+        return floor(examples(log, keep_out=1), ITEMS)(batch([[1], [2, 0], []]))
+
+    assert torch.equal(scores([4, 5]), scores([3, 0]))
+
+
+values = st.sampled_from([-math.inf, 0.0, 1.0, 2.0])
+
+
+@given(
+    st.lists(st.lists(values, min_size=ITEMS, max_size=ITEMS), min_size=1, max_size=5),
+    st.lists(st.integers(PAD, ITEMS - 1), max_size=4),
+    st.integers(1, ITEMS + 2),
+    st.booleans(),
+)
+def test_top_k_sorts_by_score_then_index(
+    rows: list[list[float]], seen: list[int], k: int, masked: bool
+) -> None:
+    left_out = torch.tensor([seen] * len(rows), dtype=torch.int64).view(len(rows), -1)
+    ranked = top_k(torch.tensor(rows), left_out if masked else None, k)
+    for row, items in zip(rows, ranked.tolist(), strict=True):
+        remain = [i for i in range(ITEMS) if row[i] > -math.inf and not (masked and i in seen)]
+        best = sorted(remain, key=lambda i: (-row[i], i))[:k]
+        assert items == best + [PAD] * (k - len(best))
+
+
+def test_top_k_leaves_the_scores_alone() -> None:
+    scores = torch.tensor([[1.0, 2.0]])
+    assert top_k(scores, torch.tensor([[1]]), 1).tolist() == [[0]]
+    assert scores.tolist() == [[1.0, 2.0]]

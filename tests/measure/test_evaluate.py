@@ -1,0 +1,214 @@
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minirec import evaluate, rollout
+from minirec.errors import InputError
+from minirec.measure import evaluation, metrics
+from minirec.measure.exact import item_logprobs
+from tests.small_run import CFG, ITEMS, USERS, make_dataset, make_policy, make_run
+
+PLAIN = replace(CFG, keep_seen=True)
+
+
+def scorer(batch):
+    """Scores that depend on the context, so that a mixed-up order shows; no equal ones."""
+    return torch.sin(1.7 * batch.user[:, None] + torch.arange(ITEMS)[None] ** 2 + 0.1)
+
+
+def fixed_law(batch):
+    law = 1 + torch.cos(batch.user[:, None] + 3.0 * torch.arange(ITEMS)).double()
+    return law / law.sum(1, keepdim=True)
+
+
+def test_a_scorer_gets_its_metrics_in_the_order_of_the_examples():
+    data = make_dataset()
+    result = evaluation.evaluate_scorer(scorer, data, data.test, PLAIN)
+    everything = data.test.batch(torch.arange(USERS), 4)
+    order = scorer(everything).argsort(1, descending=True)
+    assert torch.equal(result.items[:, :ITEMS], order)
+    assert (result.items[:, ITEMS:] == -1).all()
+    want = metrics.metrics(order, data.test.targets)
+    assert want.keys() == result.values.keys()
+    assert all(torch.equal(result.values[name], want[name]) for name in want)
+    assert torch.equal(result.tied, data.test.tied)
+
+
+@pytest.mark.parametrize("law", [None, fixed_law])
+def test_batches_do_not_change_the_result(monkeypatch, law):
+    data, (policy, trie) = make_dataset(law), make_policy()
+    run = lambda: evaluation.evaluate_policy(policy, trie, data, data.test, CFG, full=False)  # noqa: E731
+    whole = run()
+    monkeypatch.setattr(evaluation, "MOST_CONTEXTS", 1)
+    single = run()
+    # The beam is wider where a neighbour in the batch has seen more; its first places do not depend on it.
+    assert torch.equal(whole.items[:, :5], single.items[:, :5])
+    for name in ("hr@5", "ndcg@5"):
+        assert torch.equal(whole.values[name], single.values[name])
+
+
+def test_batches_cover_every_row_once_and_keep_to_the_limit(monkeypatch):
+    monkeypatch.setattr(evaluation, "MOST_NUMBERS", 100)
+    lengths = torch.tensor([3, 50, 1, 20, 200, 7, 7])
+    parts = list(evaluation.batches(lengths, lambda length: 2 * length))
+    assert sorted(torch.cat(parts).tolist()) == list(range(7))
+    assert all(len(rows) == 1 or len(rows) * 2 * lengths[rows].max() <= 100 for rows in parts)
+    assert len(parts) < 7
+
+
+def test_seen_items_are_left_out_and_the_lists_stay_full():
+    data, (policy, trie) = make_dataset(), make_policy()
+    batch = data.test.batch(torch.arange(USERS), 4)
+    results = evaluation.floors(data, data.test, CFG)
+    results["supervised"] = evaluation.evaluate_policy(policy, trie, data, data.test, CFG, full=False)
+    for result in results.values():
+        for items, seen in zip(result.items.tolist(), batch.seen.tolist(), strict=True):
+            assert not set(items) & {item for item in seen if item >= 0}
+            assert all(item >= 0 for item in items[: CFG.beam])
+    kept = evaluation.evaluate_policy(policy, trie, data, data.test, PLAIN, full=False)
+    assert not torch.equal(kept.items, results["supervised"].items)
+
+
+def test_the_policy_is_ranked_by_its_exact_probabilities():
+    data, (policy, trie) = make_dataset(), make_policy()
+    cfg = replace(PLAIN, beam=ITEMS)
+    result = evaluation.evaluate_policy(policy, trie, data, data.test, cfg, full=False)
+    batch = data.test.batch(torch.arange(USERS), 4)
+    logp = item_logprobs(policy, policy.encode(batch.condition, trie.encode(batch.history)), trie)
+    assert torch.equal(result.items[:, :ITEMS], logp.argsort(1, descending=True))
+
+
+def test_full_evaluation_adds_samples_and_holes():
+    data, (policy, trie) = make_dataset(), make_policy()
+    policy.train()
+    result = evaluation.evaluate_policy(policy, trie, data, data.test, CFG)
+    assert policy.training  # as it was
+    policy.eval()
+    again = evaluation.evaluate_policy(policy, trie, data, data.test, CFG)
+    assert all(torch.equal(result.values[name], again.values[name]) for name in result.values)
+    batch = data.test.batch(torch.arange(USERS), 4)
+    prompt = policy.encode(batch.condition, trie.encode(batch.history))
+    free = rollout.beam(policy, prompt, trie, 50, constrained=False)[0]
+    assert torch.equal(result.values["hallucination"], (free[:, :10] == -1).double().mean(1))
+    assert 0 < result.values["hallucination"].mean() < 1
+    assert (result.values["pass@50"] >= result.values["pass@1"]).all()
+    assert 0 < result.values["pass@50"].mean() < 1
+    assert (
+        "pass@1"
+        not in evaluation.evaluate_policy(policy, trie, data, data.test, replace(CFG, samples=0)).values
+    )
+
+
+def test_pass_at_k_is_of_samples_and_not_of_the_beam():
+    data, (policy, trie) = make_dataset(), make_policy()
+    result = evaluation.evaluate_policy(policy, trie, data, data.test, CFG)
+    (rows,) = evaluation.batches(data.test.lengths, lambda length: 1)  # one batch, longest first
+    batch = data.test.batch(rows, 4)
+    noise = torch.rand(
+        USERS, CFG.samples, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(CFG.seed)
+    )
+    prompt = policy.encode(batch.condition, trie.encode(batch.history))
+    drawn = rollout.sample(policy, prompt, trie, noise).items[..., 0]
+    want = (drawn == batch.targets).any(1).double()  # one target; all samples, as there are fewer than 50
+    assert torch.equal(result.values["pass@50"][rows], want)
+
+
+def test_target_sets_are_shared_out_over_the_buckets():
+    data = make_dataset()
+    pairs = torch.stack([torch.arange(USERS), torch.arange(USERS) + 3], 1)
+    pairs[::2, 1] = -1
+    result = evaluation.evaluate_scorer(scorer, data, replace(data.test, targets=pairs), PLAIN)
+    assert torch.allclose(result.mass.sum(1), torch.ones(USERS).double())
+    assert torch.allclose(result.found.sum(1), result.values["recall@10"])
+    assert 0 < result.values["recall@10"].mean() < 1
+
+
+def test_a_law_gives_expected_metrics():
+    data = make_dataset(fixed_law)
+    best = evaluation.evaluate_scorer(lambda batch: fixed_law(batch).float(), data, data.test, PLAIN)
+    law = fixed_law(data.test.batch(torch.arange(USERS), 4))
+    top = law.sort(1, descending=True).values
+    assert torch.allclose(best.values["hr@10"], top[:, :10].sum(1), rtol=0, atol=1e-6)  # float32 near ties
+    assert torch.allclose(best.mass.sum(1), torch.ones(USERS).double())
+
+
+def test_summary_holds_together():
+    data, (policy, trie) = make_dataset(), make_policy()
+    result = evaluation.evaluate_policy(policy, trie, data, data.test, CFG)
+    row = evaluation.summary(result)
+    assert row["contexts"] == USERS
+    assert row["ndcg@10"] == pytest.approx(result.values["ndcg@10"].mean().item())
+    share = result.mass.sum(0) / USERS
+    by_bucket = sum(
+        share[i].item() * row.get(f"{name} recall@10", 0.0) for i, name in enumerate(metrics.BUCKETS)
+    )
+    assert by_bucket == pytest.approx(row["recall@10"])
+    assert row["tied contexts"] == 8
+    assert row["tied ndcg@10"] == pytest.approx(result.values["ndcg@10"][::3].mean().item())
+    untied = evaluation.summary(replace(result, tied=torch.zeros(USERS, dtype=torch.bool)))
+    assert not any(name.startswith("tied") for name in untied)
+
+
+def test_every_number_of_a_row_is_defined():
+    data, (policy, trie) = make_dataset(), make_policy()
+    row = evaluation.summary(evaluation.evaluate_policy(policy, trie, data, data.test, CFG))
+    for name in row:
+        stem, _, k = name.partition("@")
+        assert name in metrics.DEFINITIONS or (f"{stem}@K" in metrics.DEFINITIONS and int(k) in metrics.KS), (
+            name
+        )
+
+
+def test_an_empty_split_is_one_line():
+    data = make_dataset()
+    with pytest.raises(InputError, match="no contexts"):
+        evaluation.floors(data, data.test.select(torch.arange(0)), CFG)
+
+
+def call(monkeypatch, *argv):
+    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, argv)])
+    evaluate.main()
+
+
+def test_the_command_repeats_the_evaluation_and_writes_predictions(tmp_path, monkeypatch, capsys):
+    run, out = make_run(tmp_path / "run"), tmp_path / "top.jsonl"
+    call(monkeypatch, "--run", run, "--predictions", out)
+    shown = capsys.readouterr().out
+    data, (policy, trie) = make_dataset(), make_policy()
+    row = evaluation.summary(evaluation.evaluate_policy(policy, trie, data, data.test, CFG))
+    line = next(line for line in shown.splitlines() if line.startswith("supervised"))
+    assert f"{row['ndcg@10']:.4f}" in line.split()
+    assert all(name in shown for name in ("popularity", "markov", "item-kNN"))
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["user"] for line in lines] == data.users
+    assert lines[0]["items"][0].startswith("item")
+    assert len(lines[0]["items"]) >= CFG.beam
+
+    call(monkeypatch, "--run", run, "--split", "valid", "--keep-seen")
+    shown = capsys.readouterr().out
+    assert shown.startswith("valid split")
+    row = evaluation.summary(evaluation.evaluate_policy(policy, trie, data, data.valid, PLAIN))
+    line = next(line for line in shown.splitlines() if line.startswith("supervised"))
+    assert f"{row['ndcg@10']:.4f}" in line.split()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--run", "nowhere"], "no such run folder"),
+        (["--run", "RUN", "--split", "tets"], "invalid choice"),
+        (["--run", "RUN", "--predictions", "no/such/folder/x"], "no folder no/such/folder"),
+        ([], "--run"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, argv, words):
+    run = make_run(tmp_path / "run")
+    with pytest.raises(SystemExit) as exit_:
+        call(monkeypatch, *(str(run) if word == "RUN" else word for word in argv))
+    shown = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert words in shown
+    assert shown.count("\n") == 1

@@ -1,0 +1,126 @@
+import importlib.util
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minirec.measure import evaluation, report
+from tests.small_run import CFG, make_dataset, make_policy
+
+
+@pytest.fixture(scope="module")
+def results():
+    data, (policy, trie) = make_dataset(), make_policy()
+    floors = evaluation.floors(data, data.test, CFG)
+    return floors | {"supervised": evaluation.evaluate_policy(policy, trie, data, data.test, CFG)}
+
+
+def shifted(result, by):
+    return replace(result, values={name: value + by for name, value in result.values.items()})
+
+
+def test_table_aligns_and_leaves_blanks():
+    rows = [{"a": "x", "n": 5, "v": 0.25}, {"a": "long", "n": 12, "none": None}]
+    assert report.table(rows, ["a", "n", "v", "none"]).splitlines() == [
+        "a      n       v",
+        "x      5  0.2500",
+        "long  12",
+    ]
+
+
+def test_markdown_marks_every_best():
+    rows = [{"a": "x", "v": 0.5}, {"a": "y", "v": 0.5}, {"a": "z", "v": 0.1}, {"a": "w"}]
+    shown = report.markdown(rows, ["a", "v"], bold=["v"]).splitlines()
+    assert shown[2:] == ["| x | **0.5000** |", "| y | **0.5000** |", "| z | 0.1000 |", "| w |  |"]
+
+
+def test_the_terminal_table_fits(results):
+    shown = report.text(results, "test", seed=0)
+    tables = [line for line in shown.splitlines() if "  " in line]
+    assert max(map(len, tables)) <= 110
+    methods = [line.split()[0] for line in shown.split("\n\n")[1].splitlines()]
+    assert methods == ["method", "popularity", "markov", "item-kNN", "supervised"]  # floors first
+
+
+def test_differences_are_of_the_means_with_an_interval(results):
+    compared = report.differences(results, seed=0)
+    assert len(compared) == 2 * 3
+    for row in compared:
+        ours, other = results["supervised"], results[row["minus"]]
+        want = ours.values[row["metric"]].mean() - other.values[row["metric"]].mean()
+        assert row["difference"] == pytest.approx(want.item(), abs=1e-12)
+        assert row["low"] <= row["difference"] <= row["high"]
+
+
+def test_a_floor_above_the_policy_is_said(results):
+    policy = results["supervised"]
+    said = report.sentences(
+        report.differences(
+            {"popularity": shifted(policy, -0.25), "markov": shifted(policy, 0.125), "supervised": policy},
+            seed=0,
+        )
+    )
+    assert said[:2] == [
+        "The supervised policy is above popularity on ndcg@10.",
+        "markov is above the supervised policy on ndcg@10 by 0.1250 (95 % interval 0.1250 to 0.1250).",
+    ]
+    level = report.sentences(report.differences({"popularity": policy, "supervised": policy}, seed=0))
+    assert level[0] == "popularity is level with the supervised policy on ndcg@10."
+
+
+def test_an_uncertain_lead_is_not_stated_plainly():
+    values = [("markov", 0.01, -0.02, 0.04), ("popularity", 0.09, 0.08, 0.1)]
+    unsure, sure = (
+        dict(zip(report.DIFFERENCE, ("supervised", row[0], "ndcg@10", *row[1:]), strict=True))
+        for row in values
+    )
+    assert report.sentences([unsure, sure]) == [
+        "The supervised policy is above markov, popularity on ndcg@10, though not every interval excludes 0."
+    ]
+    assert report.sentences([sure]) == ["The supervised policy is above popularity on ndcg@10."]
+
+
+def test_the_files_of_a_report(tmp_path, results):
+    points = [{"epoch": 1, "nll": 3.5}, {"epoch": 1, "ndcg@10": 0.1}, {"epoch": 2, "nll": 3.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points))
+    written = report.write(tmp_path, results, "test", make_dataset(), CFG, 12.3, ["3 duplicates\n  dropped"])
+    assert {path.name for path in written} == {path.name for path in tmp_path.iterdir()} - {"metrics.jsonl"}
+
+    rows = json.loads((tmp_path / "report.json").read_text())
+    assert [(row["method"], row["split"]) for row in rows] == [(name, "test") for name in results]
+    assert rows[-1]["ndcg@10"] == results["supervised"].values["ndcg@10"].mean().item()
+    assert {"recall@10", "hallucination", "coverage@10", "pass@10"} <= rows[-1].keys()
+    assert "hallucination" not in rows[0]
+
+    page = (tmp_path / "report.md").read_text()
+    for words in (
+        "- 3 duplicates\n- dropped\n",
+        "`--codes 8`",
+        "wall time 12 s",
+        torch.__version__,
+        "24 users, 30 items",
+    ):
+        assert words in page
+    header = next(line for line in page.splitlines() if line.startswith("| method"))
+    for name in re.findall(r"[\w-]+@\d+|hallucination", header):
+        assert f"- `{re.sub('@.*', '@K', name)}`:" in page, name
+    assert "--width 16" in page
+    assert "--epochs" not in page  # at its default
+
+    if importlib.util.find_spec("matplotlib"):
+        for name in ("methods.png", "learning.png"):
+            assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_there_are_no_pictures(tmp_path, results, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    written = report.write(tmp_path, results, "test", make_dataset(), CFG, 1.0)
+    assert [path.name for path in written] == ["report.json", "report.md"]
+
+
+def test_without_a_policy_there_is_nothing_to_compare(results):
+    only = {"popularity": results["popularity"]}
+    assert report.differences(only, seed=0) == []
+    assert "supervised" not in report.text(only, "test", seed=0)

@@ -1,0 +1,136 @@
+import os
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minirec import config
+from minirec.data.world import make_world
+from minirec.errors import InputError
+from minirec.run import checkpoint
+from tests.small_run import CFG, make_codes, make_dataset
+
+STATE = {"step": 3, "best": {"w": torch.arange(5.0)}, "names": ["a", "b"], "score": None}
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    checkpoint.save(tmp_path / "x.pt", STATE)
+    loaded = checkpoint.load(tmp_path / "x.pt")
+    assert torch.equal(loaded["best"].pop("w"), torch.arange(5.0))
+    assert loaded == {"step": 3, "best": {}, "names": ["a", "b"], "score": None}
+    assert os.listdir(tmp_path) == ["x.pt"]
+
+
+@pytest.mark.parametrize("broken", ["save", "fsync", "replace"])
+def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch, broken):
+    path = tmp_path / "x.pt"
+    checkpoint.save(path, {"step": 1})
+
+    def half(value, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    if broken == "save":
+        monkeypatch.setattr(torch, "save", half)
+    else:
+        monkeypatch.setattr(os, broken, fail)
+    with pytest.raises(KeyboardInterrupt if broken == "save" else InputError) as caught:
+        checkpoint.save(path, {"step": 2})
+    assert broken == "save" or "No space left" in str(caught.value)
+    assert checkpoint.load(path) == {"step": 1}
+    assert os.listdir(tmp_path) == ["x.pt"]
+
+
+def test_the_file_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("fsync"), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b)))
+    checkpoint.save(tmp_path / "x.pt", STATE)
+    assert calls == ["fsync", "replace"]
+
+
+def test_a_missing_folder_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"gone/x.pt: cannot be written: No such file"):
+        checkpoint.save(tmp_path / "gone" / "x.pt", STATE)
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"x.pt: no such file"):
+        checkpoint.load(tmp_path / "x.pt")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.mkdir, ("exploded",))
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, 2))])
+def test_loading_never_executes(tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    write({"best": Bomb()}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match="refused"):
+        checkpoint.load(tmp_path / "x.pt")
+    assert os.listdir(tmp_path) == ["x.pt"]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "x.pt"
+    checkpoint.save(path, STATE)
+    return path, path.read_bytes()
+
+
+@settings(max_examples=50, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_truncated_file_is_one_line(saved, share):
+    path, content = saved
+    cut = path.with_name("cut.pt")
+    cut.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=r"cut.pt") as caught:
+        checkpoint.load(cut)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("junk", [b"", b"hello", b"PK\x03\x04 no zip", bytes(1000)])
+def test_a_file_of_junk_is_one_line(tmp_path, junk):
+    (tmp_path / "x.pt").write_bytes(junk)
+    with pytest.raises(InputError, match=r"x.pt"):
+        checkpoint.load(tmp_path / "x.pt")
+
+
+def test_data_round_trip(tmp_path):
+    dataset, codes = make_dataset(), make_codes()
+    checkpoint.save_data(tmp_path, dataset, codes, ["24 users"])
+    loaded, loaded_codes, notes = checkpoint.load_data(tmp_path, CFG)
+    assert notes == ["24 users"]
+    assert loaded.users == dataset.users
+    assert loaded.catalogue == dataset.catalogue
+    assert loaded.law is None
+    assert loaded.fresh is None
+    for split in ("train", "valid", "test"):
+        for name, value in vars(getattr(dataset, split)).items():
+            assert torch.equal(vars(getattr(loaded, split))[name], value), (split, name)
+    assert loaded.train.events.data_ptr() == loaded.test.events.data_ptr()  # stored once
+    assert loaded_codes.moved == codes.moved
+    assert torch.equal(loaded_codes.codes, codes.codes)
+
+
+def test_the_law_of_a_world_is_rebuilt(tmp_path):
+    cfg = config.from_dict({"world_items": 60, "world_users": 40, "history": 6})
+    dataset = make_world(cfg).dataset()
+    checkpoint.save_data(tmp_path, dataset, make_codes(), [])
+    loaded, _, _ = checkpoint.load_data(tmp_path, cfg)
+    batch = dataset.test.batch(torch.arange(len(dataset.test)), cfg.history)
+    assert torch.equal(loaded.law(batch), dataset.law(batch))
+
+
+def test_other_data_is_refused(tmp_path):
+    checkpoint.save(tmp_path / "data.pt", {"catalogue": {"ids": []}})
+    with pytest.raises(InputError, match="not the data of a run"):
+        checkpoint.load_data(tmp_path, CFG)
