@@ -25,17 +25,16 @@ from minirec.data.lists import (
     evaluate_order,
     needs_of_step,
 )
-from minirec.data.world import stream
 from minirec.errors import InputError
 from minirec.measure import exact
 from minirec.models.critic import Critic, fill
+from minirec.noise import stream
 from minirec.objectives.flexrec import in_order
 from minirec.policy import Policy
 from minirec.records import NEXT, Experience, Signal
 from minirec.run.machine import Processes
 from minirec.score import score
 from minirec.settings import Config
-from minirec.tasks import OBJECTIVE, ROLLOUT
 from minirec.trie import Trie
 
 PROBE, PROBE_CANDIDATES = 32, 5  # contexts and candidates on which estimates stand beside exact values
@@ -99,13 +98,13 @@ class Rankings:
         batch, candidates = lists.batch.to(device), lists.candidates.to(device)
         gains, variance = (lists.gains.to(device), None) if probe else self.feedback(lists)
 
-        def noise(*shape: int, use: int = OBJECTIVE) -> Tensor:
-            random = stream(cfg.seed, use, step)
+        def noise(*shape: int, use: str = "negatives") -> Tensor:
+            random = stream(use, cfg.seed, step)
             return torch.rand(count, *shape, generator=random, dtype=torch.float64).to(device)
 
         with torch.no_grad():
             prompt = policy.encode(batch.condition, self.trie.encode(batch.history))
-            draws = noise(cfg.group, size, self.trie.levels, use=ROLLOUT)[mine.to(device)]  # (B, G, K, L)
+            draws = noise(cfg.group, size, self.trie.levels, use="rollouts")[mine.to(device)]  # (B, G, K, L)
             group = rollout.rank(policy, prompt, self.trie, candidates, draws)
         ideal = rewards.ideal(gains, size)[:, None]  # (B, 1)
         return Experience(

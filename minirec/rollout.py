@@ -10,31 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from minirec.noise import draw
 from minirec.policy import Policy, Prompt
 from minirec.records import HOLE, PAD, Rollout
 from minirec.score import MASKED, score, token_logprobs
 from minirec.trie import Trie
-
-
-def draw(logp: Tensor, noise: Tensor) -> Tensor:
-    """Sample by inverting the cumulative distribution, so that the same noise gives the same draw.
-
-    Args:
-        logp: (..., V) log-probabilities.
-        noise: (...) float64 uniform in [0, 1).
-
-    Returns:
-        (...) int64, the first code whose cumulative probability exceeds the noise; never one of
-        probability 0.
-
-    Source: definition.
-
-    >>> draw(torch.tensor([0.0, 0.5, 0.5]).log(), torch.tensor(0.75, dtype=torch.float64))
-    tensor(2)
-    """
-    cdf = logp.double().exp().cumsum(-1)
-    cdf = cdf / cdf[..., -1:]  # the last is exactly 1, so some code always exceeds the noise
-    return (cdf <= noise[..., None]).sum(-1)
 
 
 @torch.no_grad()
@@ -71,7 +51,8 @@ def sample(
         allowed = trie.allowed(level, node) if constrained else None
         logits = policy.level_logits(hidden, level)  # (B, 1 or G, V)
         logp = token_logprobs(logits, allowed, temperature)
-        code = draw(logp, noise[..., level])  # (B, G)
+        below = noise[..., level].unflatten(1, (logp.shape[1], -1))  # (B, 1, G) or (B, G, 1)
+        code = draw(logp.double().exp(), below).flatten(1)  # (B, G)
         node = trie.descend(level, node, code)  # (B, G)
         codes.append(code)
         logps.append(logp.expand(*code.shape, -1).gather(-1, code[..., None])[..., 0])
@@ -234,7 +215,11 @@ def rank(
             mask = torch.zeros(size, group, trie.size, dtype=torch.uint8, device=candidates.device)
             allowed = mask.scatter_reduce_(-1, column, match.to(torch.uint8), "amax").bool()
             logp = token_logprobs(policy.level_logits(hidden, level), allowed, temperature)  # (B, G, V)
-            code = logp.argmax(-1) if noise is None else draw(logp, noise[:, :, place, level])
+            code = (
+                logp.argmax(-1)
+                if noise is None
+                else draw(logp.double().exp(), noise[:, :, place, level, None])[..., 0]
+            )
             match = match & (column == code[..., None])
             codes.append(code)
             logps.append(logp.gather(-1, code[..., None])[..., 0])

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from minirec import rewards, rollout
 from minirec.data.contexts import contexts, step_rows
-from minirec.data.world import stream
 from minirec.errors import InputError
 from minirec.measure import evaluation, exact
+from minirec.noise import stream
 from minirec.policy import Policy
 from minirec.records import Batch, Dataset, Experience, Signal
 from minirec.run.machine import Processes
@@ -26,7 +26,6 @@ from minirec.score import score
 from minirec.settings import Config
 from minirec.trie import Trie
 
-ROLLOUT, OBJECTIVE = 4, 5  # what a step's noise is for; streams 0 to 3 are the world's
 VALID = 1000  # contexts of a line's validation ..
 PROBE = 64  # .. and those of them on which estimates stand beside exact values
 
@@ -102,8 +101,8 @@ class NextItem:
         mine = torch.arange(len(rows))[processes.rank :: processes.count]  # (B,)
         batch = examples.batch(rows[mine], cfg.history).to(device)
 
-        def noise(*shape: int, use: int = OBJECTIVE) -> Tensor:
-            random = stream(cfg.seed, use, step)
+        def noise(*shape: int, use: str = "negatives") -> Tensor:
+            random = stream(use, cfg.seed, step)
             return torch.rand(len(rows), *shape, generator=random, dtype=torch.float64).to(device)
 
         with torch.no_grad():
@@ -111,7 +110,7 @@ class NextItem:
             if cfg.rollouts == "beam" and not probe:  # beams estimate no expectation
                 group = rollout.beam_group(policy, prompt, self.trie, cfg.group, self.constrained)
             else:
-                draws = noise(cfg.group, self.trie.levels, use=ROLLOUT)[mine.to(device)]  # (B, G, L)
+                draws = noise(cfg.group, self.trie.levels, use="rollouts")[mine.to(device)]  # (B, G, L)
                 group = rollout.sample(policy, prompt, self.trie, draws, self.constrained)
 
         @torch.no_grad()

@@ -136,8 +136,9 @@ def test_swap_rewards_lie_between_minus_1_and_1_and_the_last_causal_one_is_0(oth
 
 @given(gains=ranked, cut=cuts)
 def test_descending_lists_only_lose_by_a_swap_and_ascending_ones_only_win(gains, cut):
-    assert (swapped(sorted(gains, reverse=True), cut=cut) >= 0).all()
-    assert (swapped(sorted(gains), cut=cut) <= 0).all()
+    last_bit = 1e-15  # x U - T is 0 in exact arithmetic; a fused multiply-add leaves T's rounding
+    assert (swapped(sorted(gains, reverse=True), cut=cut) >= -last_bit).all()
+    assert (swapped(sorted(gains), cut=cut) <= last_bit).all()
 
 
 @forms

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from minirec.measure.exact import item_logprobs
+from minirec.noise import draw
 from minirec.records import HOLE, PAD
-from minirec.rollout import beam, closed_masks, draw, rank, sample
+from minirec.rollout import beam, closed_masks, rank, sample
 from minirec.score import score, token_logprobs
 from tests.small import levels, make
 
@@ -76,7 +77,7 @@ def test_draw_never_picks_probability_zero():
     )
     edges = torch.tensor([0.0, 0.5, math.nextafter(1.0, 0.0)], dtype=torch.float64)
     for u in edges:
-        assert (draw(logp, u.expand(50)) % 3 == 1).all()
+        assert (draw(logp.double().exp(), u.expand(50, 1)) % 3 == 1).all()
 
 
 @levels

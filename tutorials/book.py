@@ -10,6 +10,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 import matplotlib
+import numpy as np
+import torch
 
 import minirec
 
@@ -58,6 +60,12 @@ def show(*things: FunctionType | type) -> None:
         name = f"{thing.__module__}.{thing.__qualname__}"
         page = f"<!-- shows {name} -->\n[`{path}`, line {number}](../{path}#L{number})\n```python\n{text}```"
         _display(page, text)
+
+
+def stream(*seeds: int) -> torch.Generator:
+    """A random stream of the book's own."""
+    number = np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1
+    return torch.Generator().manual_seed(int(number))
 
 
 def say(text: str) -> None:

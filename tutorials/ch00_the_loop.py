@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from minirec import records, rewards, rollout
-from minirec.data import contexts, world
+from minirec.data import contexts
 from minirec.measure import exact
 from minirec.objectives import grpo, loss
 from minirec.run import reinforce
@@ -126,7 +126,7 @@ book.say(
 def act(policy, number: int) -> tuple[records.Rollout, torch.Tensor]:
     """Group ``number``: G rollouts and their rewards (1, G)."""
     noise = torch.rand(
-        1, cfg.group, trie.levels, generator=world.stream(book.USER, number), dtype=torch.float64
+        1, cfg.group, trie.levels, generator=book.stream(book.USER, number), dtype=torch.float64
     )
     with torch.no_grad():
         prompt = policy.encode(batch.condition, trie.encode(batch.history))

@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from minirec import rollout, score
-from minirec.data import contexts, world
+from minirec.data import contexts
 from minirec.measure import exact
 from minirec.policy import Policy
 
@@ -120,7 +120,7 @@ book.show(rollout.sample)
 
 # %%
 G = cfg.group
-noise = torch.rand(1, G, trie.levels, generator=world.stream(book.USER, 3), dtype=torch.float64)
+noise = torch.rand(1, G, trie.levels, generator=book.stream(book.USER, 3), dtype=torch.float64)
 with torch.no_grad():
     prompt = policy.encode(batch.condition, history)  # T tokens, once
 group = rollout.sample(policy, prompt, trie, noise)
@@ -163,7 +163,7 @@ print(f"gained least: {gain.min().exp():.3f} times, gained most: {gain.max().exp
 # %% tags=["hide"] caption="What each item of user 17 gains by the mask, by how many codes may stand in its last place. Exact."
 siblings = trie.masks(trie.codes)[:, -1].sum(-1)  # (N,) codes allowed in the last place
 figure, axes = plt.subplots(figsize=(7.5, 2.6))
-spread = (torch.rand(len(trie), generator=world.stream(book.USER, 4)) - 0.5) * 0.5
+spread = (torch.rand(len(trie), generator=book.stream(book.USER, 4)) - 0.5) * 0.5
 axes.scatter(siblings + spread, gain.exp(), s=5, color="C0", alpha=0.6, label="an item, under the mask")
 again = -free.exp().sum().log()
 axes.axhline(again.exp(), color="C1", label="every item, if one drew again until an item came")
@@ -340,7 +340,7 @@ book.show(rollout.beam_group)
 # %%
 beams = rollout.beam_group(policy, prompt, trie, G).items[0, :, 0]
 truth = exact.expected_reward(masked[None], law[None]).item()
-noise = torch.rand(1, 400 * G, trie.levels, generator=world.stream(book.USER, 5), dtype=torch.float64)
+noise = torch.rand(1, 400 * G, trie.levels, generator=book.stream(book.USER, 5), dtype=torch.float64)
 drawn = rollout.sample(policy, prompt, trie, noise).items[0, :, 0].view(400, G)
 found = law[drawn].mean(1)  # (400,) what each group says the policy is worth
 error = found.std() / 400**0.5

@@ -67,7 +67,7 @@ def true_weights(reward: torch.Tensor) -> torch.Tensor:
 
 def draw(reward: torch.Tensor, group: int, many: int, seed: int, **convention) -> torch.Tensor:
     """Weights (many, N) of the estimates of many groups; without a convention the reward is the weight."""
-    said = torch.multinomial(p, many * group, True, generator=world.stream(seed, group)).view(many, group)
+    said = torch.multinomial(p, many * group, True, generator=book.stream(seed, group)).view(many, group)
     seen = reward[0][said]
     weight = grpo.advantages(seen, **convention) if convention else seen
     return torch.zeros(many, len(p)).double().scatter_add_(1, said, weight.double() / group)
@@ -414,7 +414,7 @@ print("typed  ", typed[0, :2].tolist())
 # $$\nabla \mathrm{loss} = -\frac{1}{G L} \sum_i A_i \nabla \log \pi(y_i)$$
 
 # %%
-random = world.stream(book.USER, 0)
+random = book.stream(book.USER, 0)
 noise = torch.rand(1, cfg.group, trie.levels, generator=random, dtype=torch.float64)
 with torch.no_grad():
     group = rollout.sample(policy, policy.encode(batch.condition, codes), trie, noise)
@@ -494,7 +494,7 @@ for a, color in ((1.0, "C0"), (-1.0, "C1")):
 left.axvline(1, color="0.85", lw=0.8, zorder=0)
 left.set(xlabel="ratio π / π_old", ylabel="loss of the token", title="thick: it has a slope")
 left.legend(fontsize=8)
-noise = torch.rand(COUNT, cfg.group, trie.levels, generator=world.stream(0, 1), dtype=torch.float64)
+noise = torch.rand(COUNT, cfg.group, trie.levels, generator=book.stream(0, 1), dtype=torch.float64)
 with torch.no_grad():
     group = rollout.sample(policy, policy.encode(many.condition, histories), trie, noise)
 advantage = grpo.advantages(rewards.hit(group.items[..., 0], many.targets))

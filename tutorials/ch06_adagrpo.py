@@ -52,7 +52,7 @@ G = cfg.group
 
 def plane(axes, values: torch.Tensor) -> None:
     """Contexts by difficulty and something else, coloured by whether the ranker is right there."""
-    moved = torch.rand(2, len(values), generator=world.stream(0, 0)) * 0.8 - 0.4
+    moved = torch.rand(2, len(values), generator=book.stream(0, 0)) * 0.8 - 0.4
     x, y = by_policy + moved[0], values + moved[1]
     for wrong, color in ((False, "C0"), (True, "C1")):
         for inside in (False, True):

@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from minirec import rewards, rollout, score, tasks
-from minirec.data import contexts, world
+from minirec.data import contexts
 from minirec.measure import exact
 from minirec.objectives import grpo, recast
 from minirec.run import arms, machine
@@ -42,7 +42,7 @@ target = int(batch.targets[0, 0])
 
 with torch.no_grad():
     prompt = policy.encode(batch.condition, trie.encode(batch.history))
-    noise = torch.rand(1, G, trie.levels, generator=world.stream(book.USER, 0), dtype=torch.float64)
+    noise = torch.rand(1, G, trie.levels, generator=book.stream(book.USER, 0), dtype=torch.float64)
     group = rollout.sample(policy, prompt, trie, noise)
     believed = exact.item_logprobs(policy, prompt, trie)[0].double().exp()  # (N,)
 
@@ -219,7 +219,7 @@ def taught(batch, codes: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor
 
 parameters = list(policy.parameters())
 many = batch.select(torch.zeros(100, dtype=torch.int64))  # our user, again and again
-noise = torch.rand(100, G, trie.levels, generator=world.stream(book.USER), dtype=torch.float64)
+noise = torch.rand(100, G, trie.levels, generator=book.stream(book.USER), dtype=torch.float64)
 with torch.no_grad():
     prompts = policy.encode(many.condition, trie.encode(many.history))
     groups = rollout.sample(policy, prompts, trie, noise)
@@ -328,7 +328,7 @@ law = dataset.law(batch)[0]  # (N,) the truth
 near, logp = nearness[target].float(), believed.log().float()
 found = []
 for rule, tie in ((likeliest, logp), (first, torch.zeros_like(logp))):
-    draws = torch.multinomial(believed, 20_000 * G, True, generator=world.stream(0)).view(-1, G)
+    draws = torch.multinomial(believed, 20_000 * G, True, generator=book.stream(0)).view(-1, G)
     rows, place = recast.repair((draws == target).float(), near[draws], tie[draws])
     draws[rows, place] = target
     rows, chosen = recast.contrast((draws == target).float(), near[draws], tie[draws])

@@ -219,7 +219,7 @@ METRIC = "ndcg@10"
 pair = [results[name] for name in ("supervised", "item-kNN")]
 by = {"one click each": [100 * metrics.metrics(method.items, test.targets)[METRIC] for method in pair]}
 by |= {"the law": [100 * method.values[METRIC] for method in pair]}
-other = torch.randperm(len(test), generator=world.stream(cfg.seed, book.USER))  # some other context
+other = torch.randperm(len(test), generator=book.stream(cfg.seed, book.USER))  # some other context
 intervals = {}
 for name, (a, b) in by.items():
     intervals[f"{name}, not paired"] = metrics.paired_bootstrap(a, b[other], cfg.seed)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from minirec.data.world import stream
+from minirec.noise import stream
 from minirec.records import Examples
-
-FRESH = 12  # what a stream is for, beside those of the other files
 
 
 def leave_fresh(train: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
@@ -30,7 +28,7 @@ def leave_fresh(train: Examples, share: float, seed: int) -> tuple[Examples, Exa
     Source: ours.
     """
     users, owner = train.user.unique_consecutive(return_inverse=True)
-    order = torch.randperm(len(users), generator=stream(seed, FRESH))
+    order = torch.randperm(len(users), generator=stream("fresh users", seed))
     chosen = torch.zeros(len(users), dtype=torch.bool)
     chosen[order[: round(share * len(users))]] = True
     return train.select(~chosen[owner]), train.select(chosen[owner])

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minirec.data.world import World, draw, stream
+from minirec.data.world import World
 from minirec.errors import InputError, nearest
+from minirec.noise import draw, stream
 from minirec.records import HOLE
 
 CLICK_SCALE = 0.1  # affinity over which a click's odds change
@@ -64,7 +65,7 @@ def exposures(world: World, n: int, seed: int) -> Exposures:
 
     Source: ours.
     """
-    random = stream(world.seed, 2, seed)
+    random = stream("exposures", world.seed, seed)
     user = torch.randint(len(world.taste), (n,), generator=random)
     noise = torch.rand(2, n, generator=random, dtype=torch.float64)
     shown = world.bias.softmax(1) * torch.where(world.tail, TAIL_EXPOSURE, 1.0)  # (T, N)
@@ -92,7 +93,7 @@ def ranker(world: World, kind: str) -> Ranker:
 
     Source: ours.
     """
-    random = stream(world.seed, 3)
+    random = stream("unreliable ranker", world.seed)
     # The fraction of a product of two large random numbers: noise per pair without a table of pairs.
     one, other = (
         2**15 * (1 + torch.rand(size, generator=random, dtype=torch.float64))

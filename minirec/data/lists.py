@@ -30,15 +30,15 @@ from torch import Tensor
 from minirec import rewards
 from minirec.data.splits import windows
 from minirec.data.vectors import training_events
-from minirec.data.world import World, make_world, stream
+from minirec.data.world import World, make_world
 from minirec.errors import InputError
+from minirec.noise import stream
 from minirec.records import CONDITION, LIST, OFF, ON, PAD, Batch, Dataset, Examples, check
 from minirec.settings import Config
 
 NEEDS = {"interest": (OFF, OFF), "explore": (ON, OFF), "trend": (OFF, ON), "explore trend": (ON, ON)}
 HELD_OUT = "explore trend"
 PARTS = ("train", "valid", "test", "known")
-NEED, SETS, ORDER = 8, 9, 10  # what a stream is for, beside those of the other files
 
 WORLD_SETS = 8  # of a training user of the world, disjoint; of the others, one
 RECENT_TOPICS = 10  # items of a log's history whose topics are not new; 50 films have nearly every genre
@@ -116,7 +116,7 @@ def needs_of_step(seed: int, step: int, count: int) -> Tensor:
     tensor([1, 0, 1, 0, 0, 0, 0, 0])
     """
     trained = torch.tensor([place for place, need in enumerate(NEEDS) if need != HELD_OUT])
-    return trained[torch.randint(len(trained), (count,), generator=stream(seed, NEED, step))]
+    return trained[torch.randint(len(trained), (count,), generator=stream("needs", seed, step))]
 
 
 def make_lists(
@@ -157,7 +157,7 @@ def _world_lists(cfg: Config, world: World, users: Examples, part: str) -> ListS
     if size > items:
         raise InputError(f"--candidates: {size} of {items} items; expected at most as many as there are")
     sets = min(WORLD_SETS, items // size) if part in ("train", "known") else 1
-    random = stream(cfg.seed, SETS, PARTS.index(part))
+    random = stream("candidates", cfg.seed, PARTS.index(part))
     drawn = [
         torch.rand(len(chunk), items, generator=random).topk(sets * size).indices.view(-1, size)
         for chunk in users.user.split(1024)  # so that users × N never exists
@@ -189,7 +189,7 @@ def _log_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
     if low == high:
         raise InputError(f"--objective: flexrec and list need gains; every rating of this log is {low:g}")
     contexts, place = _windows(dataset, cfg.candidates, part)  # (S, C) places of the candidates' events
-    random = stream(cfg.seed, SETS, PARTS.index(part))
+    random = stream("candidates", cfg.seed, PARTS.index(part))
     place = place.gather(1, torch.rand(place.shape, generator=random).argsort(1))  # a tie tells no time
     candidates, liking = contexts.events[place], (dataset.rating[place] - low) / (high - low)  # (S, C)
     popular, third = _recent_popularity(dataset, contexts, candidates)
@@ -340,7 +340,7 @@ def floors(known: ListSource, source: ListSource, items: int, seed: int) -> dict
     Source: definition.
     """
     mean = item_mean(known, items)
-    noise = torch.rand(source.candidates.shape, generator=stream(seed, ORDER), dtype=torch.float64)
+    noise = torch.rand(source.candidates.shape, generator=stream("random order", seed), dtype=torch.float64)
     result = {}
     for place, need in enumerate(NEEDS):
         gains = source.gains[place]

@@ -26,12 +26,12 @@ import itertools
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from minirec.errors import InputError
+from minirec.noise import draw, stream
 from minirec.records import HOLE, NEXT, PAD, Batch, Catalogue, Dataset, Examples
 from minirec.settings import Config
 
@@ -115,7 +115,7 @@ class World:
         that the size of the chunks does not matter.
         """
         users, items = len(self.taste), len(self.latent)
-        random = stream(self.seed, 1)
+        random = stream("sequences", self.seed)
         noise = torch.rand(users, self.events, generator=random, dtype=torch.float64)
         drawn = torch.empty(users, self.events, dtype=torch.int64)
         chunks = torch.arange(users).split(max(1, CELLS // items))
@@ -224,7 +224,7 @@ def make_world(cfg: Config) -> World:
             )
     items, users, periods = cfg.world_items, cfg.world_users, cfg.world_periods
     branches = next(v for v in itertools.count(2) if 8 * items <= v**LEVELS)
-    random = stream(cfg.seed, 0)
+    random = stream("world", cfg.seed)
     place = _tree(items, branches, random)
     tail = place[:, 0] >= branches // 2
     one = torch.zeros_like(tail)  # features have one meaning in A and B
@@ -258,13 +258,6 @@ def make_world(cfg: Config) -> World:
         tail_user=tail[first],
         period=period,
         cuts=cuts,
-    )
-
-
-def stream(*seeds: int) -> torch.Generator:
-    """Make a stream of its own for each tuple of seeds."""
-    return torch.Generator().manual_seed(
-        int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
     )
 
 
@@ -305,18 +298,3 @@ def _same_half(tail: Tensor, wanted: Tensor, random: torch.Generator) -> Tensor:
 def _affinity(taste: Tensor, latent: Tensor, user: Tensor, items: Tensor) -> Tensor:
     # A library's sum may add in another order in another shape; products and sums one by one may not.
     return sum(taste[user, k, None] * latent[items, k] for k in range(LATENT))  # (B, C)
-
-
-def draw(weights: Tensor, noise: Tensor) -> Tensor:
-    """Draw by the inverse distribution function.
-
-    Args:
-        weights: (..., N) float64, not negative; they need not sum to 1.
-        noise: (..., n) float64 uniform in [0, 1).
-
-    Returns:
-        (..., n) int64. Source: definition.
-    """
-    total = weights.cumsum(-1)
-    picked = torch.searchsorted(total, (noise * total[..., -1:]).contiguous(), right=True)
-    return picked.clamp(max=weights.shape[-1] - 1)  # rounding may reach the very end

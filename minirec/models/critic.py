@@ -21,14 +21,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from minirec.data.lists import Lists, ListSource, needs_of_step
-from minirec.data.world import stream
+from minirec.noise import stream
 from minirec.records import PAD, Batch
 
 WIDTH, HIDDEN, DROPOUT = 32, 64, 0.2
 BATCH, RATE, DECAY = 64, 3e-3, 0.1
 KEPT_OUT, JUDGED = 1000, 25  # at most so many sets judge the critic, every so many steps
 LOG_VARIANCE = (-8.0, 2.0)  # of gains between 0 and 1
-STREAM = 11  # beside those of lists.py
 
 
 class Critic(nn.Module):
@@ -130,7 +129,7 @@ def fit(critic: Critic, source: ListSource, seed: int, steps: int = 600) -> Crit
 
     Source: FlexRec (2603.11901) for the loss; the rest is ours.
     """
-    random = stream(seed, STREAM)
+    random = stream("critic", seed)
     order = torch.randperm(len(source), generator=random)
     out, own = order.tensor_split([min(len(order) // 10, KEPT_OUT)])
     judge = source.draw(out, needs_of_step(seed, 0, len(out)))

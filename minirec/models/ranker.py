@@ -27,10 +27,11 @@ from tqdm import tqdm
 from minirec.data import exposure
 from minirec.data.contexts import contexts
 from minirec.data.vectors import training_events
-from minirec.data.world import World, draw, stream
+from minirec.data.world import World
 from minirec.errors import InputError
 from minirec.measure.baselines import popularity
 from minirec.measure.evaluation import evaluate_scorer
+from minirec.noise import draw, stream
 from minirec.records import HOLE, PAD, Batch, Dataset, Examples
 from minirec.settings import Config
 
@@ -87,7 +88,7 @@ class LogRanker(nn.Module):
             seed: of the item vectors.
         """
         super().__init__()
-        random = stream(seed, 4)
+        random = stream("log ranker weights", seed)
         self.item = nn.Parameter(torch.randn(items, LOG_WIDTH, generator=random) * LOG_WIDTH**-0.5)
         self.age = nn.Parameter(0.8 ** torch.arange(history)[:, None])  # (H, 1)
         self.register_buffer("again", torch.zeros(()))  # r
@@ -131,7 +132,9 @@ class ExposureRanker(nn.Module):
         """
         super().__init__()
         self.register_buffer("features", features)
-        self.user = nn.Parameter(0.1 * torch.randn(users, CLICK_WIDTH, generator=stream(seed, 5)))
+        self.user = nn.Parameter(
+            0.1 * torch.randn(users, CLICK_WIDTH, generator=stream("click ranker weights", seed))
+        )
         # From zero: a direction that no item shown has is never learned, and then it counts for nothing.
         self.map = nn.Parameter(torch.zeros(features.shape[1], CLICK_WIDTH))
         self.shift = nn.Parameter(torch.zeros(CLICK_WIDTH))
@@ -192,7 +195,7 @@ def trained_on_log(dataset: Dataset, history: int, seed: int) -> LogRanker:
     count = torch.bincount(training_events(dataset.train)[1], minlength=len(dataset.catalogue)).double()
     model = LogRanker(len(count), history, seed)
     model.log_q.copy_((count.clamp(min=0.5) / count.sum()).log())  # an item without events: half a one
-    random = stream(seed, 6)
+    random = stream("log ranker", seed)
 
     def loss(rows: Tensor) -> Tensor:
         batch = examples.batch(rows, history)
@@ -254,7 +257,7 @@ def trained_on_exposures(world: World, n: int, seed: int) -> ExposureRanker:
         return F.binary_cross_entropy(squash(z), clicked[rows]) + prior
 
     optimiser = torch.optim.Adam(model.parameters(), CLICK_RATE, fused=True)
-    return _fit(model, loss, n, CLICK_BATCH, CLICK_EPOCHS, optimiser, stream(seed, 7))
+    return _fit(model, loss, n, CLICK_BATCH, CLICK_EPOCHS, optimiser, stream("click ranker", seed))
 
 
 def _fit(
@@ -350,7 +353,7 @@ def describe(ranker: Ranker, dataset: Dataset, history: int, world: World | None
         groups |= {"users of A": ~world.tail_user[valid.user], "users of B": world.tail_user[valid.user]}
     floor = popularity(dataset.train, len(dataset.catalogue))
     # At random, as the order of users may mean something, and from a stream that nothing else draws from.
-    order = torch.randperm(len(valid), generator=stream(0, 8))
+    order = torch.randperm(len(valid), generator=stream("judged contexts", 0))
     said = []
     for name, inside in groups.items():
         mine = valid.select(order[inside[order]][:SAID])
