@@ -29,7 +29,7 @@ from minirec.data.world import World, make_world
 from minirec.measure import evaluation
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy
-from minirec.records import Dataset
+from minirec.data.dataset import Dataset
 from minirec.run.arms import settings
 from minirec.run.fit import fit
 from minirec.run.machine import Processes, keep_freed_memory

@@ -30,7 +30,7 @@ from bench.timing import write
 from bench.training import llama
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy
-from minirec.records import Catalogue, Dataset, Examples
+from minirec.data.dataset import Catalogue, Dataset, Examples
 from minirec.run.arms import settings
 from minirec.run.machine import Processes, keep_freed_memory
 from minirec.run.reinforce import Reinforcement

@@ -12,7 +12,7 @@ from pathlib import Path
 from minirec.errors import InputError, command, usage_error
 from minirec.measure import report
 from minirec.measure.evaluation import evaluate_policy, floors, write_predictions
-from minirec.recommend import load_run
+from minirec.run.folder import find_run
 from minirec.run.machine import keep_freed_memory, pick_device
 
 
@@ -24,11 +24,8 @@ def main() -> None:
     parser.add_argument("--run", required=True, type=Path, help="run folder")
     parser.add_argument("--split", choices=("test", "valid"), default="test", help="[test]")
     parser.add_argument("--predictions", type=Path, help="write the top 50 of every context as JSON lines")
-    parser.add_argument(
-        "--keep-seen",
-        action=argparse.BooleanOptionalAction,
-        help="let items of the past be recommended again",
-    )
+    keep = "let items of the past be recommended again"
+    parser.add_argument("--keep-seen", action=argparse.BooleanOptionalAction, help=keep)
     args = parser.parse_args()
     if args.predictions and not args.predictions.parent.is_dir():
         raise InputError(f"--predictions: there is no folder {args.predictions.parent}")
@@ -36,20 +33,19 @@ def main() -> None:
     device = pick_device("auto")
     if device.type == "cpu":
         keep_freed_memory()
-    runs = {"SASRec": args.run / "sasrec", "supervised": args.run}  # no SASRec: --no-sasrec, or --levels 1
-    loaded = {
-        name: load_run(run, device) for name, run in runs.items() if name == "supervised" or run.is_dir()
-    }
-    cfg, dataset = loaded["supervised"].cfg, loaded["supervised"].dataset
+    runs = {"supervised": find_run(args.run, device)}
+    if (args.run / "sasrec").is_dir():  # not so with --no-sasrec, and with --levels 1
+        runs = {"SASRec": find_run(args.run / "sasrec", device), **runs}
+    cfg, dataset = runs["supervised"].cfg, runs["supervised"].dataset
     if args.keep_seen is not None:
         cfg = replace(cfg, keep_seen=args.keep_seen)
     examples = {"test": dataset.test, "valid": dataset.valid}[args.split]
-    results = floors(dataset, examples, cfg)
-    for name, run in loaded.items():
-        results[name] = evaluate_policy(run.policy, run.trie, dataset, examples, cfg, device)
+    methods = floors(dataset, examples, cfg)
+    for name, run in runs.items():
+        methods[name] = evaluate_policy(run.trained(), run.trie, dataset, examples, cfg)
     if args.predictions:
-        write_predictions(args.predictions, results["supervised"], dataset, examples)
-    print(report.text(results, args.split, cfg.seed))
+        write_predictions(args.predictions, methods["supervised"], dataset, examples)
+    print(report.text(report.Results(methods, args.split), cfg.seed))
 
 
 if __name__ == "__main__":

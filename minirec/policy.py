@@ -1,4 +1,4 @@
-"""The policy: a decoder-only transformer over code tokens.
+"""The policy: a decoder-only transformer over code tokens, and the one function that scores with it.
 
 The sequence is one condition position, then the L codes of each item of the history:
 
@@ -12,9 +12,12 @@ condition, the rotary positions and details of the block (ours).
 The condition position carries the sum of four embeddings (mode, novel, trend, period). Four positions of
 their own would be a third of a short history's length and tell the policy nothing more (ours).
 
-Three forward passes, one set of weights, agreeing to 1e-5 (tested):
-``forward`` scores whole sequences for supervised training; ``encode`` computes a prompt once and keeps its
-keys and values; ``branch`` continues a prompt with G sequences, with a cache of its own or without.
+Three forward passes with one set of weights agree to 1e-5 (tested): ``forward`` scores whole sequences for
+supervised training; ``encode`` computes a prompt once and keeps its keys and values; ``branch`` continues a
+prompt with G sequences.
+
+A policy that is sampled under one mask or temperature and scored under another optimises something that was
+never sampled. So the sampler and the loss both call ``token_logprobs``, and nothing else makes probabilities.
 """
 
 from __future__ import annotations
@@ -25,10 +28,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minirec.score import token_logprobs
 from minirec.settings import PolicyConfig
 
 KeyValue = tuple[Tensor, Tensor]
+MASKED = -1e9  # a masked logit; finite, so that p * log p is 0 and not NaN
+
+
+def token_logprobs(logits: Tensor, allowed: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    """Log-softmax over the codes of one level, (..., V) in nats, masked before it is normalised.
+
+    ``allowed`` (..., V) bool marks the codes that may follow; one that may not has probability exactly 0.
+    The temperature divides the logits before the mask. Source: definition.
+
+    >>> token_logprobs(torch.zeros(4), torch.tensor([True, True, False, False])).exp()
+    tensor([0.5000, 0.5000, 0.0000, 0.0000])
+    """
+    logits = logits / temperature if temperature != 1.0 else logits
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, MASKED)
+    return torch.log_softmax(logits, dim=-1)
 
 
 @dataclass(frozen=True)
@@ -45,14 +63,7 @@ class Prompt:
 
 
 def angles(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Angles of the rotary position embedding, one per pair of channels and growing with the position.
-
-    Args:
-        position: (..., S) int64.
-        size: e, channels of a head.
-
-    Returns:
-        Their cosines and sines, each (..., S, e/2) float32.
+    """Cosines and sines (..., S, e/2) of the rotary angles of positions (..., S), with e channels a head.
 
     Source: RoFormer (2104.09864), equation 15.
     """
@@ -62,15 +73,9 @@ def angles(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, by: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the channel pairs (i, i + e/2) of queries or keys.
+    """Rotate the channel pairs (i, i + e/2) of queries or keys (..., S, e) by ``angles``.
 
-    Args:
-        x: (..., S, e).
-        by: cosines and sines from ``angles``, broadcastable to (..., S, e/2).
-
-    Returns:
-        (..., S, e); of the positions, only their difference enters the product of a rotated query and key.
-
+    Only the difference of two positions enters the product of a rotated query and a rotated key.
     Source: RoFormer (2104.09864), equation 34; which channels make a pair is ours.
     """
     cos, sin = (part.to(x.dtype) for part in by)
@@ -79,18 +84,11 @@ def rotate(x: Tensor, by: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def branch_attention(q: Tensor, own: KeyValue, shared: KeyValue, mask: Tensor) -> Tensor:
-    """Attend to one's own tokens causally and to the shared prompt, without copying the prompt G times.
+    """Attend causally to a branch's own tokens and to the shared prompt, which is not copied G times.
 
-    Args:
-        q: (B, G, h, S, e) queries of the newest S tokens of each branch.
-        own: keys and values of all S' >= S tokens of the branch, (B, G, h, S', e).
-        shared: keys and values of the prompt, (B, h, T, e).
-        mask: (B, T) bool, the prompt's real positions.
-
-    Returns:
-        (B, G, h, S, e).
-
-    Source: definition (softmax attention, scaled by e^-1/2); the two parts are ours.
+    Queries (B, G, h, S, e) of the newest S tokens; own keys and values (B, G, h, S', e) of all S' >= S tokens
+    of the branch; shared ones (B, h, T, e), of which ``mask`` (B, T) marks the real positions. Returns
+    (B, G, h, S, e). Source: definition (softmax attention, scaled by e^-1/2); the two parts are ours.
     """
     (k, v), (prompt_k, prompt_v) = own, shared
     size, total = q.shape[-2], k.shape[-2]
@@ -122,30 +120,14 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def project(self, x: Tensor, by: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalise and project the residual stream.
-
-        Args:
-            x: (..., S, d).
-            by: cosines and sines from ``angles``, broadcastable to (..., h, S, e/2).
-
-        Returns:
-            Rotated queries, rotated keys, and values, each (..., h, S, e).
-        """
+        """Turn the residual stream (..., S, d) into rotated queries and keys, and values: (..., h, S, e)."""
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3 * self.heads, -1)).transpose(-2, -3)
         qk, v = qkv.split([2 * self.heads, self.heads], -3)
         q, k = rotate(qk, by).chunk(2, -3)
         return q, k, v
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Add the attention's output and the MLP's to the residual stream.
-
-        Args:
-            x: (..., S, d), as given to ``project``.
-            attended: (..., h, S, e).
-
-        Returns:
-            (..., S, d).
-        """
+        """Add what was attended to, (..., h, S, e), and the MLP to the residual stream (..., S, d)."""
         x = x + self.dropout(self.out(attended.transpose(-2, -3).flatten(-2)))
         return x + self.dropout(self.down(F.gelu(self.up(self.mlp_norm(x)))))
 
@@ -158,14 +140,7 @@ class Policy(nn.Module):
     """
 
     def __init__(self, cfg: PolicyConfig, levels: int, size: int, periods: int = 0) -> None:
-        """Make a policy with random weights, drawn from torch's global generator.
-
-        Args:
-            cfg: the model settings.
-            levels: L.
-            size: V.
-            periods: of the condition; 0 where the data has none.
-        """
+        """Draw random weights from torch's global generator, for L levels of V codes (``size``)."""
         super().__init__()
         self.levels, self.size, self.head_size = levels, size, cfg.width // cfg.heads
         kinds = (2, 3, 3, periods + 1)  # mode; novel and trend: none, off, on; period: none, 1..
@@ -183,15 +158,7 @@ class Policy(nn.Module):
                 nn.init.normal_(last.weight, std=0.02 * (2 * cfg.layers) ** -0.5)
 
     def embed(self, tokens: Tensor, first: int = 0) -> Tensor:
-        """Embed code tokens.
-
-        Args:
-            tokens: (..., S) int64; padding (-1) reads code 0.
-            first: how many tokens stand before them, which gives their levels.
-
-        Returns:
-            (..., S, d) float32.
-        """
+        """Embed code tokens (..., S), with ``first`` others before: (..., S, d); padding reads code 0."""
         level = (first + torch.arange(tokens.shape[-1], device=tokens.device)) % self.levels
         return self.code(tokens.clamp(min=0) + level * self.size)  # (..., S, d)
 
@@ -209,14 +176,10 @@ class Policy(nn.Module):
     ) -> tuple[Tensor, list[KeyValue]]:
         """Run whole sequences through the blocks.
 
-        Args:
-            condition: (B, 4) int64.
-            tokens: (B, S) int64, the first at level 0, padded with -1 on the right.
-            real: (B, 1 + S) bool, False at padding: only the last real position's hidden state is wanted.
-
-        Returns:
-            Hidden states (B, 1 + S, d), position p predicting token p, or (B, 1, d) where ``real`` is given,
-            and each block's keys and values, (B, h, 1 + S, e) each.
+        Conditions (B, 4) and tokens (B, S), the first at level 0, padded with -1 on the right. Returns hidden
+        states (B, 1 + S, d), of which position p predicts token p, and each block's keys and values
+        (B, h, 1 + S, e). With ``real`` (B, 1 + S) bool, False at padding, only the hidden state of the last
+        real position is computed: (B, 1, d).
         """
         start = self.condition(condition + self.offset).sum(-2, keepdim=True)  # (B, 1, d)
         x = self.dropout(torch.cat([start, self.embed(tokens)], 1))  # (B, 1 + S, d)
@@ -237,15 +200,9 @@ class Policy(nn.Module):
     def forward(self, condition: Tensor, codes: Tensor) -> Tensor:
         """Log-probability of every code of a sequence given all before it: the supervised pass.
 
-        Args:
-            condition: (B, 4) int64.
-            codes: (B, H, L) int64, padded with -1 on the right; H is 1 or more.
-
-        Returns:
-            (B, H, L) float32 log-probabilities without a mask, in nats; 0 at padding.
-
-        Source: definition; SASRec (1808.09781) where L = 1, with a softmax over all items in place of
-        sampled negatives (ours).
+        Conditions (B, 4) and codes (B, H, L), H >= 1, padded with -1 on the right. Returns (B, H, L) float32
+        in nats, without a mask, 0 at padding. Source: definition; SASRec (1808.09781) where L = 1, with a
+        softmax over all items in place of sampled negatives (ours).
         """
         hidden, _ = self.trunk(condition, codes.flatten(1)[:, :-1])  # (B, H*L, d)
         real = codes[..., 0] >= 0  # (B, H)
@@ -257,14 +214,7 @@ class Policy(nn.Module):
     def encode(self, condition: Tensor, codes: Tensor) -> Prompt:
         """Encode contexts once, for any number of branches.
 
-        Args:
-            condition: (B, 4) int64.
-            codes: (B, H, L) int64 history, padded with -1 on the right; H may be 0.
-
-        Returns:
-            The Prompt of the B contexts.
-
-        Source: definition.
+        Conditions (B, 4) and the codes of the history (B, H, L), padded with -1 on the right; H may be 0.
         """
         real = F.pad(codes.flatten(1) >= 0, (1, 0), value=True)  # (B, T)
         last, layers = self.trunk(condition, codes.flatten(1), real)  # (B, 1, d)
@@ -273,17 +223,10 @@ class Policy(nn.Module):
     def branch(
         self, prompt: Prompt, tokens: Tensor, past: list[KeyValue] | None = None
     ) -> tuple[Tensor, list[KeyValue]]:
-        """Continue each prompt with G branches.
+        """Continue each prompt with G branches by their newest tokens (B, G, S); a branch starts at level 0.
 
-        Args:
-            prompt: of B contexts.
-            tokens: (B, G, S) int64, the newest tokens of each branch; a branch starts at level 0.
-            past: what an earlier call returned for the tokens before them, or None.
-
-        Returns:
-            Hidden states (B, G, S, d) of the newest tokens, and per block the branches' keys and values so
-            far, (B, G, h, S', e) each.
-
+        ``past`` is what an earlier call returned for the tokens before them. Returns hidden states
+        (B, G, S, d), and per block the branches' keys and values so far, (B, G, h, S', e).
         Source: definition: the hidden states of ``trunk`` for prompt and branch as one sequence.
         """
         before = past[0][0].shape[-2] if past else 0
@@ -299,3 +242,20 @@ class Policy(nn.Module):
             layers.append((k, v))
             x = block.finish(x, branch_attention(q, (k, v), prompt.layers[i], prompt.mask))
         return self.norm(x), layers
+
+
+def score(
+    policy: Policy, prompt: Prompt, codes: Tensor, allowed: Tensor | None = None, temperature: float = 1.0
+) -> Tensor:
+    """Score given rollouts by teacher forcing, as G branches on one prompt; gradients flow into both.
+
+    Codes (B, G, P, L), and the masks (B, G, P, L, V) and the temperature under which they were drawn. Returns
+    (B, G, P, L), the log-probability of every code given all before it, in nats. Source: definition (chain
+    rule over code tokens).
+    """
+    tokens = codes.flatten(2)  # (B, G, P*L)
+    first = prompt.last[:, None, None].expand(-1, codes.shape[1], 1, -1)  # (B, G, 1, d)
+    rest, _ = policy.branch(prompt, tokens[..., :-1])  # (B, G, P*L - 1, d)
+    hidden = torch.cat([first, rest], 2).unflatten(2, codes.shape[2:])  # (B, G, P, L, d)
+    logp = token_logprobs(policy.logits(hidden), allowed, temperature)  # (B, G, P, L, V)
+    return logp.gather(-1, codes[..., None])[..., 0]

@@ -1,14 +1,14 @@
-"""The few records that pass between the stages. Shapes are checked when a record is made.
+"""What passes between the stages. Shapes are checked when a record is made.
 
-Letters, here and everywhere: B contexts, G rollouts per context, H items of history, P items of a
-rollout (1 for the next item, K for a list), L code levels, V codes per level, N items, n targets.
+Letters, here and everywhere: B contexts, G rollouts per context, H items of history, P items of a rollout
+(1 for the next item, K for a list), L code levels, V codes per level, N items, n targets, C candidates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,16 +27,7 @@ OFF, ON = 1, 2  # the two flags of a need: novel, trend
 
 
 def check(name: str, tensor: Tensor, *shape: int | None, dtype: torch.dtype = torch.int64) -> None:
-    """Check the dtype and the shape of a field.
-
-    Args:
-        name: of the field, for the message.
-        tensor: its value.
-        shape: the size of each dimension; None is any size.
-        dtype: expected.
-
-    Raises:
-        ValueError: the tensor has another dtype or shape; names the field.
+    """Raise ValueError, naming the field, unless it has this dtype and shape; None is any size.
 
     >>> check("history", torch.zeros(2, 3), 2, None)
     Traceback (most recent call last):
@@ -48,27 +39,6 @@ def check(name: str, tensor: Tensor, *shape: int | None, dtype: torch.dtype = to
     if not fits or tensor.dtype != dtype:
         want = "(" + ", ".join("*" if w is None else str(w) for w in shape) + ")"
         raise ValueError(f"{name}: expected {dtype} {want}, got {tensor.dtype} {tuple(tensor.shape)}")
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """What is known of the N items: external ids, titles, vectors of side information, and topics."""
-
-    ids: list[str]  # N
-    titles: list[str] | None = None  # N
-    features: Tensor | None = None  # (N, F) float32
-    topics: Tensor | None = None  # (N, n) numbers from 0, padded with PAD
-
-    def __post_init__(self) -> None:
-        if self.titles is not None and len(self.titles) != len(self.ids):
-            raise ValueError(f"titles: expected {len(self.ids)}, got {len(self.titles)}")
-        if self.features is not None:
-            check("features", self.features, len(self.ids), None, dtype=torch.float32)
-        if self.topics is not None:
-            check("topics", self.topics, len(self.ids), None)
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -101,89 +71,24 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """One split: B contexts whose histories are slices ``start:stop`` of one flat array of events.
+class Lists:
+    """B closed sets to rank, each for a need, and what their items are worth."""
 
-    A training sequence has no targets (n = 0): every item of its history is predicted from those before.
-    """
-
-    events: Tensor  # (E,) items of all users in time order, shared between the splits
-    start: Tensor  # (B,)
-    stop: Tensor  # (B,)
-    user: Tensor  # (B,)
-    condition: Tensor  # (B, 4)
-    targets: Tensor  # (B, n) padded with PAD
-    tied: Tensor  # (B,) bool: the target has the same time stamp as the last event before it
+    batch: Batch  # its condition holds the need; no targets
+    candidates: Tensor  # (B, C) int64, distinct in a row
+    gains: Tensor  # (B, C) float32 in [0, 1] for the need: the truth, or what training knows of it
+    observed: Tensor  # (B, C) bool, whether the feedback on a candidate was seen
+    variance: Tensor | None = None  # (B, C) float32, how uncertain the critic is about the gains
 
     def __post_init__(self) -> None:
-        size = len(self.user)
-        check("events", self.events, None)
-        check("start", self.start, size)
-        check("stop", self.stop, size)
-        check("condition", self.condition, size, len(CONDITION))
-        check("targets", self.targets, size, None)
-        check("tied", self.tied, size, dtype=torch.bool)
+        check("candidates", self.candidates, len(self.batch), None)
+        check("gains", self.gains, *self.candidates.shape, dtype=torch.float32)
+        check("observed", self.observed, *self.candidates.shape, dtype=torch.bool)
 
-    def __len__(self) -> int:
-        return len(self.user)
-
-    @property
-    def lengths(self) -> Tensor:
-        """Items of history per context, (B,) int64."""
-        return self.stop - self.start
-
-    def select(self, rows: Tensor) -> Examples:
-        """Return some of the contexts; the event array stays shared."""
-        own = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "events"}
-        return Examples(events=self.events, **own)
-
-    def batch(self, rows: Tensor, history: int) -> Batch:
-        """Gather contexts into padded tensors.
-
-        Args:
-            rows: (B,) int64, which contexts.
-            history: the most recent items that the policy may see.
-
-        Returns:
-            A Batch whose history is as wide as its longest row.
-        """
-        start, stop = self.start[rows], self.stop[rows]
-        seen = self._padded(start, stop)
-        recent = self._padded(torch.maximum(start, stop - history), stop)
-        return Batch(self.user[rows], recent, self.condition[rows], self.targets[rows], seen)
-
-    def _padded(self, start: Tensor, stop: Tensor) -> Tensor:
-        width = int((stop - start).max()) if len(start) else 0
-        index = start[:, None] + torch.arange(width)  # (B, width)
-        inside = index < stop[:, None]
-        return torch.where(inside, self.events[index.clamp(max=len(self.events) - 1)], PAD)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A catalogue, its users, and three splits; on a simulated world also the true law.
-
-    ``law(batch) -> (B, N)`` float64 gives the true probability of each next item.
-    """
-
-    catalogue: Catalogue
-    users: list[str]
-    train: Examples
-    valid: Examples
-    test: Examples
-    fresh: Examples | None = None  # training sequences of the users that are left to RL
-    periods: int = 0  # 0: the data has none
-    law: Callable[[Batch], Tensor] | None = None
-    rating: Tensor | None = None  # (E,) float64, of the splits' events
-    time: Tensor | None = None  # (E,) float64, likewise
-
-    @property
-    def known(self) -> Examples:
-        """All training sequences, those left to RL as well: what floors are fitted on."""
-        if self.fresh is None:
-            return self.train
-        pairs = ((f.name, getattr(self.train, f.name), getattr(self.fresh, f.name)) for f in fields(Examples))
-        return Examples(**{name: a if name == "events" else torch.cat([a, b]) for name, a, b in pairs})
+    def to(self, device: torch.device | str) -> Lists:
+        """Return the lists on a device."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Lists(**{name: None if value is None else value.to(device) for name, value in values.items()})
 
 
 @dataclass(frozen=True)
@@ -193,6 +98,7 @@ class Rollout:
     items: Tensor  # (B, G, P), HOLE where the codes are no item
     codes: Tensor  # (B, G, P, L)
     logp: Tensor  # (B, G, P, L) float32, log-probability of each code when it was drawn
+    sampled: bool = True  # False: beams, which estimate no expectation
 
     def __post_init__(self) -> None:
         size = self.items.shape
@@ -209,20 +115,17 @@ class Experience:
     """
 
     cfg: Config
+    trie: Trie
     batch: Batch  # B contexts
     rollout: Rollout  # G rollouts of each
     rewards: Tensor  # (B, G) float32, of the rollouts
-    trie: Trie
-    reward: Callable[[Tensor], Tensor]  # items (B, C) -> rewards (B, C) float32, a HOLE or PAD is worth 0
-    logp: Callable[
-        [Tensor], Tensor
-    ]  # items (B, n) -> their log-probabilities (B, n), under the rollout's mask
+    masks: Callable[[Signal], Tensor | None]  # (R, S, P, L, V) bool: what could be said; None: anything
     mine: Tensor  # (B,) this process's rows of the whole batch
     gather: Callable[[Tensor], Tensor]  # (B, ...) -> (A, ...), the rows of all processes, in order
     noise: Callable[[int], Tensor]  # n -> (A, n) float64 uniform, the same in every process
-    candidates: Tensor | None = None  # (B, C), of lists
-    gains: Tensor | None = None  # (B, C) float32, observed or filled in by the critic
-    variance: Tensor | None = None  # (B, C) float32, the critic's
+    reward: Callable[[Tensor], Tensor] | None = None  # next item: items (B, n) -> rewards; HOLE and PAD: 0
+    logp: Callable[[Tensor], Tensor] | None = None  # next item: items (B, n) -> log-probabilities, masked
+    lists: Lists | None = None  # the closed sets, where lists are ranked
 
 
 @dataclass(frozen=True)
@@ -244,3 +147,15 @@ class Signal:
         check("rows", self.rows, None)
         check("codes", self.codes, len(self.rows), None, None, None)
         check("advantages", self.advantages, *self.codes.shape[:3], dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A way to learn from rollouts, and all that the rest of the house needs to know about it."""
+
+    signal: Callable[[Experience], Signal]
+    title: str  # in tables and pictures
+    lists: bool = False  # its task: rank closed sets, or else say the next item
+    defaults: dict[str, Any] = field(default_factory=dict)  # settings, where the command line is silent
+    reads: tuple[str, ...] | None = None  # settings beside those of the loop; None: not declared
+    facts: dict[str, str] = field(default_factory=dict)  # what the facts of its signals mean

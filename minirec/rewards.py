@@ -2,7 +2,8 @@
 
 Next item: ``hit``, and ``prefix_score``, which only chooses inside a group and is never a reward. Lists:
 NDCG, and three ways of splitting it over the positions. Gains below 0 count as 0, and a list whose IDCG is 0
-is worth 0, whatever its order.
+is worth 0, whatever its order. Everywhere, gains (..., K) stand in the order of the list, ``ideal`` (...) is
+the IDCG, broadcastable, and ``cut`` is the number of ranks that count, by default all.
 """
 
 from __future__ import annotations
@@ -18,16 +19,9 @@ from minirec.records import HOLE
 
 
 def hit(items: Tensor, targets: Tensor) -> Tensor:
-    """Give 1 to an item that is in the context's target set, else 0.
+    """Give 1 to items (B, G) that are in the context's target set (B, n), else 0: (B, G) float32.
 
-    Args:
-        items: (B, G) int64; a HOLE or PAD is never a hit.
-        targets: (B, n) int64, padded with PAD.
-
-    Returns:
-        (B, G) float32.
-
-    Source: OpenOneRec-RL (2512.24762), the binary reward.
+    A HOLE or PAD is never a hit. Source: OpenOneRec-RL (2512.24762), the binary reward.
 
     >>> hit(torch.tensor([[3, 5, -1]]), torch.tensor([[5, 7, -1]]))
     tensor([[0., 1., 0.]])
@@ -38,13 +32,8 @@ def hit(items: Tensor, targets: Tensor) -> Tensor:
 def prefix_score(codes: Tensor, targets: Tensor) -> Tensor:
     """How many of the first codes of a target a tuple has: the paper's φ, the best over the targets.
 
-    Args:
-        codes: (B, G, L) int64.
-        targets: (B, n, L) int64, -1 in every level where there is no target.
-
-    Returns:
-        (B, G) float32: 1 for all L codes, 10^-(L-m) for the first m >= 1 only, 0 for none.
-
+    Codes (B, G, L) and targets' codes (B, n, L), -1 in every level where there is no target. Returns (B, G)
+    float32: 1 for all L codes, 10^-(L-m) for the first m >= 1 only, 0 for none.
     Source: ReCast (2604.22169), φ and u; L other than 3 is ours.
 
     >>> prefix_score(torch.tensor([[[4, 9], [4, 2], [5, 9]]]), torch.tensor([[[4, 9]]]))
@@ -58,47 +47,18 @@ def prefix_score(codes: Tensor, targets: Tensor) -> Tensor:
 
 
 def ideal(gains: Tensor, length: int, cut: int | None = None) -> Tensor:
-    """DCG of the best list that the candidates allow.
-
-    Args:
-        gains: (..., C), of the candidates in any order.
-        length: K <= C items of a list.
-        cut: as in ``discounts``.
-
-    Returns:
-        (...) IDCG in the dtype of the gains.
-
-    Source: definition.
-    """
+    """DCG of the best list of ``length`` items that candidates with gains (..., C), in any order, allow."""
     best = gains.clamp(min=0).sort(-1, descending=True).values[..., :length]
     return (best * discounts(length, cut).to(best)).sum(-1)
 
 
 def per_ideal(value: Tensor, ideal: Tensor) -> Tensor:
-    """Divide by IDCG, and give 0 where it is 0.
-
-    Args:
-        value: (...).
-        ideal: (...) IDCG, broadcastable.
-
-    Returns:
-        (...), the shape of both together.
-    """
+    """Divide by IDCG, and give 0 where it is 0."""
     return torch.where(ideal > 0, value / ideal.clamp(min=torch.finfo(ideal.dtype).tiny), 0.0)
 
 
 def ndcg(gains: Tensor, ideal: Tensor, cut: int | None = None) -> Tensor:
-    """NDCG of lists, the reward R(y).
-
-    Args:
-        gains: (..., K) in the order of the list.
-        ideal: (...) IDCG, broadcastable.
-        cut: as in ``discounts``, and as in ``ideal``.
-
-    Returns:
-        (...) in [0, 1].
-
-    Source: FlexRec (2603.11901), R = DCG/IDCG.
+    """NDCG of lists, the reward R(y) in [0, 1]: (...). Source: FlexRec (2603.11901), R = DCG/IDCG.
 
     >>> ndcg(torch.tensor([0.0, 1.0]), torch.tensor(1.0))
     tensor(0.6309)
@@ -114,17 +74,10 @@ def swap(
 
         r_k = mean over j of R(y) - R(y with k and j swapped) = mean over j of (g_k - g_j)(d_k - d_j) / IDCG
 
-    Args:
-        gains: (..., K) in the order of the list.
-        ideal: (...) IDCG, broadcastable.
-        others: "later" takes j over k+1..K, the items not yet placed: causal, the last position gets 0.
-            "all" takes every j but k: the non-causal form.
-        cut: as in ``discounts``, and as in ``ideal``.
-
-    Returns:
-        (..., K) in [-1, 1] in the dtype of the gains; exactly 0 where all gains are equal.
-
-    Source: FlexRec (2603.11901), the swap reward; its sign is ours. ``ops.reference`` has it step by step.
+    With "later", j runs over k+1..K, the items not yet placed: this is the causal form, and the last position
+    gets 0. With "all", j is every position but k: the non-causal form. Returns (..., K) in [-1, 1], exactly 0
+    where all gains are equal. Source: FlexRec (2603.11901), the swap reward; its sign is ours.
+    ``ops.reference`` derives it step by step.
 
     >>> swap(torch.tensor([1.0, 0.0, 0.5]), torch.tensor(1.0))
     tensor([ 0.3095, -0.0655,  0.0000])
@@ -133,15 +86,7 @@ def swap(
 
 
 def independent(gains: Tensor, ideal: Tensor, cut: int | None = None) -> Tensor:
-    """Each position's own share of NDCG, g_k d_k / IDCG.
-
-    Args:
-        gains: (..., K) in the order of the list.
-        ideal: (...) IDCG, broadcastable.
-        cut: as in ``discounts``, and as in ``ideal``.
-
-    Returns:
-        (..., K); sums to ``ndcg``.
+    """Each position's own share of NDCG, g_k d_k / IDCG: (..., K), which sums to ``ndcg``.
 
     Source: FlexRec (2603.11901), the independent form of its ablation.
     """

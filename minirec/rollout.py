@@ -1,7 +1,7 @@
 """Rollouts: sampling, beam search, and the ranking of a closed candidate set.
 
 All of them branch on a prompt that was encoded once, and all take their probabilities from
-``score.token_logprobs``. With a trie as mask only items can be said; without it, any code tuple. None has
+``policy.token_logprobs``. With a trie as mask only items can be said; without it, any code tuple. None has
 gradients, and none changes the policy's mode: dropout is off only if the caller has set ``eval()``.
 """
 
@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from minirec.noise import draw
-from minirec.policy import Policy, Prompt
+from minirec.policy import MASKED, Policy, Prompt, score, token_logprobs
 from minirec.records import HOLE, PAD, Rollout
-from minirec.score import MASKED, score, token_logprobs
 from minirec.trie import Trie
 
 
@@ -26,20 +25,10 @@ def sample(
     constrained: bool = True,
     temperature: float = 1.0,
 ) -> Rollout:
-    """Sample G next items for each context.
+    """Sample G next items for each of B contexts: a Rollout with P = 1.
 
-    Args:
-        policy: the policy.
-        prompt: of B contexts.
-        trie: the catalogue.
-        noise: (B, G, L) float64 uniform in [0, 1), one number per code.
-        constrained: mask with the trie; otherwise tuples that are no item (HOLE) can come out.
-        temperature: of the softmax.
-
-    Returns:
-        A Rollout with P = 1: items (B, G, 1), codes and logp (B, G, 1, L).
-
-    Source: definition.
+    The noise (B, G, L) is float64 uniform in [0, 1), one number per code. ``constrained`` masks with the
+    trie; otherwise tuples that are no item (HOLE) can come out. Source: definition.
     """
     node = torch.zeros(1, 1, dtype=torch.int64, device=noise.device)  # the root, for all
     hidden, past = prompt.last[:, None], None  # (B, 1, d): the first softmax is the same for a group
@@ -51,8 +40,8 @@ def sample(
         allowed = trie.allowed(level, node) if constrained else None
         logits = policy.level_logits(hidden, level)  # (B, 1 or G, V)
         logp = token_logprobs(logits, allowed, temperature)
-        below = noise[..., level].unflatten(1, (logp.shape[1], -1))  # (B, 1, G) or (B, G, 1)
-        code = draw(logp.double().exp(), below).flatten(1)  # (B, G)
+        numbers = noise[..., level].unflatten(1, (logp.shape[1], -1))  # (B, 1, G) or (B, G, 1)
+        code = draw(logp.double().exp(), numbers).flatten(1)  # (B, G)
         node = trie.descend(level, node, code)  # (B, G)
         codes.append(code)
         logps.append(logp.expand(*code.shape, -1).gather(-1, code[..., None])[..., 0])
@@ -64,30 +53,14 @@ def sample(
 @torch.no_grad()
 def beam(
     policy: Policy, prompt: Prompt, trie: Trie, width: int, constrained: bool = True
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Beam search; width 1 is greedy decoding, and width N under the trie a ranking of all items.
 
-    Args:
-        policy: the policy.
-        prompt: of B contexts.
-        trie: the catalogue.
-        width: W, beams kept at every level; fewer come out where fewer tuples exist.
-        constrained: mask with the trie; otherwise tuples that are no item (HOLE) can come out.
-
-    Returns:
-        Items (B, W) int64 and their log-probabilities (B, W) float32, best first. A beam that found no
-        item to say (a catalogue smaller than W) is PAD with log-probability -inf. Equal beams are ordered as
-        torch.topk does.
-
+    ``width`` W beams are kept at every level, fewer where fewer tuples exist. Returns items (B, W) best
+    first, their log-probabilities (B, W) float32 and their codes (B, W, L). A beam that found no item to say
+    (a catalogue smaller than W) is PAD with log-probability -inf. Equal beams are ordered as torch.topk does.
     Source: definition.
     """
-    return _beam(policy, prompt, trie, width, constrained)[:2]
-
-
-def _beam(
-    policy: Policy, prompt: Prompt, trie: Trie, width: int, constrained: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Items and log-probabilities as ``beam``, and the codes (B, W, L)."""
     size, device = len(prompt.last), prompt.last.device
     node = torch.zeros(size, 1, dtype=torch.int64, device=device)
     total = torch.zeros(size, 1, device=device)
@@ -113,47 +86,24 @@ def _beam(
 
 
 @torch.no_grad()
-def beam_group(
-    policy: Policy,
-    prompt: Prompt,
-    trie: Trie,
-    group: int,
-    constrained: bool = True,
-) -> Rollout:
-    """Take the beams of one beam search as a group: G different items, none of them drawn at random.
+def beam_group(policy: Policy, prompt: Prompt, trie: Trie, group: int, constrained: bool = True) -> Rollout:
+    """Take the beams of one beam search as a group: G different items, likeliest first, none of them drawn.
 
-    Args:
-        policy, prompt, trie, constrained: as in ``beam``.
-        group: G, at most as many as there are tuples to say.
-
-    Returns:
-        A Rollout with P = 1, likeliest first.
-
-    Raises:
-        ValueError: there are fewer than G.
-
-    Source: OpenOneRec-RL (2512.24762).
+    Raises ValueError where there are fewer than G tuples to say. Source: OpenOneRec-RL (2512.24762).
     """
-    items, total, codes = _beam(policy, prompt, trie, group, constrained)
+    items, total, codes = beam(policy, prompt, trie, group, constrained)
     if items.shape[1] < group or total.isinf().any():
         raise ValueError(f"group: a beam search cannot give {group} different items here")
     allowed = trie.masks(codes)[:, :, None] if constrained else None
     codes = codes[:, :, None]  # (B, G, 1, L)
-    return Rollout(items[..., None], codes, score(policy, prompt, codes, allowed))
+    return Rollout(items[..., None], codes, score(policy, prompt, codes, allowed), sampled=False)
 
 
 def closed_masks(candidates: Tensor, codes: Tensor, size: int) -> Tensor:
-    """The mask at every step of rankings of a closed candidate set.
+    """The mask at every step of rankings of a closed candidate set; ``rank`` makes the same step by step.
 
-    Args:
-        candidates: (B, C, L) int64 codes of the candidates.
-        codes: (B, G, P, L) int64, P <= C of them in the order in which they were ranked.
-        size: V.
-
-    Returns:
-        (B, G, P, L, V) bool, the codes that could still lead to a candidate.
-
-    Source: ours; the definition that ``rank`` follows step by step.
+    Candidates' codes (B, C, L) and ranked codes (B, G, P, L), P <= C candidates in order, with ``size`` V.
+    Returns (B, G, P, L, V) bool, the codes that could still lead to a candidate. Source: ours.
     """
     same = candidates[:, None, :, None] == codes[:, :, None]  # (B, G, C, P, L)
     placed = same.all(-1)  # (B, G, C, P)
@@ -176,22 +126,10 @@ def rank(
 ) -> Rollout:
     """Rank a closed candidate set: items are emitted one after another, masked to those that remain.
 
-    Args:
-        policy: the policy.
-        prompt: of B contexts.
-        trie: the catalogue, for the candidates' codes.
-        candidates: (B, C) int64 items, distinct in a row, no padding.
-        noise: (B, G, K, L) float64 uniform in [0, 1) for sampled lists of K <= C items; None: one greedy
-            ranking of all C (G = 1).
-        temperature: of the softmax.
-
-    Returns:
-        A Rollout with P = K: items (B, G, K), codes and logp (B, G, K, L). The last of C items has
-        log-probability exactly 0: it is the only one left.
-
-    Raises:
-        ValueError: padding or a repeated item among the candidates, or lists longer than the set.
-
+    Candidates (B, C) are distinct in a row, without padding. Noise (B, G, K, L) samples G lists of K <= C
+    items; without noise, one greedy ranking of all C is made (G = 1). Returns a Rollout with P = K; the last
+    of C items has log-probability exactly 0, as it is the only one left. Raises ValueError for padding or a
+    repeated candidate, or for lists longer than the set.
     Source: FlexRec's closed-set autoregressive ranking (2603.11901); the mask by alive candidates is ours.
     """
     size, total = candidates.shape
@@ -215,19 +153,14 @@ def rank(
             mask = torch.zeros(size, group, trie.size, dtype=torch.uint8, device=candidates.device)
             allowed = mask.scatter_reduce_(-1, column, match.to(torch.uint8), "amax").bool()
             logp = token_logprobs(policy.level_logits(hidden, level), allowed, temperature)  # (B, G, V)
-            code = (
-                logp.argmax(-1)
-                if noise is None
-                else draw(logp.double().exp(), noise[:, :, place, level, None])[..., 0]
-            )
+            if noise is None:
+                code = logp.argmax(-1)  # (B, G)
+            else:
+                code = draw(logp.double().exp(), noise[:, :, place, level, None])[..., 0]
             match = match & (column == code[..., None])
             codes.append(code)
             logps.append(logp.gather(-1, code[..., None])[..., 0])
         items.append(candidates[:, None].expand_as(match).gather(-1, match.int().argmax(-1, True))[..., 0])
         alive = alive & ~match
-    shape = (length, trie.levels)
-    return Rollout(
-        torch.stack(items, -1),
-        torch.stack(codes, -1).unflatten(-1, shape),
-        torch.stack(logps, -1).unflatten(-1, shape),
-    )
+    codes, logps = (torch.stack(part, -1).unflatten(-1, (length, trie.levels)) for part in (codes, logps))
+    return Rollout(torch.stack(items, -1), codes, logps)

@@ -1,4 +1,4 @@
-"""Every setting of a run: one frozen dataclass per stage, in pipeline order.
+"""Every setting of a run: one frozen dataclass per stage, and the command line made from them.
 
 A field's ``help`` is its line in ``--help``. ``--tiny`` is the one dial: it turns the whole run into one of a
 minute on the built-in world.
@@ -6,23 +6,20 @@ minute on the built-in world.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import argparse
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from minirec.errors import InputError, nearest, usage_error
+from minirec.files import atomic
 
 ELSEWHERE = {"out", "device", "threads", "resume"}  # may change when a run goes on elsewhere
 
 
 def setting(default: Any, help: str, least: float = 0, most: float = 2**31 - 1) -> Any:
-    """Declare a dataclass field.
-
-    Args:
-        default: of the setting.
-        help: its line in ``--help``.
-        least, most: the range of a number, both ends included.
-
-    Returns:
-        The field, with help and range as its metadata.
-    """
+    """Declare a dataclass field: its default, its line in ``--help``, and the range of a number."""
     return field(default=default, metadata={"help": help, "least": least, "most": most})
 
 
@@ -89,8 +86,6 @@ class TrainConfig:
     epochs: int = setting(40, "passes over the training sequences", least=1)
     batch: int = setting(1024, "items of history per step, over all processes", least=1)
     rate: float = setting(2e-3, "peak learning rate")
-    warmup: float = setting(0.05, "share of the steps with a rising rate; then it falls as a cosine", most=1)
-    decay: float = setting(0.01, "weight decay of AdamW")
     clip: float = setting(1.0, "largest gradient norm")
     validate: int = setting(5, "epochs between validations and checkpoints", least=1)
     resume: bool = setting(False, "go on with an interrupted run")
@@ -116,10 +111,8 @@ class LoopConfig:
     rollouts: Literal["sample", "beam"] = setting(
         "sample", "a group: samples, or the beams of one beam search"
     )
-    mask: Literal["auto", "trie", "none"] = setting(
-        "auto", "of rollouts; auto: none for adagrpo, else the trie"
-    )
-    reward: Literal["auto", "hit", "ranker"] = setting("auto", "auto: the ranker for adagrpo, else hit")
+    mask: Literal["trie", "none"] = setting("trie", "of rollouts; adagrpo has none unless it is given")
+    reward: Literal["hit", "ranker"] = setting("hit", "of next items; adagrpo has the ranker's")
     measure: int = setting(20, "batches between lines of metrics", least=1)
 
 
@@ -165,10 +158,6 @@ class FlexRecConfig:
         "causal", "of a position: swaps with later ones, with all others, its own gain, or the list's NDCG"
     )
     candidates: int = setting(10, "size of the set C; all of it is ranked", least=2)
-    list_steps: int = setting(60, "batches of rollouts for lists", least=1)
-    list_rate: float = setting(5e-4, "learning rate of Adam for lists")
-    list_group: int = setting(8, "rankings per context", least=1)
-    warm: int = setting(40, "steps of the list warm start", least=0)
     feedback: float = setting(
         1.0, "share of the gains that are observed; the rest is filled by the critic", most=1
     )
@@ -176,7 +165,6 @@ class FlexRecConfig:
         "context",
         "advantages scaled by 1/variance of the critic: per context (ours), per rollout (the paper)",
     )
-    critic_steps: int = setting(600, "updates of the critic")
 
 
 @dataclass(frozen=True)
@@ -186,7 +174,6 @@ class EvaluateConfig:
     keep_seen: bool = setting(False, "let items of the user's past be recommended again (the world does)")
     beam: int = setting(100, "beam width", least=1)
     samples: int = setting(50, "rollouts per context for Pass@K; 0 leaves it out")
-    valid_users: int = setting(5000, "at most this many validation contexts choose the epoch", least=1)
 
 
 @dataclass(frozen=True)
@@ -204,7 +191,9 @@ class Config(
     FlexRecConfig,
     EvaluateConfig,
 ):
-    """All settings of a run, flat: every field is a flag of the command line."""
+    """All settings of a run, flat: every field but the last is a flag of the command line."""
+
+    given: tuple[str, ...] = ()  # the settings that the command line named: an objective's defaults yield
 
 
 SECTIONS = Config.__bases__
@@ -226,6 +215,134 @@ TINY = Config(
     measure=40,
     ranker="harmful",
     feedback=0.3,
-    critic_steps=300,
     beam=50,
 )
+
+
+def check_value(name: str, value: Any) -> Any:
+    """Convert one setting, a string or already of the right type, to its declared type.
+
+    Raises InputError, which names the nearest valid one, if there is no such setting or the value is not of
+    its type.
+
+    >>> check_value("epochs", "12")
+    12
+    >>> check_value("split", "tim")
+    Traceback (most recent call last):
+    minirec.errors.InputError: --split: 'tim' is not valid; did you mean time?
+    """
+    types = get_type_hints(Config)
+    if name not in types:
+        raise InputError(f"unknown setting '{name}'{nearest(name, types)}")
+    kind, flag = types[name], "--" + name.replace("_", "-")
+    if name == "given":
+        return tuple(value)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise InputError(f"{flag}: '{value}' is not valid{nearest(str(value), get_args(kind))}")
+        return value
+    if kind is bool and isinstance(value, bool):
+        return value
+    try:
+        number = kind(value)
+    except (TypeError, ValueError):
+        example = getattr(Config(), name)
+        raise InputError(f"{flag}: '{value}' is not {kind.__name__}; for example {example}") from None
+    limits = Config.__dataclass_fields__[name].metadata
+    if kind is not str and not limits["least"] <= number <= limits["most"]:  # NaN fails too
+        raise InputError(f"{flag}: {value} is not valid; choose from {limits['least']} to {limits['most']}")
+    return number
+
+
+def from_dict(values: dict[str, Any], preset: Config | None = None) -> Config:
+    """Make a Config from named values, the rest from a preset or the defaults.
+
+    Raises InputError for what ``check_value`` refuses, or a width that is no multiple of twice the heads.
+
+    >>> from_dict({"epocs": 3})
+    Traceback (most recent call last):
+    minirec.errors.InputError: unknown setting 'epocs'; did you mean epochs?
+    """
+    cfg = replace(preset or Config(), **{name: check_value(name, value) for name, value in values.items()})
+    if cfg.width % (2 * cfg.heads):
+        most = max(2 * cfg.heads, cfg.width // (2 * cfg.heads) * 2 * cfg.heads)
+        raise InputError(f"--width: {cfg.width} is no multiple of twice --heads; the nearest is {most}")
+    return cfg
+
+
+def write(cfg: Config, path: Path) -> None:
+    """Write a Config as JSON; InputError if the file cannot be written."""
+    with atomic(path) as file:
+        file.write(json.dumps(asdict(cfg), indent=1).encode() + b"\n")
+
+
+def read(path: Path) -> Config:
+    """Read a Config that ``write`` wrote; InputError if it is missing, damaged, or has an unknown setting."""
+    try:
+        return from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: {error}; expected the settings of a run") from None
+
+
+def arguments(argv: list[str] | None = None) -> dict[str, str | bool]:
+    """Read the flags of ``minirec.train``, by the names of their settings.
+
+    Raises InputError, which names the nearest valid one, for an unknown flag.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m minirec.train",
+        description="Train a generative recommender on a click log or on the built-in world.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--tiny", action="store_true", help="the whole run in seconds, on the built-in world")
+    types = get_type_hints(Config)
+    for section in SECTIONS:
+        group = parser.add_argument_group(section.__name__.removesuffix("Config").lower(), section.__doc__)
+        for f in fields(section):
+            flag = "--" + f.name.replace("_", "-")
+            text = f.metadata["help"] + ("" if f.default in ("", False) else f" [{f.default}]")
+            if types[f.name] is bool:
+                group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+            else:
+                group.add_argument(flag, metavar=f.name.split("_")[-1].upper(), help=text)
+    parser.error = usage_error  # type: ignore[method-assign]
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = [option for action in parser._actions for option in action.option_strings]
+        raise InputError(f"unknown argument '{unknown[0]}'{nearest(unknown[0].split('=')[0], flags)}")
+    return vars(known)
+
+
+def configure(given: dict[str, str | bool]) -> Config:
+    """Put flags over the ``--tiny`` preset or the defaults, or over the run that ``--resume`` goes on with.
+
+    Raises InputError for an ill-typed value, or a flag that contradicts the run.
+    """
+    values = {name: value for name, value in given.items() if name != "tiny"}
+    cfg = from_dict(values | {"given": sorted(values)}, TINY if given.get("tiny") else Config())
+    if not cfg.data and "keep_seen" not in given:
+        cfg = replace(cfg, keep_seen=True)  # the world draws with replacement: what was seen comes again
+    if cfg.objective != "none" and "fresh" not in given and not cfg.resume:
+        cfg = replace(cfg, fresh=0.2)
+    if not cfg.out:
+        name = Path(cfg.data).name.split(".")[0].lower() or "world"
+        cfg = replace(cfg, out=f"runs/{name}")
+    return _resumed(cfg) if cfg.resume else cfg
+
+
+def _resumed(cfg: Config) -> Config:
+    """The settings of the run that is gone on with; flags beside --resume must not contradict them."""
+    path = Path(cfg.out) / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"--resume: {cfg.out} holds no run; name its folder with --out, or leave out --resume"
+        )
+    old, given = read(path), set(cfg.given)
+    later = {f.name for section in REINFORCED for f in fields(section)} - {"fresh"}  # arms check their own
+    for name in sorted(given - ELSEWHERE - later):
+        if getattr(cfg, name) != getattr(old, name):
+            flag, value = name.replace("_", "-"), getattr(old, name)
+            raise InputError(f"--{flag}: the run in {cfg.out} has {value}; it cannot change on the way")
+    changed = {name: getattr(cfg, name) for name in (ELSEWHERE | later) & given}
+    return replace(old, **changed, given=tuple(sorted(given | set(old.given))))

@@ -1,173 +1,218 @@
 """What the policy is asked in reinforcement learning: the next item, or a ranking of a closed set.
 
-A task makes a batch, lets the policy act on it, and says what the rollouts are worth. It also knows their
-exact counterparts: the expected reward, the entropy and the KL of the same batch, by enumeration. All
-randomness comes from (seed, step), is made for the contexts of all processes together, and is sliced; so
-arms share their noise, and the number of processes changes nothing.
+A task picks a batch, lets the policy act on it, and says what the rollouts are worth. All randomness comes
+from (seed, step), is made for the contexts of all processes together, and is sliced; so arms share their
+noise, and the number of processes changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minirec import rewards, rollout
-from minirec.data.contexts import contexts, step_rows
 from minirec.errors import InputError
-from minirec.measure import evaluation, exact
 from minirec.noise import stream
-from minirec.policy import Policy
-from minirec.records import Batch, Dataset, Experience, Signal
-from minirec.run.machine import Processes
-from minirec.score import score
+from minirec.objectives.flexrec import in_order
+from minirec.policy import Policy, score
+from minirec.records import Batch, Experience, Lists
 from minirec.settings import Config
 from minirec.trie import Trie
 
-VALID = 1000  # contexts of a line's validation ..
-PROBE = 64  # .. and those of them on which estimates stand beside exact values
+if TYPE_CHECKING:
+    from minirec.data.dataset import Examples
+    from minirec.data.lists import ListSource
 
 Reward = Callable[[Batch, Tensor], Tensor]  # a batch and items (B, C) -> rewards (B, C) float32
+PROBE_STEP = 2**20  # the probe's needs are those of a step that no run reaches
+
+
+class Alone:
+    """The one process of a run; ``run.machine.Processes`` has the same for several."""
+
+    count, rank = 1, 0
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model; with several processes, a wrapper that averages its gradients."""
+        return model
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Bring the rows (b, ...) of all processes together, in the order in which they were dealt out."""
+        return rows
+
+    def totals(self, values: Tensor) -> Tensor:
+        """Sum a tensor over the processes, in float64, on the CPU; all must call it."""
+        return values.double().cpu()
+
+    def any(self, happened: bool) -> bool:
+        """Whether it happened in any process; all must call it."""
+        return self.totals(torch.tensor(float(happened))).item() > 0
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self.any(False)
 
 
 def hit(batch: Batch, items: Tensor) -> Tensor:
-    """The binary reward of items, ``rewards.hit``.
-
-    Args:
-        batch: B contexts with targets.
-        items: (B, C) int64.
-
-    Returns:
-        (B, C) float32.
-    """
+    """``rewards.hit`` as a Reward."""
     return rewards.hit(items, batch.targets)
 
 
-class NextItem:
-    """Say the next item of fresh contexts."""
+def step_rows(count: int, size: int, seed: int, step: int) -> Tensor:
+    """Pick the contexts of a step: every context once, in random order, before any comes again.
+
+    Returns (B,) int64, ``size`` of ``count`` contexts; the last ones of a pass, fewer than B, are left out.
+    Source: ours.
+
+    >>> step_rows(5, 2, seed=0, step=0).tolist(), step_rows(5, 2, seed=0, step=1).tolist()
+    ([4, 0], [1, 3])
+    """
+    epoch, place = divmod(step, count // size)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    return order[place * size : (place + 1) * size]
+
+
+class Task:
+    """What both tasks share: which contexts a step has, its noise, and what of both is this process's.
+
+    ``contexts`` are learned from. On ``probe``, a few others, estimates stand beside exact values.
+    """
 
     def __init__(
-        self, cfg: Config, dataset: Dataset, trie: Trie, reward: Reward, processes: Processes
+        self,
+        cfg: Config,
+        trie: Trie,
+        contexts: Examples | ListSource,
+        probe: Examples | ListSource | None,
+        processes: Alone | None,
     ) -> None:
-        """Collect the contexts.
-
-        Args:
-            cfg: the settings of the objective.
-            dataset: ``fresh`` gives the contexts, ``valid`` those of validation.
-            trie: the catalogue.
-            reward: of an item.
-            processes: this one and the others.
-
-        Raises:
-            ValueError: settings with a mask of ``auto``, which ``arms.settings`` decides.
-            InputError: fewer fresh contexts than a batch, fewer in a batch than processes, or more beams than
-                there are items.
-        """
-        if cfg.mask == "auto":
-            raise ValueError(
-                "mask: 'auto' is no mask yet; take the settings of an arm, arms.settings(cfg, name)"
-            )
-        self.cfg, self.dataset, self.trie, self.reward, self.processes = cfg, dataset, trie, reward, processes
-        self.contexts = contexts(dataset.fresh)
-        if not processes.count <= cfg.contexts <= len(self.contexts):
+        """Raise InputError for fewer contexts than a batch, or fewer in a batch than processes."""
+        self.cfg, self.trie, self.contexts, self.probe = cfg, trie, contexts, probe
+        self.processes = processes or Alone()
+        if not self.processes.count <= cfg.contexts <= len(contexts):
             raise InputError(
-                f"--contexts: {cfg.contexts} per batch, {len(self.contexts):,} fresh contexts, "
-                f"{processes.count} processes; expected a number between the last and the second"
+                f"--contexts: {cfg.contexts} per batch, {len(contexts):,} fresh contexts, "
+                f"{self.processes.count} processes; expected a number between the last and the second"
             )
-        self.constrained = cfg.mask == "trie"
-        most = len(trie) if self.constrained else trie.size**trie.levels
-        if cfg.rollouts == "beam" and cfg.group > most:
-            raise InputError(f"--group: a beam search has {most} different items to give, not {cfg.group}")
-        order = torch.randperm(len(dataset.valid), generator=torch.Generator().manual_seed(cfg.seed))
-        self.valid = dataset.valid.select(order[:VALID])
 
-    def act(self, policy: Policy, step: int, probe: bool = False) -> Experience:
-        """Roll out the policy on a step's contexts, without gradients.
-
-        Args:
-            policy: acts.
-            step: from 0.
-            probe: act on the probe instead, the same PROBE validation contexts at every step.
-
-        Returns:
-            The Experience of this process's contexts.
-        """
-        cfg, processes, device = self.cfg, self.processes, self.processes.device
-        examples, rows = self.contexts, step_rows(len(self.contexts), cfg.contexts, cfg.seed, step)  # (A,)
+    def share(self, step: int, probe: bool) -> tuple[Tensor, Tensor, Callable[..., Tensor]]:
+        """All contexts (A,) of a step or of the probe, this process's among them (B,), and their noise."""
+        cfg, processes = self.cfg, self.processes
         if probe:
-            examples, rows = self.valid, torch.arange(min(PROBE, len(self.valid)))
-        mine = torch.arange(len(rows))[processes.rank :: processes.count]  # (B,)
-        batch = examples.batch(rows[mine], cfg.history).to(device)
+            rows = torch.arange(len(self.probe))
+        else:
+            rows = step_rows(len(self.contexts), cfg.contexts, cfg.seed, step)
 
         def noise(*shape: int, use: str = "negatives") -> Tensor:
             random = stream(use, cfg.seed, step)
-            return torch.rand(len(rows), *shape, generator=random, dtype=torch.float64).to(device)
+            numbers = torch.rand(len(rows), *shape, generator=random, dtype=torch.float64)
+            return numbers.to(processes.device)  # (A, *shape)
 
-        with torch.no_grad():
-            prompt = policy.encode(batch.condition, self.trie.encode(batch.history))
-            if cfg.rollouts == "beam" and not probe:  # beams estimate no expectation
-                group = rollout.beam_group(policy, prompt, self.trie, cfg.group, self.constrained)
-            else:
-                draws = noise(cfg.group, self.trie.levels, use="rollouts")[mine.to(device)]  # (B, G, L)
-                group = rollout.sample(policy, prompt, self.trie, draws, self.constrained)
+        return rows, torch.arange(len(rows))[processes.rank :: processes.count], noise
+
+
+class NextItem(Task):
+    """Say the next item, which ``reward`` values."""
+
+    def __init__(
+        self,
+        cfg: Config,
+        trie: Trie,
+        contexts: Examples,
+        reward: Reward = hit,
+        probe: Examples | None = None,
+        processes: Alone | None = None,
+    ) -> None:
+        """Raise InputError for more beams than there are items, or as ``Task`` does."""
+        super().__init__(cfg, trie, contexts, probe, processes)
+        self.reward, self.constrained = reward, cfg.mask == "trie"
+        most = len(trie) if self.constrained else trie.size**trie.levels
+        if cfg.rollouts == "beam" and cfg.group > most:
+            raise InputError(f"--group: a beam search has {most} different items to give, not {cfg.group}")
+
+    @torch.no_grad()
+    def act(self, policy: Policy, step: int, probe: bool = False) -> Experience:
+        """Roll out the policy on this process's contexts of a step, counted from 0, or on the probe.
+
+        The probe is sampled, as beams estimate no expectation.
+        """
+        cfg, trie, device = self.cfg, self.trie, self.processes.device
+        rows, mine, noise = self.share(step, probe)
+        batch = (self.probe if probe else self.contexts).batch(rows[mine], cfg.history).to(device)
+        mine = mine.to(device)
+        prompt = policy.encode(batch.condition, trie.encode(batch.history))
+        if cfg.rollouts == "beam" and not probe:
+            group = rollout.beam_group(policy, prompt, trie, cfg.group, self.constrained)
+        else:
+            draws = noise(cfg.group, trie.levels, use="rollouts")[mine]  # (B, G, L)
+            group = rollout.sample(policy, prompt, trie, draws, self.constrained)
+
+        def masks(codes: Tensor) -> Tensor | None:
+            return trie.masks(codes) if self.constrained else None
 
         @torch.no_grad()
         def logp(items: Tensor) -> Tensor:
-            codes = self.trie.encode(items)[:, :, None]  # (B, n, 1, L)
-            allowed = self.trie.masks(codes) if self.constrained else None
-            return score(policy, prompt, codes, allowed).sum((2, 3))
+            codes = trie.encode(items)[:, :, None]  # (B, n, 1, L)
+            return score(policy, prompt, codes, masks(codes)).sum((2, 3))
 
         return Experience(
             cfg=cfg,
+            trie=trie,
             batch=batch,
             rollout=group,
             rewards=self.reward(batch, group.items[..., 0]),
-            trie=self.trie,
+            masks=lambda signal: masks(signal.codes),
+            mine=mine,
+            gather=self.processes.gather,
+            noise=noise,
             reward=lambda items: self.reward(batch, items),
             logp=logp,
-            mine=mine.to(device),
-            gather=processes.gather,
-            noise=noise,
         )
 
-    def allowed(self, x: Experience, signal: Signal) -> Tensor | None:
-        """The masks under which a signal's sequences were drawn, (R, S, 1, L, V) bool; None: no mask."""
-        return self.trie.masks(signal.codes) if self.constrained else None
+
+class Rankings(Task):
+    """Rank the candidates of closed sets. What training sees of their gains is what ``feedback`` returns."""
+
+    def __init__(
+        self,
+        cfg: Config,
+        trie: Trie,
+        contexts: ListSource,
+        feedback: Callable[[Lists], Lists],
+        probe: ListSource | None = None,
+        processes: Alone | None = None,
+    ) -> None:
+        super().__init__(cfg, trie, contexts, probe, processes)
+        self.feedback = feedback
 
     @torch.no_grad()
-    def exact(self, x: Experience, policy: Policy, reference: Policy) -> dict[str, Tensor]:
-        """By enumeration, what the rollouts of a batch estimate.
-
-        Args:
-            x: the batch.
-            policy: acts.
-            reference: the supervised policy.
-
-        Returns:
-            exact_reward, exact_entropy and exact_kl, (B,) float64 each; nothing where the catalogue is too
-            large to enumerate.
-        """
-        trie = self.trie
-        if len(trie) > exact.ITEMS or (not self.constrained and trie.size**trie.levels > exact.TUPLES):
-            return {}
-        every = trie if self.constrained else exact.every_tuple(trie.levels, trie.size).to(x.mine.device)
-        items = trie.lookup(every.codes).expand(len(x.batch), -1)  # (B, N or V^L), holes among them
-        codes = trie.encode(x.batch.history)
-        logp, other = (
-            exact.item_logprobs(model, model.encode(x.batch.condition, codes), every)
-            for model in (policy, reference)
+    def act(self, policy: Policy, step: int, probe: bool = False) -> Experience:
+        """Let the policy rank a step's sets, G times each, or those of the probe, with their true gains."""
+        cfg, trie, device = self.cfg, self.trie, self.processes.device
+        rows, mine, noise = self.share(step, probe)
+        source, drawn = (self.probe, PROBE_STEP) if probe else (self.contexts, step)
+        lists = source.of_step(rows, mine, cfg.seed, drawn).to(device)
+        lists, batch, mine = lists if probe else self.feedback(lists), lists.batch, mine.to(device)
+        prompt = policy.encode(batch.condition, trie.encode(batch.history))
+        shape = cfg.group, lists.candidates.shape[1], trie.levels
+        group = rollout.rank(policy, prompt, trie, lists.candidates, noise(*shape, use="rollouts")[mine])
+        gains = in_order(lists.candidates, lists.gains, group.items)  # (B, G, K)
+        codes = trie.codes[lists.candidates]  # (B, C, L)
+        return Experience(
+            cfg=cfg,
+            trie=trie,
+            batch=batch,
+            rollout=group,
+            rewards=rewards.ndcg(gains, rewards.ideal(lists.gains, gains.shape[2])[:, None]),
+            masks=lambda signal: rollout.closed_masks(codes[signal.rows], signal.codes, trie.size),
+            mine=mine,
+            gather=self.processes.gather,
+            noise=noise,
+            lists=lists,
         )
-        return {
-            "exact_reward": exact.expected_reward(logp, x.reward(items)),
-            "exact_entropy": exact.entropy(logp),
-            "exact_kl": exact.kl(logp, other),
-        }
-
-    def validate(self, policy: Policy) -> dict[str, float]:
-        """ndcg@10 and hallucination on validation contexts, by the names of ``metrics.LOGGED``."""
-        cfg = replace(self.cfg, beam=20, samples=0)
-        device = self.processes.device
-        result = evaluation.evaluate_policy(policy, self.trie, self.dataset, self.valid, cfg, device)
-        return {name: result.values[name].mean().item() for name in ("ndcg@10", "hallucination")}

@@ -13,19 +13,15 @@ from minirec.records import HOLE
 
 
 class Trie:
-    """N items as tuples of L codes out of V per level. Depth 0 is the root, node 0."""
+    """N items as tuples of L codes out of V per level. Depth 0 is the root, node 0.
+
+    Source: the tuples are TIGER's semantic IDs (2305.05065); the trie's arrays are ours.
+    """
 
     def __init__(self, codes: Tensor, size: int) -> None:
-        """Build the trie.
+        """Build the trie of codes (N, L) int64, row i the tuple of item i, with ``size`` V codes per level.
 
-        Args:
-            codes: (N, L) int64, row i is the code tuple of item i.
-            size: V, codes per level.
-
-        Raises:
-            ValueError: no items, a code outside 0..V-1, or two items with one tuple.
-
-        Source: the tuples are TIGER's semantic IDs (2305.05065); the trie's arrays are ours.
+        Raises ValueError for no items, a code outside 0..V-1, or two items with one tuple.
         """
         if len(codes) == 0 or codes.min() < 0 or codes.max() >= size:
             raise ValueError(f"codes: expected at least one item and codes in 0..{size - 1}")
@@ -57,14 +53,7 @@ class Trie:
         return moved
 
     def encode(self, items: Tensor) -> Tensor:
-        """Look up the code tuples of items.
-
-        Args:
-            items: (...) int64; PAD and HOLE are -1.
-
-        Returns:
-            (..., L) int64; -1 in every level where there is no item.
-        """
+        """Look up code tuples: items (...) int64 to codes (..., L), -1 in every level of PAD and HOLE."""
         return torch.where(items[..., None] >= 0, self.codes[items.clamp(min=0)], -1)
 
     def _slice(self, level: int, node: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,19 +63,9 @@ class Trie:
         return start, torch.where(node >= 0, stop, start)
 
     def allowed(self, level: int, node: Tensor) -> Tensor:
-        """Which codes may follow.
+        """Say which codes of a level may follow nodes (...) of the depth before: (..., V) bool.
 
-        Args:
-            level: of the code to come.
-            node: (...) int64, nodes of depth ``level``.
-
-        Returns:
-            (..., V) bool, at least one True per row.
-
-        Raises:
-            ValueError: a node is HOLE: a prefix of no item has no children. There is no silent "no mask".
-
-        Source: definition.
+        Raises ValueError for a HOLE, as no code may follow it. There is no silent "no mask".
         """
         if (node < 0).any():
             raise ValueError(f"level {level}: a prefix that no item has, so no code may follow")
@@ -98,18 +77,7 @@ class Trie:
         return mask.scatter_(-1, code.masked_fill(beyond, self.size), True)[..., : self.size]
 
     def descend(self, level: int, node: Tensor, code: Tensor) -> Tensor:
-        """Follow one code.
-
-        Args:
-            level: of the code.
-            node: (...) int64, nodes of depth ``level``; HOLE leads to HOLE.
-            code: (...) int64.
-
-        Returns:
-            (...) int64, nodes of the next depth, HOLE where no item has that prefix.
-
-        Source: definition.
-        """
+        """Follow one code from nodes (...) to those of the next depth, HOLE where no item has the prefix."""
         low, stop = self._slice(level, node)
         high, last = stop, len(self.code[level]) - 1
         for _ in range(self.fan[level].bit_length()):  # binary search among the children
@@ -120,31 +88,14 @@ class Trie:
         return torch.where(found, low, HOLE)
 
     def path(self, codes: Tensor) -> Tensor:
-        """Follow code tuples from the root.
-
-        Args:
-            codes: (..., L) int64.
-
-        Returns:
-            (..., L + 1) int64 nodes, the root first, HOLE once no item has the prefix.
-
-        Source: definition.
-        """
+        """Follow tuples (..., L) from the root: nodes (..., L + 1), HOLE once no item has the prefix."""
         nodes = [torch.zeros_like(codes[..., 0])]
         for level in range(self.levels):
             nodes.append(self.descend(level, nodes[-1], codes[..., level]))
         return torch.stack(nodes, -1)
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Find the items of code tuples.
-
-        Args:
-            codes: (..., L) int64.
-
-        Returns:
-            (...) int64, HOLE where a tuple is no item.
-
-        Source: definition.
+        """Find the items of tuples: (..., L) to (...), HOLE where a tuple is no item.
 
         >>> trie = Trie(torch.tensor([[0, 1], [2, 0]]), size=3)
         >>> trie.lookup(torch.tensor([[2, 0], [2, 1]]))
@@ -154,18 +105,9 @@ class Trie:
         return torch.where(leaf >= 0, self.item[leaf.clamp(min=0)], HOLE)
 
     def masks(self, codes: Tensor) -> Tensor:
-        """Give the mask at every step of code tuples.
+        """Say which codes may stand at each level of tuples (..., L), after those before: (..., L, V) bool.
 
-        Args:
-            codes: (..., L) int64, tuples of items.
-
-        Returns:
-            (..., L, V) bool, the codes that may stand at each level after those before.
-
-        Raises:
-            ValueError: no item has a tuple's first L - 1 codes.
-
-        Source: definition.
+        Raises ValueError where no item has a tuple's first L - 1 codes.
         """
         nodes = self.path(codes)
         return torch.stack([self.allowed(i, nodes[..., i]) for i in range(self.levels)], -2)

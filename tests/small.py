@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from minirec.policy import Policy, Prompt
-from minirec.records import Examples
+from minirec.data.dataset import Examples
 from minirec.settings import PolicyConfig
 from minirec.trie import Trie
 

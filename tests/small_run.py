@@ -5,7 +5,7 @@ import torch
 from minirec import config
 from minirec.data.codes import Codes
 from minirec.policy import Policy
-from minirec.records import Catalogue, Dataset, Examples
+from minirec.data.dataset import Catalogue, Dataset, Examples
 from minirec.run import checkpoint
 from minirec.trie import Trie
 

@@ -3,7 +3,7 @@ import torch
 
 from minirec.measure.exact import item_logprobs
 from minirec.policy import Policy, angles, rotate
-from minirec.score import score
+from minirec.policy import score
 from minirec.settings import PolicyConfig
 from tests.small import CONDITION, HISTORY, levels, make
 

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirec.records import PAD, Batch, Catalogue, Rollout
+from minirec.data.dataset import Catalogue
+from minirec.records import PAD, Batch, Rollout
 from tests.small import examples
 
 

@@ -7,7 +7,7 @@ from minirec.measure.exact import item_logprobs
 from minirec.noise import draw
 from minirec.records import HOLE, PAD
 from minirec.rollout import beam, closed_masks, rank, sample
-from minirec.score import score, token_logprobs
+from minirec.policy import score, token_logprobs
 from tests.small import levels, make
 
 CLOSE = {"atol": 1e-5, "rtol": 0}  # float32 sums in another order

@@ -24,7 +24,7 @@ from minirec.objectives.grpo import advantages
 from minirec.objectives.loss import Learner, k3, token_loss
 from minirec.records import Batch, Signal
 from minirec.rollout import sample
-from minirec.score import score
+from minirec.policy import score
 from minirec.settings import Config
 from tests.small import CONDITION, HISTORY, make
 

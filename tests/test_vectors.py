@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minirec.data.vectors import WIDTH, WINDOW, _ppmi, cooccurrence_vectors, item_vectors
-from minirec.records import Catalogue, Dataset
+from minirec.data.dataset import Catalogue, Dataset
 from tests.small import examples
 
 

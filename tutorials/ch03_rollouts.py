@@ -15,7 +15,7 @@
 # Here it draws, code by code, and we watch where the probability goes.
 
 # %%
-# introduces: minirec.rollout minirec.score minirec.measure.exact
+# introduces: minirec.rollout minirec.policy minirec.measure.exact
 # previews: minirec.data.contexts
 import copy
 

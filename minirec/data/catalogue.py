@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minirec.data.dataset import Catalogue
 from minirec.data.tables import COLUMNS, kind, lines, named, rows
 from minirec.errors import InputError
-from minirec.records import PAD, Catalogue
+from minirec.records import PAD
 
 TITLES = ("title", "movie_title", "name", "description")  # the first that a table has is shown to people
 TOPICS = ("genres", "genre", "topics", "topic", "categories", "category")  # columns

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from minirec.data.dataset import Examples
 from minirec.noise import stream
-from minirec.records import Examples
 
 
 def leave_fresh(train: Examples, share: float, seed: int) -> tuple[Examples, Examples]:

@@ -27,13 +27,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from minirec import rewards
+from minirec.data.dataset import Dataset, Examples
 from minirec.data.splits import windows
 from minirec.data.vectors import training_events
-from minirec.data.world import World, make_world
 from minirec.errors import InputError
 from minirec.noise import stream
-from minirec.records import CONDITION, LIST, OFF, ON, PAD, Batch, Dataset, Examples, check
+from minirec.records import CONDITION, LIST, OFF, ON, PAD, Lists
 from minirec.settings import Config
 
 NEEDS = {"interest": (OFF, OFF), "explore": (ON, OFF), "trend": (OFF, ON), "explore trend": (ON, ON)}
@@ -43,24 +42,6 @@ PARTS = ("train", "valid", "test", "known")
 WORLD_SETS = 8  # of a training user of the world, disjoint; of the others, one
 RECENT_TOPICS = 10  # items of a log's history whose topics are not new; 50 films have nearly every genre
 RECENT_EVENTS = 3  # training events per item of the catalogue over which a log's popularity is counted
-CUT = 5  # of NDCG and recall
-RELEVANT = 2 / 3 - 1e-6  # gain from which an item counts for recall; two thirds, whatever the rounding
-PRIOR = 5.0  # observations that the mean of all items weighs in the mean of one
-
-
-@dataclass(frozen=True)
-class Lists:
-    """B closed sets to rank."""
-
-    batch: Batch  # its condition holds the need; no targets
-    candidates: Tensor  # (B, C) int64, distinct in a row
-    gains: Tensor  # (B, C) float32 in [0, 1], true for the need
-    observed: Tensor  # (B, C) bool, whether the feedback on a candidate was seen
-
-    def __post_init__(self) -> None:
-        check("candidates", self.candidates, len(self.batch), None)
-        check("gains", self.gains, *self.candidates.shape, dtype=torch.float32)
-        check("observed", self.observed, *self.candidates.shape, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -77,40 +58,32 @@ class ListSource:
     def __len__(self) -> int:
         return len(self.contexts)
 
-    def draw(self, rows: Tensor, need: Tensor, size: int | None = None) -> Lists:
-        """Gather contexts, each for a need.
-
-        Args:
-            rows: (B,) int64, which contexts.
-            need: (B,) int64, places in NEEDS.
-            size: candidates of each, the first of its set; None is all C.
-
-        Returns:
-            The Lists; a function of the arguments alone.
-        """
+    def draw(self, rows: Tensor, need: Tensor) -> Lists:
+        """Gather contexts (B,), each for a need (B,), a place in NEEDS; with the true gains."""
         batch = self.contexts.batch(rows, self.history)
         condition = batch.condition.clone()
         condition[:, 0], condition[:, 1:3] = LIST, torch.tensor(list(NEEDS.values()))[need]
-        return Lists(
-            replace(batch, condition=condition),
-            self.candidates[rows, :size],
-            self.gains[need, rows, :size],
-            self.observed[rows, :size],
+        batch = replace(batch, condition=condition)
+        return Lists(batch, self.candidates[rows], self.gains[need, rows], self.observed[rows])
+
+    def of_step(self, rows: Tensor, mine: Tensor, seed: int, step: int) -> Lists:
+        """Gather a process's part ``mine`` (B,) of a step's contexts ``rows`` (A,), with the step's needs."""
+        return self.draw(rows[mine], needs_of_step(seed, step, len(rows))[mine])
+
+    def first(self, count: int, size: int) -> ListSource:
+        """Return the first ``count`` contexts at most, with the first ``size`` candidates of each at most."""
+        return ListSource(
+            self.contexts.select(torch.arange(min(count, len(self)))),
+            self.history,
+            self.candidates[:count, :size],
+            self.gains[:, :count, :size],
+            self.popular[:count, :size],
+            self.observed[:count, :size],
         )
 
 
 def needs_of_step(seed: int, step: int, count: int) -> Tensor:
-    """Draw the needs of a step, uniformly of the three that are trained.
-
-    Args:
-        seed: of the run.
-        step: from 0.
-        count: B, contexts of all processes.
-
-    Returns:
-        (B,) int64, places in NEEDS.
-
-    Source: ours.
+    """Draw the needs of a step's contexts, (count,) places in NEEDS, uniformly of the three that are trained.
 
     >>> needs_of_step(seed=0, step=0, count=8)
     tensor([1, 0, 1, 0, 0, 0, 0, 0])
@@ -119,40 +92,20 @@ def needs_of_step(seed: int, step: int, count: int) -> Tensor:
     return trained[torch.randint(len(trained), (count,), generator=stream("needs", seed, step))]
 
 
-def make_lists(
-    cfg: Config,
-    dataset: Dataset,
-    part: Literal["train", "valid", "test", "known"],
-    world: World | None = None,
-) -> ListSource:
-    """Make the closed sets of a part of the data.
+def make_lists(cfg: Config, dataset: Dataset, part: Literal["train", "valid", "test", "known"]) -> ListSource:
+    """Make the closed sets of a part of the data, of a log or of a simulated world.
 
-    Args:
-        cfg: candidates, feedback, history and seed are read.
-        dataset: a log's, or a simulated world's.
-        part: "train", "valid" or "test"; "known" is "train" and the users of supervised training as well:
-            what floors may be fitted on.
-        world: of a simulated dataset, if it has been made already.
-
-    Returns:
-        The ListSource.
-
-    Raises:
-        InputError: no users are left to RL, the log lacks what gains are made of, or no set is left.
+    "known" is "train" and the users of supervised training as well: what floors may be fitted on. Raises
+    InputError if no users are left to RL, if the log lacks what gains are made of, or if no set is left.
     """
     if dataset.fresh is None:
         raise InputError("--objective: supervised training saw every user; train anew with --fresh 0.2")
-    if dataset.law is None:
-        return _log_lists(cfg, dataset, part)
-    users = {"train": dataset.fresh, "known": dataset.known, "valid": dataset.valid, "test": dataset.test}
-    return _world_lists(cfg, world or make_world(cfg), users[part], part)
+    make = _log_lists if dataset.world is None else _world_lists
+    return make(cfg, dataset, part)
 
 
-def _without_targets(examples: Examples) -> Examples:
-    return replace(examples, targets=examples.targets[:, :0])
-
-
-def _world_lists(cfg: Config, world: World, users: Examples, part: str) -> ListSource:
+def _world_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
+    world, users = dataset.world, getattr(dataset, {"train": "fresh"}.get(part, part))
     size, items = cfg.candidates, len(world.latent)
     if size > items:
         raise InputError(f"--candidates: {size} of {items} items; expected at most as many as there are")
@@ -261,89 +214,3 @@ def _recent_popularity(dataset: Dataset, contexts: Examples, candidates: Tensor)
         below = fewer[torch.searchsorted(ordered, own)]  # (C,)
         popular[row], third[row] = own.double(), 1 + 3 * below // max(1, len(recent))
     return popular, third
-
-
-def item_mean(known: ListSource, items: int) -> Tensor:
-    """Mean observed gain of each item for each need, drawn towards the mean of all.
-
-    Args:
-        known: the lists to learn from.
-        items: N.
-
-    Returns:
-        (needs, N) float64, (sum + PRIOR × mean of all) / (observations + PRIOR).
-
-    Source: definition; PRIOR is ours.
-    """
-    seen = known.observed.double().flatten()  # (S*C,)
-    gains = known.gains.double().flatten(1) * seen  # (needs, S*C)
-    item = known.candidates.flatten()
-    count = torch.zeros(items, dtype=torch.float64).index_add_(0, item, seen)
-    total = torch.zeros(len(NEEDS), items, dtype=torch.float64).index_add_(1, item, gains)
-    mean = gains.sum(1, keepdim=True) / seen.sum().clamp(min=1)  # (needs, 1)
-    return (total + PRIOR * mean) / (count + PRIOR)
-
-
-def by_score(scores: Tensor, gains: Tensor) -> Tensor:
-    """Put gains in the order of falling scores; equal scores keep the order of the candidates.
-
-    Args:
-        scores: (B, C).
-        gains: (B, C).
-
-    Returns:
-        (B, C).
-
-    Source: definition.
-    """
-    return gains.gather(1, scores.argsort(dim=1, descending=True, stable=True))
-
-
-def evaluate_order(placed: Tensor, gains: Tensor) -> dict[str, Tensor]:
-    """Measure lists by their true gains.
-
-    Args:
-        placed: (B, K) true gains in the order of the list.
-        gains: (B, C) those of all candidates, K <= C, in any order.
-
-    Returns:
-        By name, (B,) float64: ndcg@5, NaN where no candidate has a gain; recall@5, the share of the relevant
-        candidates that stand in the first five, NaN where none is relevant.
-
-    Source: definition; relevant is a gain of two thirds or more (ours, as FlexRec's is not known).
-
-    >>> gains = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
-    >>> evaluate_order(gains, gains)["ndcg@5"]
-    tensor([0.6309,    nan], dtype=torch.float64)
-    """
-    placed, gains = placed.double(), gains.double()
-    best = rewards.ideal(gains, placed.shape[1], CUT)
-    relevant, found = ((x >= RELEVANT).double() for x in (gains, placed[:, :CUT]))
-    return {
-        f"ndcg@{CUT}": rewards.ndcg(placed, best, CUT).masked_fill(best == 0, torch.nan),
-        f"recall@{CUT}": found.sum(1) / relevant.sum(1),  # 0 / 0 is NaN
-    }
-
-
-def floors(known: ListSource, source: ListSource, items: int, seed: int) -> dict[str, dict[str, dict]]:
-    """Rank closed sets without a policy: in random order, by recent popularity, by the items' mean gains.
-
-    Args:
-        known: the lists that means are learned from; feedback holds for every need, so for the held-out too.
-        source: the lists to rank.
-        items: N.
-        seed: of the random order.
-
-    Returns:
-        By need and by floor, what ``evaluate_order`` returns, of all S contexts.
-
-    Source: definition.
-    """
-    mean = item_mean(known, items)
-    noise = torch.rand(source.candidates.shape, generator=stream("random order", seed), dtype=torch.float64)
-    result = {}
-    for place, need in enumerate(NEEDS):
-        gains = source.gains[place]
-        scores = {"random": noise, "popularity": source.popular, "item mean": mean[place][source.candidates]}
-        result[need] = {name: evaluate_order(by_score(score, gains), gains) for name, score in scores.items()}
-    return result

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from minirec.data import catalogue, splits
+from minirec.data.dataset import Dataset
 from minirec.data.tables import kind, lines, positions, rows, shown
 from minirec.data.vectors import training_events
 from minirec.errors import InputError
-from minirec.records import Dataset
 from minirec.settings import Config
 
 Ints = NDArray[np.int64]

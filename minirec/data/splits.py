@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from minirec.data.dataset import Examples
 from minirec.errors import InputError
-from minirec.records import CONDITION, PAD, Examples
+from minirec.records import CONDITION, PAD
 
 Ints = NDArray[np.int64]
 Cuts = tuple[Ints, Ints]  # (U,) first validation target, (U,) first test target; both = stop: training only

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from minirec.records import Dataset, Examples
+from minirec.data.dataset import Dataset, Examples
 
 WINDOW = 5  # co-occurrence: largest distance of two events of one sequence
 WIDTH = 64  # dimensions of a block of item vectors after the truncated SVD

@@ -30,9 +30,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from minirec.data.dataset import Catalogue, Dataset, Examples
 from minirec.errors import InputError
 from minirec.noise import draw, stream
-from minirec.records import HOLE, NEXT, PAD, Batch, Catalogue, Dataset, Examples
+from minirec.records import HOLE, NEXT, PAD, Batch
 from minirec.settings import Config
 
 LEVELS = 3
@@ -166,7 +167,7 @@ class World:
             valid=split(users * 8 // 10, users * 9 // 10, 1),
             test=split(users * 9 // 10, users, 1),
             periods=len(self.bias),
-            law=self.law,
+            world=self,
         )
 
     def gains(

@@ -13,8 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from minirec.data.dataset import Examples
 from minirec.data.vectors import training_events
-from minirec.records import PAD, Batch, Examples
+from minirec.records import PAD, Batch
 
 Scorer = Callable[[Batch], Tensor]  # a batch of B contexts to (B, N) float64, higher is better
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minirec import rollout
+from minirec.data.dataset import Dataset, Examples
 from minirec.errors import InputError
 from minirec.files import atomic
 from minirec.measure.baselines import Scorer, item_knn, markov, popularity, top_k
@@ -35,7 +36,7 @@ from minirec.measure.metrics import (
     popularity_buckets,
 )
 from minirec.policy import Policy
-from minirec.records import PAD, Batch, Dataset, Examples
+from minirec.records import PAD, Batch
 from minirec.settings import Config
 from minirec.trie import Trie
 
@@ -56,16 +57,9 @@ class Result:
 
 
 def summary(result: Result) -> dict[str, float]:
-    """Average a result over its contexts: one row of a report.
+    """Average a result over its contexts: one row of a report, by the names of metrics.DEFINITIONS.
 
-    Args:
-        result: of one method.
-
-    Returns:
-        Numbers by the names of DEFINITIONS (metrics.py). The recall of a bucket without targets, and the
-        tied metrics where no context is tied, are left out.
-
-    Source: definition.
+    The recall of a bucket without targets, and the tied metrics where no context is tied, are left out.
     """
     row = {name: value.mean().item() for name, value in result.values.items()}
     row |= {f"coverage@{k}": coverage(result.items, result.catalogue, k) for k in KS}
@@ -80,14 +74,10 @@ def summary(result: Result) -> dict[str, float]:
 
 
 def batches(lengths: Tensor, cost: Callable[[int], int]) -> Iterator[Tensor]:
-    """Batch the contexts by length, longest first, so that no batch of two or more exceeds MOST_NUMBERS.
+    """Batch contexts by their items of history (B,), longest first: rows (b,), b <= MOST_CONTEXTS.
 
-    Args:
-        lengths: (B,) int64, items of history.
-        cost: numbers in the largest tensors of one context, by the length of the batch's longest history.
-
-    Yields:
-        Rows (b,) int64, b <= MOST_CONTEXTS, each context once.
+    ``cost`` gives the numbers in the largest tensors of one context, by the length of the batch's longest
+    history; no batch of two or more exceeds MOST_NUMBERS.
     """
     order, start = lengths.argsort(descending=True, stable=True), 0
     while start < len(order):
@@ -127,8 +117,8 @@ def _evaluate(
     bar.close()
     place = torch.cat(rows).argsort()  # back to the order of the examples
     whole = {name: torch.cat([part[name] for part in parts])[place] for name in parts[0]}
-    own = {name: whole.pop(name) for name in ("items", "found", "mass")}
-    return Result(values=whole, tied=examples.tied, catalogue=catalogue, **own)
+    others = {name: whole.pop(name) for name in ("items", "found", "mass")}
+    return Result(values=whole, tied=examples.tied, catalogue=catalogue, **others)
 
 
 def _judge(
@@ -146,21 +136,9 @@ def _judge(
 
 
 def evaluate_scorer(scorer: Scorer, dataset: Dataset, examples: Examples, cfg: Config) -> Result:
-    """Evaluate a method that scores the whole catalogue.
+    """Evaluate a method that gives scores (B, N) to the whole catalogue; without pass@K and hallucination.
 
-    Args:
-        scorer: a batch of B contexts to scores (B, N), higher is better.
-        dataset: for the law, the catalogue's size, and the popularity of its training split.
-        examples: the contexts to evaluate.
-        cfg: history and keep_seen are read.
-
-    Returns:
-        The Result, without pass@K and hallucination.
-
-    Raises:
-        InputError: there are no contexts.
-
-    Source: definition.
+    Raises InputError if there are no contexts.
     """
 
     def answer(batch: Batch) -> dict[str, Tensor]:
@@ -170,23 +148,10 @@ def evaluate_scorer(scorer: Scorer, dataset: Dataset, examples: Examples, cfg: C
 
 
 def floors(dataset: Dataset, examples: Examples, cfg: Config) -> dict[str, Result]:
-    """Evaluate popularity, the first-order Markov chain and item-kNN, fitted on the training split.
+    """Evaluate popularity, the first-order Markov chain and item-kNN, fitted on all training sequences.
 
     On a simulated world "true law" stands beside them: the ranking that no method can be above in hr,
-    recall, ndcg and mrr.
-
-    Args:
-        dataset: to fit on, and for the law.
-        examples: the contexts to evaluate.
-        cfg: as in ``evaluate_scorer``.
-
-    Returns:
-        Results by name, in the order of FLOORS; "true law" is the last.
-
-    Raises:
-        InputError: there are no contexts.
-
-    Source: definition (baselines.py); that the law is shown is ours.
+    recall, ndcg and mrr. Raises InputError if there are no contexts.
     """
     scorers = {name: fit(dataset.known, len(dataset.catalogue)) for name, fit in FLOORS.items()}
     if dataset.law is not None:
@@ -196,34 +161,15 @@ def floors(dataset: Dataset, examples: Examples, cfg: Config) -> dict[str, Resul
 
 @torch.no_grad()
 def evaluate_policy(
-    policy: Policy,
-    trie: Trie,
-    dataset: Dataset,
-    examples: Examples,
-    cfg: Config,
-    device: torch.device | str = "cpu",
-    full: bool = True,
+    policy: Policy, trie: Trie, dataset: Dataset, examples: Examples, cfg: Config, full: bool = True
 ) -> Result:
-    """Evaluate a policy by beam search under the trie.
+    """Evaluate a policy by beam search under the trie, on the device of the trie.
 
-    Args:
-        policy, trie: on the device.
-        dataset: for the law, the catalogue's size, and the popularity of its training split.
-        examples: the contexts to evaluate, the validation or test split or some of it.
-        cfg: beam, samples, keep_seen, history, seed are read, and heads for the size of the batches. The
-            beam is cfg.beam wide, plus the batch's longest past where seen items are taken out; at most N.
-        device: of the policy.
-        full: also Pass@K by cfg.samples rollouts under the trie, and hallucination.
-
-    Returns:
-        The Result; the policy's training mode is as it was.
-
-    Raises:
-        InputError: there are no contexts.
-
-    Source: definition; pass@K and hallucination as in metrics.py.
+    The beam is cfg.beam wide, plus the batch's longest past where seen items are taken out; at most N.
+    ``full`` adds Pass@K by cfg.samples rollouts under the trie, and hallucination. The policy's training mode
+    is as it was. Raises InputError if there are no contexts.
     """
-    generator = torch.Generator().manual_seed(cfg.seed)
+    generator, device = torch.Generator().manual_seed(cfg.seed), trie.codes.device
 
     def width(length: int) -> int:
         return min(cfg.beam + (0 if cfg.keep_seen else length), len(trie))
@@ -256,16 +202,9 @@ def evaluate_policy(
 
 
 def write_predictions(path: Path, result: Result, dataset: Dataset, examples: Examples) -> None:
-    """Write the lists as JSON lines, ``{"user": id, "items": [ids, best first]}``, in the data's own ids.
+    """Write lists as JSON lines, ``{"user": id, "items": [ids, best first]}``, in the data's own ids.
 
-    Args:
-        path: the file.
-        result: of one method, on these examples.
-        dataset: for the ids.
-        examples: the contexts.
-
-    Raises:
-        InputError: the file cannot be written.
+    Raises InputError if the file cannot be written.
     """
     ids, users = dataset.catalogue.ids, dataset.users
     with atomic(path) as file:

@@ -14,9 +14,8 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from minirec.policy import Policy, Prompt
+from minirec.policy import MASKED, Policy, Prompt, score, token_logprobs
 from minirec.rollout import closed_masks
-from minirec.score import MASKED, score, token_logprobs
 from minirec.trie import Trie
 
 ITEMS = 4_096  # the largest catalogue of items

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minirec.data.dataset import Examples
 from minirec.data.vectors import training_events
-from minirec.records import HOLE, PAD, Examples
+from minirec.records import HOLE, PAD
 
 KS = (1, 5, 10, 20, 50)
 WIDTH = max(KS)
@@ -40,44 +41,6 @@ DEFINITIONS = {
     "tied contexts": "number of those contexts",
     "contexts": "number of contexts evaluated",
 }  # every column of a report
-
-LOGGED = {
-    "step": "updates done, or with an objective, batches of rollouts done",
-    "epoch": "passes over the training sequences",
-    "nll": "supervised: mean over the epoch, with dropout, nats per item; with an objective: of the targets, "
-    "nats per token; 0 and up",
-    "gradient_norm": "norm of the gradient before clipping, mean over updates; 0 and up",
-    "loss": "mean over the updates; with one update per batch of rollouts near 0 but for NLL and KL, as "
-    "advantages sum to 0; any number",
-    "reward": "mean over the rollouts; hit: 0 or 1, ranker: 0 to 1, lists: NDCG, 0 to 1",
-    "silent": "share of groups in which all rewards are equal; 0 to 1",
-    "admitted": "share of contexts that the signal keeps; 0 to 1",
-    "entropy": "estimate from the rollouts: mean of -log π, nats per item or list; 0 and up",
-    "holes": "share of generated tuples that are no item; 0 to 1, 0 under the trie",
-    "kl": "k3 estimate of KL(π‖start) on the signal's tokens, nats per token; 0 and up",
-    "clipped": "share of the signal's tokens at which the clip acts; 0 to 1, 0 in a batch's first update",
-    "difficult": "AdaGRPO: share of contexts with D = 1; 0 to 1",
-    "discriminable": "AdaGRPO: share of contexts with Q = 1; 0 to 1",
-    "short_of_negatives": "AdaGRPO: share of contexts with fewer than M cross-sample negatives, or with "
-    "nothing but holes; 0 to 1",
-    "all_zero": "ReCast: share of groups without a hit, before repair; 0 to 1",
-    "mixed": "ReCast: share of groups with hits and misses, before repair; 0 to 1",
-    "all_hit": "ReCast: share of groups without a miss, before repair; 0 to 1",
-    "repaired_all_zero": "the same after repair",
-    "repaired_mixed": "the same after repair",
-    "repaired_all_hit": "the same after repair",
-    "estimate": "mean reward of rollouts on the probe, a few validation contexts, always the same; 0 to 1",
-    "estimate_error": "its standard error over rollouts, the contexts held fixed; 0 and up",
-    "exact_reward": "expected reward on the same contexts, by enumeration; 0 to 1",
-    "exact_entropy": "on the same contexts, by enumeration; nats per item or list, 0 and up",
-    "exact_kl": "KL(π‖start) on the same contexts, by enumeration; nats per item or list, 0 and up",
-    "recall@10": "on validation contexts, beam 20; 0 to 1",
-    "ndcg@10": "on validation contexts, beam 20; its maximum chooses the supervised weights; 0 to 1",
-    "hallucination": "on validation contexts, as in the report; 0 to 1",
-    "ndcg@5": "lists: of the greedy ranking on validation contexts, mean over the trained needs; 0 to 1",
-}  # every number in metrics.jsonl
-AT_ONCE = ("step", "epoch", "estimate", "exact", "recall", "ndcg", "hallucination")
-SUMMED = tuple(name for name in LOGGED if not name.startswith(AT_ONCE))  # means over a batch
 
 
 def _compact(items: Tensor, keep: Tensor, width: int) -> Tensor:

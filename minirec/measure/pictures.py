@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from minirec.files import atomic
 from minirec.measure.evaluation import FLOORS
 from minirec.objectives import OBJECTIVES
-from minirec.run.arms import LISTS, title
 
 OUTCOMES = ("all_zero", "mixed", "all_hit")
 
@@ -28,39 +28,26 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
 
 
 def curve(lines: list[dict[str, Any]], x: str, y: str) -> tuple[list[float], list[float]]:
-    """The points of the lines that have both.
-
-    Args:
-        lines: of metrics.
-        x, y: names of ``metrics.LOGGED``.
-
-    Returns:
-        The values of x, and those of y.
-    """
+    """The values of x and of y on the lines of metrics that have both."""
     both = [line for line in lines if x in line and y in line]
     return [line[x] for line in both], [line[y] for line in both]
 
 
-def pictures(run: Path, rows: list[dict[str, Any]]) -> list[Path]:
-    """Draw the pictures of a run that there is something to draw for.
+def pictures(run: Path, rows: list[dict[str, Any]], arms: Sequence[str] = ()) -> list[Path]:
+    """Draw the pictures of a run folder that there is something to draw for; returns the files.
 
-    Args:
-        run: the run folder, arms in folders below it.
-        rows: the report's rows.
-
-    Returns:
-        The files written.
+    The report's rows, and which of their methods are arms of reinforcement learning.
     """
     if importlib.util.find_spec("matplotlib") is None:
         return []
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    arms = {arm: lines for arm in OBJECTIVES if (lines := lines_of(run / arm))}
+    logs = {name: lines for name in OBJECTIVES if (lines := lines_of(run / name))}
     drawn = {
-        "methods.png": _methods(rows),
+        "methods.png": _methods(rows, arms),
         "learning.png": _learning(lines_of(run)),
-        "arms.png": _arms(arms),
-        "groups.png": _groups(arms.get("recast", [])),
+        "arms.png": _arms(logs),
+        "groups.png": _groups(logs.get("recast", [])),
     }
     figures = {name: figure for name, figure in drawn.items() if figure is not None}
     for name, figure in figures.items():
@@ -75,13 +62,13 @@ def _figure(width: float, height: float) -> Any:
     return Figure((width, height), layout="constrained")
 
 
-def _methods(rows: list[dict[str, Any]]) -> Any:
+def _methods(rows: list[dict[str, Any]], arms: Sequence[str]) -> Any:
     figure = _figure(6, 0.8 + 0.4 * len(rows))
     axes = figure.add_subplot()
     known = dict.fromkeys(FLOORS, "tab:gray") | {"true law": "tab:green"}
-    arms = tuple(map(title, OBJECTIVES))
+    known |= dict.fromkeys(arms, "tab:orange")
     names = [row["method"] for row in rows]
-    colours = ["tab:orange" if name.startswith(arms) else known.get(name, "tab:blue") for name in names]
+    colours = [known.get(name, "tab:blue") for name in names]
     bars = axes.barh(names, [row["ndcg@10"] for row in rows], color=colours)
     axes.bar_label(bars, fmt="%.4f", padding=3)
     axes.invert_yaxis()
@@ -104,20 +91,20 @@ def _learning(lines: list[dict[str, Any]]) -> Any:
     return figure
 
 
-def _arms(arms: dict[str, list[dict[str, Any]]]) -> Any:
+def _arms(logs: dict[str, list[dict[str, Any]]]) -> Any:
     """One row of panels per kind of arm: validation on the left; on the right an arm's exact value as a line
     and the estimate from its rollouts, with two standard errors, as points."""
-    kinds = [[arm for arm in arms if (arm in LISTS) == lists] for lists in (False, True)]
+    kinds = [[name for name in logs if OBJECTIVES[name].lists == lists] for lists in (False, True)]
     kinds = [kind for kind in kinds if kind]
     if not kinds:
         return None
     figure = _figure(8, 3.2 * len(kinds))
     for (left, right), kind in zip(figure.subplots(len(kinds), 2, squeeze=False), kinds, strict=True):
-        metric = "ndcg@5" if kind[0] in LISTS else "ndcg@10"
-        for i, arm in enumerate(kind):
-            lines, colour = arms[arm], f"C{i}"
-            left.plot(*curve(lines, "step", metric), marker=".", color=colour, label=title(arm))
-            right.plot(*curve(lines, "step", "exact_reward"), color=colour, label=title(arm))
+        metric = "ndcg@5" if OBJECTIVES[kind[0]].lists else "ndcg@10"
+        for i, name in enumerate(kind):
+            lines, colour, title = logs[name], f"C{i}", OBJECTIVES[name].title
+            left.plot(*curve(lines, "step", metric), marker=".", color=colour, label=title)
+            right.plot(*curve(lines, "step", "exact_reward"), color=colour, label=title)
             seen = [line for line in lines if "estimate_error" in line]
             right.errorbar(
                 [line["step"] for line in seen],

@@ -10,19 +10,18 @@ import json
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from minirec.data.dataset import Dataset
 from minirec.files import atomic
 from minirec.measure.evaluation import Result, summary
 from minirec.measure.metrics import DEFINITIONS, paired_bootstrap
 from minirec.measure.pictures import pictures
 from minirec.objectives import OBJECTIVES
-from minirec.records import Dataset
-from minirec.run.arms import Reinforced, title
 from minirec.settings import Config
 
 Row = dict[str, Any]
@@ -33,21 +32,26 @@ SLICES = ["head recall@10", "mid recall@10", "tail recall@10", "tied recall@10",
 MORE = ["method", *SLICES, "pass@10", "pass@50"]
 COMPARED = ("ndcg@10", "recall@10")
 DIFFERENCE = ["method", "minus", "metric", "difference", "low", "high"]
-SUPERVISED, CONTINUED, TRUTH = "supervised", title("continued"), "true law"
-LISTS_SAY = "ndcg@5 of rankings of closed candidate sets, by need; the last need was held out of training"
+SUPERVISED, CONTINUED, TRUTH = "supervised", OBJECTIVES["continued"].title, "true law"
+LISTS = "ndcg@5 of rankings of closed candidate sets, by need; the last need was held out of training"
 
 
-def rows(results: dict[str, Result], split: str) -> list[Row]:
-    """Summarise results.
+@dataclass(frozen=True)
+class Results:
+    """What a run, or an evaluation of one, came to."""
 
-    Args:
-        results: by method name.
-        split: the name of the split that was evaluated.
+    methods: dict[str, Result]  # by what tables call them, floors first; the policy is "supervised"
+    split: str  # that was evaluated
+    arms: tuple[str, ...] = ()  # the methods that are arms of reinforcement learning
+    lists: list[Row] = field(default_factory=list)  # a row per way of ranking closed sets
+    notes: list[str] = field(default_factory=list)  # what is to be said of reinforcement learning
 
-    Returns:
-        A row per method, in order: ``method``, ``split`` and what ``evaluation.summary`` gives.
-    """
-    return [{"method": name, "split": split, **summary(result)} for name, result in results.items()]
+    @property
+    def rows(self) -> list[Row]:
+        """A row per method: "method", "split" and what ``evaluation.summary`` gives."""
+        return [
+            {"method": name, "split": self.split, **summary(result)} for name, result in self.methods.items()
+        ]
 
 
 def _cells(rows: list[Row], columns: Sequence[str]) -> list[list[str]]:
@@ -59,14 +63,9 @@ def _cells(rows: list[Row], columns: Sequence[str]) -> list[list[str]]:
 
 
 def table(rows: list[Row], columns: Sequence[str]) -> str:
-    """Lay rows out as aligned plain text: words to the left, numbers to the right.
+    """Lay rows out as aligned plain text: words to the left, numbers to the right, without a last newline.
 
-    Args:
-        rows: dicts; a missing value is left blank.
-        columns: keys, in order; one that no row has is left out.
-
-    Returns:
-        The lines, header first; no trailing newline.
+    A missing value is left blank, and so is a column that no row has left out.
 
     >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "supervised", "hr@10": 0.5}]
     >>> print(table(rows, ["method", "hr@10"]))
@@ -85,14 +84,7 @@ def table(rows: list[Row], columns: Sequence[str]) -> str:
 
 
 def markdown(rows: list[Row], columns: Sequence[str], bold: Sequence[str] = ()) -> str:
-    """Lay rows out as a Markdown table, with the largest number of some columns in bold.
-
-    Args:
-        rows, columns: as in ``table``.
-        bold: the columns in which the largest number, with its equals, is bold.
-
-    Returns:
-        The lines; no trailing newline.
+    """Lay rows out as a Markdown table; in the columns ``bold`` the largest number, with its equals, is bold.
 
     >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "supervised", "hr@10": 0.5}]
     >>> print(markdown(rows, ["method", "hr@10"], bold=["hr@10"]))
@@ -103,41 +95,31 @@ def markdown(rows: list[Row], columns: Sequence[str], bold: Sequence[str] = ()) 
     """
     header, *body = _cells(rows, columns)
     for j, name in enumerate(header):
-        best = (
-            max((row[name] for row in rows if row.get(name) is not None), default=None)
-            if name in bold
-            else None
-        )
+        if name not in bold:
+            continue
+        best = max(row[name] for row in rows if row.get(name) is not None)
         for row, line in zip(rows, body, strict=True):
-            if best is not None and row.get(name) == best:
+            if row.get(name) == best:
                 line[j] = f"**{line[j]}**"
     lines = ["| " + " | ".join(line) + " |" for line in (header, *body)]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
-def differences(results: dict[str, Result], seed: int) -> list[Row]:
-    """Compare methods: difference and 95 % interval over contexts.
+def differences(results: Results, seed: int) -> list[Row]:
+    """Compare methods: difference and 95 % interval over contexts, rows with the columns of DIFFERENCE.
 
-    Args:
-        results: by method name. The supervised policy is called "supervised", the arms of reinforcement
-            learning as ``arms.label`` has it.
-        seed: of the bootstrap.
-
-    Returns:
-        Rows with the columns of DIFFERENCE, per metric: the supervised policy minus every floor and SASRec,
-        each arm minus the supervised policy, and minus supervised continued.
-
-    Source: definition (metrics.paired_bootstrap).
+    Per metric these are the supervised policy minus every floor and SASRec, each arm minus the supervised
+    policy, and minus supervised continued. Source: definition (metrics.paired_bootstrap).
     """
-    arms = [name for name in results if name.startswith(tuple(map(title, OBJECTIVES)))]
-    others = [name for name in results if name not in (SUPERVISED, TRUTH, *arms)]
-    pairs = [(SUPERVISED, name) for name in others if SUPERVISED in results]
+    methods, arms = results.methods, results.arms
+    others = [name for name in methods if name not in (SUPERVISED, TRUTH, *arms)]
+    pairs = [(SUPERVISED, name) for name in others if SUPERVISED in methods]
     pairs += [(arm, SUPERVISED) for arm in arms]
     pairs += [(arm, CONTINUED) for arm in arms if arm != CONTINUED and CONTINUED in arms]
     compared = []
     for metric in COMPARED:
         for name, other in pairs:
-            interval = paired_bootstrap(results[name].values[metric], results[other].values[metric], seed)
+            interval = paired_bootstrap(methods[name].values[metric], methods[other].values[metric], seed)
             compared.append(dict(zip(DIFFERENCE, (name, other, metric, *interval), strict=True)))
     return compared
 
@@ -149,152 +131,105 @@ def sentences(compared: list[Row]) -> list[str]:
     >>> sentences([row])
     ['item-kNN is above the supervised policy on ndcg@10 by 0.0100 (95 % interval 0.0000 to 0.0200).']
     """
-    said = []
+    lines = []
     for metric in dict.fromkeys(row["metric"] for row in compared):
         here = [row for row in compared if row["metric"] == metric and row["method"] == SUPERVISED]
         below = [row["minus"] for row in here if row["difference"] > 0]
         if below:
             clear = all(row["low"] > 0 for row in here if row["difference"] > 0)
             doubt = "" if clear else ", though not every interval excludes 0"
-            said.append(f"The supervised policy is above {', '.join(below)} on {metric}{doubt}.")
+            lines.append(f"The supervised policy is above {', '.join(below)} on {metric}{doubt}.")
         for row in here:
             by, low, high = -row["difference"], 0.0 - row["high"], 0.0 - row["low"]
             if by >= 0:
                 where = "above" if by else "level with"
                 span = f" by {by:.4f} (95 % interval {low:.4f} to {high:.4f})" if by else ""
-                said.append(f"{row['minus']} is {where} the supervised policy on {metric}{span}.")
-    return said
+                lines.append(f"{row['minus']} is {where} the supervised policy on {metric}{span}.")
+    return lines
 
 
-def text(results: dict[str, Result], split: str, seed: int, reinforced: Reinforced | None = None) -> str:
-    """The report for the terminal: the tables, the intervals, and what they say.
-
-    Args:
-        results: by method name, as in ``differences``.
-        split: the name of the split that was evaluated.
-        seed: of the bootstrap.
-        reinforced: the arms of reinforcement learning.
-
-    Returns:
-        The lines; no trailing newline.
-    """
-    lines, compared = rows(results, split), differences(results, seed)
-    parts = [f"{split} split, {lines[0]['contexts']:,} contexts", table(lines, MAIN), table(lines, MORE)]
+def text(results: Results, seed: int) -> str:
+    """The report for the terminal: the tables, the intervals (``seed`` resamples), and what they say."""
+    rows, compared = results.rows, differences(results, seed)
+    parts = [f"{results.split} split, {rows[0]['contexts']:,} contexts", table(rows, MAIN), table(rows, MORE)]
     if compared:
         parts += [table(compared, DIFFERENCE), "\n".join(sentences(compared))]
-    if reinforced and reinforced.lists:
-        parts += [LISTS_SAY, table(reinforced.lists, list(reinforced.lists[0]))]
-    if reinforced and reinforced.notes:
-        parts += ["\n".join(reinforced.notes)]
-    return "\n\n".join(parts)
+    if results.lists:
+        parts += [LISTS, table(results.lists, list(results.lists[0]))]
+    return "\n\n".join([*parts, "\n".join(results.notes)]).rstrip()
 
 
-def definitions(lines: list[Row]) -> str:
+def definitions(rows: list[Row]) -> str:
     """The definitions of the metrics that a report shows, as a Markdown list."""
     shown = {
-        re.sub(r"@\d+$", "@K", name) if name not in DEFINITIONS else name for row in lines for name in row
+        re.sub(r"@\d+$", "@K", name) if name not in DEFINITIONS else name for row in rows for name in row
     }
     return "\n".join(f"- `{name}`: {meaning}" for name, meaning in DEFINITIONS.items() if name in shown)
 
 
-def _lists(reinforced: Reinforced | None) -> list[str]:
-    if not reinforced:
-        return []
-    lists = reinforced.lists
-    parts = ["## Reinforcement learning", "\n".join(f"- {note}" for note in reinforced.notes)]
-    return parts + ([LISTS_SAY, markdown(lists, list(lists[0]))] if lists else [])
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _settings(cfg: Config) -> str:
-    default, given = asdict(Config()), asdict(replace(cfg, out=""))
+    default, given = asdict(Config()), asdict(replace(cfg, out="", given=()))
     flags = []
     for name, value in given.items():
         flag = name.replace("_", "-")
         if value != default[name]:
-            flags.append(f"- `--{flag}`" if value is True else f"- `--{flag} {value}`")
-    return "\n".join(flags) or "- none"
+            flags.append(f"`--{flag}`" if value is True else f"`--{flag} {value}`")
+    return _bullets(flags or ["none"])
 
 
-def _page(
-    results: dict[str, Result],
-    split: str,
-    dataset: Dataset,
-    cfg: Config,
-    seconds: float,
-    reinforced: Reinforced | None,
-    notes: Sequence[str],
-) -> str:
-    lines, compared = rows(results, split), differences(results, cfg.seed)
+def _page(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Sequence[str]) -> str:
+    rows, compared = results.rows, differences(results, cfg.seed)
     kind = (
-        "Exact: hr, recall, ndcg and mrr are expectations over the true law of the simulated world."
-        if dataset.law is not None
-        else "Counted against the held-out targets, over the full catalogue."
+        "Counted against the held-out targets, over the full catalogue."
+        if dataset.law is None
+        else "Exact: hr, recall, ndcg and mrr are expectations over the true law of the simulated world."
     )
     past = "may be recommended again" if cfg.keep_seen else "are taken out of every list"
-    data = [
-        f"{len(dataset.users):,} users, {len(dataset.catalogue):,} items",
-        *(f"{name}: {len(getattr(dataset, name)):,} contexts" for name in ("train", "valid", "test")),
-        *(line.strip() for note in notes for line in note.splitlines()),
-    ]
-    run = [
-        f"wall time {seconds:.0f} s, {torch.get_num_threads()} CPU threads",
-        f"torch {torch.__version__}, Python {platform.python_version()}",
-    ]
     parts = [
-        f"# Results on the {split} split",
-        f"{lines[0]['contexts']:,} contexts. {kind} Items of the user's past {past}.",
-        markdown(lines, MAIN, bold=RANKING),
-        "\n".join(f"- {sentence}" for sentence in sentences(compared)),
-        markdown(lines, MORE, bold=[*SLICES, "pass@10", "pass@50"]),
+        f"# Results on the {results.split} split",
+        f"{rows[0]['contexts']:,} contexts. {kind} Items of the user's past {past}.",
+        markdown(rows, MAIN, bold=RANKING),
+        _bullets(sentences(compared)),
+        markdown(rows, MORE, bold=MORE[1:]),
         "## Against each other",
         "Paired bootstrap over contexts, 95 % intervals.",
         markdown(compared, DIFFERENCE),
-        *_lists(reinforced),
-        "## What the columns mean",
-        definitions(lines),
-        "## Data",
-        "\n".join(f"- {line}" for line in data),
-        "## Settings that differ from the defaults",
-        _settings(cfg),
-        "## Run",
-        "\n".join(f"- {line}" for line in run),
     ]
+    if results.notes:
+        parts += ["## Reinforcement learning", _bullets(results.notes)]
+    if results.lists:
+        parts += [LISTS, markdown(results.lists, list(results.lists[0]))]
+    data = [f"{len(dataset.users):,} users, {len(dataset.catalogue):,} items"]
+    data += [f"{name}: {len(getattr(dataset, name)):,} contexts" for name in ("train", "valid", "test")]
+    data += [line.strip() for note in notes for line in note.splitlines()]
+    machine = [
+        f"wall time {seconds:.0f} s, {torch.get_num_threads()} CPU threads",
+        f"torch {torch.__version__}, Python {platform.python_version()}",
+    ]
+    parts += ["## What the columns mean", definitions(rows), "## Data", _bullets(data)]
+    parts += ["## Settings that differ from the defaults", _settings(cfg), "## Run", _bullets(machine)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def write(
-    run: Path,
-    results: dict[str, Result],
-    split: str,
-    dataset: Dataset,
-    cfg: Config,
-    seconds: float,
-    notes: Sequence[str] = (),
-    reinforced: Reinforced | None = None,
+    results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Sequence[str] = ()
 ) -> list[Path]:
     """Write report.json, report.md, lists.json if lists were ranked, and with matplotlib the pictures.
 
-    Args:
-        run: the run folder; its metrics.jsonl gives the learning curve.
-        results: by method name, floors first, as in ``differences``.
-        split: the name of the split that was evaluated.
-        dataset: for the data summary.
-        cfg: the run's settings.
-        seconds: wall time of the run.
-        notes: further lines on the data, for example those of the log's reader and of the codes.
-        reinforced: the arms of reinforcement learning.
-
-    Returns:
-        The files written.
+    ``seconds`` is the wall time of the run, ``notes`` are further lines on the data. Returns the files.
     """
-    lines = rows(results, split)
+    folder, rows = Path(cfg.out), results.rows
     pages = {
-        "report.json": json.dumps(lines, indent=1) + "\n",
-        "report.md": _page(results, split, dataset, cfg, seconds, reinforced, notes),
+        "report.json": json.dumps(rows, indent=1) + "\n",
+        "report.md": _page(results, dataset, cfg, seconds, notes),
     }
-    if reinforced and reinforced.lists:
-        pages["lists.json"] = json.dumps(reinforced.lists, indent=1) + "\n"
+    if results.lists:
+        pages["lists.json"] = json.dumps(results.lists, indent=1) + "\n"
     for name, page in pages.items():
-        with atomic(run / name) as file:
+        with atomic(folder / name) as file:
             file.write(page.encode())
-    return [*(run / name for name in pages), *pictures(run, lines)]
+    return [*(folder / name for name in pages), *pictures(folder, rows, results.arms)]

@@ -14,15 +14,16 @@ a gain that can be predicted exactly, the NLL has no lower bound.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from minirec.data.lists import Lists, ListSource, needs_of_step
+from minirec.data.lists import ListSource, needs_of_step
 from minirec.noise import stream
-from minirec.records import PAD, Batch
+from minirec.records import PAD, Batch, Lists
 
 WIDTH, HIDDEN, DROPOUT = 32, 64, 0.2
 BATCH, RATE, DECAY = 64, 3e-3, 0.1
@@ -168,3 +169,15 @@ def fill(gains: Tensor, observed: Tensor, mean: Tensor) -> Tensor:
     tensor([1., 0.])
     """
     return torch.where(observed, gains, mean.clamp(0, 1))
+
+
+@torch.no_grad()
+def fill_lists(critic: Critic | None, lists: Lists) -> Lists:
+    """What training sees of lists: gains that were observed, and for the rest the critic's mean and variance.
+
+    Without a critic, what is missing counts 0.
+    """
+    if critic is None:
+        return replace(lists, gains=lists.gains * lists.observed)
+    mean, variance = critic(lists.batch, lists.candidates)
+    return replace(lists, gains=fill(lists.gains, lists.observed, mean), variance=variance)

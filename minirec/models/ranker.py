@@ -26,13 +26,14 @@ from tqdm import tqdm
 
 from minirec.data import exposure
 from minirec.data.contexts import contexts
+from minirec.data.dataset import Dataset, Examples
 from minirec.data.vectors import training_events
 from minirec.data.world import World
 from minirec.errors import InputError
 from minirec.measure.baselines import popularity
 from minirec.measure.evaluation import evaluate_scorer
 from minirec.noise import draw, stream
-from minirec.records import HOLE, PAD, Batch, Dataset, Examples
+from minirec.records import HOLE, PAD, Batch
 from minirec.settings import Config
 
 # A batch of B contexts and items (B, C) to scores (B, C) float32 in (0, 1); a HOLE, and PAD, score 0.

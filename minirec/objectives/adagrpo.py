@@ -29,22 +29,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from minirec.objectives.grpo import advantages
-from minirec.records import HOLE, PAD, Experience, Signal
+from minirec.objectives.grpo import CONVENTION, advantages, convention
+from minirec.records import HOLE, PAD, Experience, Objective, Signal
 
 
 def rank(scores: Tensor, items: Tensor, own_score: Tensor, own: Tensor) -> Tensor:
     """The place that an item would take in its context's group: 1 + how many rollouts score above it.
 
-    Args:
-        scores: (B, G) of the rollouts.
-        items: (B, G) int64, the rollouts.
-        own_score: (B, n) of the items that are placed.
-        own: (B, n) int64, those items; a rollout that is the item itself is not above it.
-
-    Returns:
-        (B, n) int64 in 1..G+1.
-
+    Rollouts' scores and items (B, G); scores and ids of the items to place (B, n). A rollout that is the item
+    itself is not above it. Returns (B, n) int64 in 1..G+1.
     Source: AdaGRPO (2606.08480), rank_π and rank_R as we read them; ties by identity are ours.
 
     >>> group = torch.tensor([[0.9, 0.5, 0.1]]), torch.tensor([[4, 7, 2]])
@@ -56,27 +49,19 @@ def rank(scores: Tensor, items: Tensor, own_score: Tensor, own: Tensor) -> Tenso
 
 
 def cross_sample_negatives(items: Tensor, mine: Tensor, targets: Tensor, noise: Tensor, size: int) -> Tensor:
-    """Draw, for each context, distinct items that the policy generated for other contexts only.
+    """Draw, for each context, ``size`` M distinct items that the policy generated for other contexts only.
 
-    Args:
-        items: (A, G) int64, the rollouts of the whole batch.
-        mine: (B,) int64, the rows of it that are asked for.
-        targets: (B, n) int64, of these rows; none of them is drawn.
-        noise: (A, N) float64 uniform, one number per item of the catalogue: the lowest are drawn.
-        size: M.
-
-    Returns:
-        (B, M) int64, padded with PAD where fewer items were generated for others.
-
-    Source: AdaGRPO (2606.08480), its cross-sample negatives; how they are drawn is ours.
+    Rollouts of the whole batch (A, G); the rows ``mine`` (B,) that are asked for, and their targets (B, n),
+    which are not drawn; noise (A, N), of which the lowest numbers are drawn. Returns (B, M), padded where
+    fewer items were generated for others. Source: AdaGRPO (2606.08480); how they are drawn is ours.
     """
-    said = torch.zeros_like(noise[0], dtype=torch.bool)  # (N,)
-    said[items[items != HOLE]] = True
-    legal = said.repeat(len(mine), 1)  # (B, N)
+    generated = torch.zeros_like(noise[0], dtype=torch.bool)  # (N,)
+    generated[items[items != HOLE]] = True
+    legal = generated.repeat(len(mine), 1)  # (B, N)
     for taken in (items[mine], targets):
         row, column = (taken >= 0).nonzero(as_tuple=True)
         legal[row, taken[row, column]] = False
-    keys, drawn = noise[mine].masked_fill(~legal, 2.0).topk(min(size, len(said)), largest=False)
+    keys, drawn = noise[mine].masked_fill(~legal, 2.0).topk(min(size, len(generated)), largest=False)
     negatives = drawn.masked_fill(keys > 1, PAD)  # (B, M or N)
     return torch.nn.functional.pad(negatives, (0, size - negatives.shape[1]), value=PAD)
 
@@ -90,23 +75,11 @@ def diagnose(
     rho: float,
     beyond: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The two halves of the gate.
+    """The two halves of the gate, D and Q: (B,) bool each.
 
-    Args:
-        rank_policy: (B,) int64, the target's rank by the policy.
-        rank_target: (B,) int64, the target's rank by the ranker.
-        rank_negatives: (B, M) int64, the negatives' ranks by the ranker.
-        group: G.
-        tau, rho: thresholds relative to G.
-        beyond: negatives must rank beyond ρ·G; otherwise, within it.
-
-    Returns:
-        D and Q, (B,) bool each.
-
-    Raises:
-        ValueError: τ·G < 1, where no target could rank high enough.
-
-    Source: AdaGRPO (2606.08480), D and Q; the condition on negatives as we read it.
+    Ranks of the target by the policy and by the ranker (B,), of the negatives by the ranker (B, M). Negatives
+    must rank beyond ρ·G, or within it without ``beyond``. Raises ValueError where τ·G < 1, as no target could
+    rank high enough. Source: AdaGRPO (2606.08480); the condition on negatives as we read it.
     """
     if tau * group < 1:
         raise ValueError(
@@ -119,14 +92,8 @@ def diagnose(
 def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Place the target and the cross-sample negatives in every group.
 
-    Args:
-        x: a batch and its rollout.
-
-    Returns:
-        rank_π(g) and rank_R(g), (B,) int64 each; rank_R(n_m), (B, M) int64; and (B,) bool, whether there were
-        fewer than M negatives, or nothing but holes in the group.
-
-    Source: AdaGRPO (2606.08480).
+    Returns rank_π(g) and rank_R(g), (B,) int64 each; rank_R(n_m), (B, M) int64; and (B,) bool, whether there
+    were fewer than M negatives, or nothing but holes in the group. Source: AdaGRPO (2606.08480).
     """
     target, items = x.batch.targets[:, :1], x.rollout.items[..., 0]  # (B, 1), (B, G)
     noise = x.noise(len(x.trie) + 1)[:, 1:]  # (A, N), A contexts of all processes
@@ -141,16 +108,7 @@ def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def signal(x: Experience) -> Signal:
-    """NLL for all, GRPO for the contexts that the gate admits.
-
-    Args:
-        x: a batch and its rollout.
-
-    Returns:
-        R admitted contexts, S = G.
-
-    Source: AdaGRPO (2606.08480).
-    """
+    """NLL for all, and GRPO (S = G) for the R contexts that the gate admits. Source: AdaGRPO (2606.08480)."""
     cfg, group = x.cfg, x.rewards.shape[1]
     rank_policy, rank_target, rank_negatives, short = ranks(x)
     difficult, separated = diagnose(rank_policy, rank_target, rank_negatives, group, cfg.tau, cfg.rho)
@@ -166,11 +124,10 @@ def signal(x: Experience) -> Signal:
         "shut": torch.zeros_like(both),
     }
     rows = gates[cfg.gate].nonzero()[:, 0]
-    advantage = advantages(x.rewards, cfg.ddof, cfg.eps, cfg.std, cfg.leave_one_out)
     return Signal(
         rows=rows,
         codes=x.rollout.codes[rows],
-        advantages=advantage[rows, :, None],
+        advantages=advantages(x.rewards, **convention(cfg))[rows, :, None],
         width=group,
         nll=True,
         weight=cfg.rl_weight,
@@ -187,16 +144,10 @@ def stratify(
 ) -> tuple[Tensor, Tensor]:
     """Average the ranker's rank gain over cells of difficulty × discriminability.
 
-    Args:
-        difficulty: (B,) rank_π(g) / G.
-        discriminability: (B,) the smallest rank_R(n_m) / G: how far every negative stays from the top.
-        gain: (B,) rank_π(g) - rank_R(g): places by which the ranker puts the target higher than the policy.
-        bins: equal parts of (0, 1] along each axis; ranks beyond G count into the last.
-
-    Returns:
-        Mean gain (bins, bins), NaN where a cell is empty, and contexts per cell (bins, bins) int64; rows are
-        difficulty, columns discriminability, from low to high.
-
+    All (B,): rank_π(g) / G; the smallest rank_R(n_m) / G, so how far every negative stays from the top; and
+    rank_π(g) - rank_R(g), the places by which the ranker puts the target higher than the policy. Each axis is
+    cut into equal parts of (0, 1]; ranks beyond G count into the last. Returns the mean gain (bins, bins),
+    NaN where a cell is empty, and the contexts per cell; rows are difficulty, from low to high.
     Source: AdaGRPO (2606.08480), its stratified analysis; the measures of the axes are ours.
     """
     row, column = (
@@ -206,3 +157,20 @@ def stratify(
     count = torch.bincount(cell, minlength=bins**2)
     total = torch.zeros(bins**2, dtype=torch.float64, device=gain.device).index_add_(0, cell, gain.double())
     return (total / count).view(bins, bins), count.view(bins, bins)
+
+
+OBJECTIVE = Objective(
+    signal,
+    "AdaGRPO",
+    defaults={"mask": "none", "reward": "ranker"},
+    reads=(
+        *("gate", "tau", "rho", "negatives", "rl_weight"),
+        *("rollouts", "mask", "reward", "ranker", *CONVENTION),
+    ),
+    facts={
+        "difficult": "AdaGRPO: share of contexts with D = 1; 0 to 1",
+        "discriminable": "AdaGRPO: share of contexts with Q = 1; 0 to 1",
+        "short_of_negatives": "AdaGRPO: share of contexts with fewer than M cross-sample negatives, or with "
+        "nothing but holes; 0 to 1",
+    },
+)

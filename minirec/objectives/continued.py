@@ -8,10 +8,13 @@ gate shut.
 
 from __future__ import annotations
 
-from minirec.records import Experience, Signal
+from minirec.records import Experience, Objective, Signal
 
 
 def signal(x: Experience) -> Signal:
     """No sequence of the rollout; the NLL of every target."""
     none = x.rollout.codes[:0]
     return Signal(x.mine[:0], none, none[..., 0].float(), width=1, nll=True)
+
+
+OBJECTIVE = Objective(signal, "supervised continued", reads=("rollouts", "mask"))

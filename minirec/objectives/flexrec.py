@@ -29,38 +29,20 @@ import torch
 from torch import Tensor
 
 from minirec import rewards
-from minirec.objectives.grpo import advantages
-from minirec.records import Experience, Signal
+from minirec.objectives.grpo import CONVENTION, advantages, convention
+from minirec.records import Experience, Objective, Signal
 
 
 def in_order(candidates: Tensor, values: Tensor, items: Tensor) -> Tensor:
-    """Look up a value of each candidate in the order of generated lists.
-
-    Args:
-        candidates: (B, C) int64, distinct.
-        values: (B, C).
-        items: (B, G, K) int64, each a candidate.
-
-    Returns:
-        (B, G, K).
-
-    Source: definition.
-    """
+    """Look up a value (B, C) of each candidate (B, C) in the order of lists (B, G, K): (B, G, K)."""
     place = (items[..., None] == candidates[:, None, None]).int().argmax(-1)  # (B, G, K)
     return values[:, None].expand(-1, items.shape[1], -1).gather(-1, place)
 
 
 def credit(gains: Tensor, ideal: Tensor, form: str) -> Tensor:
-    """Split a list's NDCG over its positions.
+    """Split a list's NDCG over its positions: gains (B, G, K) in order and IDCG (B,) to rewards (B, G, K).
 
-    Args:
-        gains: (B, G, K) in the order of the lists.
-        ideal: (B,) IDCG.
-        form: "causal", "noncausal", "independent" or "list".
-
-    Returns:
-        (B, G, K) rewards; all positions of a list have its NDCG where the form is "list".
-
+    The form is "causal", "noncausal", "independent" or "list", where all positions have the list's NDCG.
     Source: FlexRec (2603.11901).
     """
     ideal = ideal[:, None]  # (B, 1)
@@ -72,15 +54,9 @@ def credit(gains: Tensor, ideal: Tensor, form: str) -> Tensor:
 
 
 def list_variance(variance: Tensor, ideal: Tensor) -> Tensor:
-    """Variance of a list's NDCG when its gains are independent: u.
+    """Variance (B, G) of a list's NDCG when its gains are independent: u.
 
-    Args:
-        variance: (B, G, K) of each gain, in the order of the lists.
-        ideal: (B,) IDCG, above 0.
-
-    Returns:
-        (B, G).
-
+    The variance (B, G, K) of each gain in the order of the lists, and IDCG (B,), above 0.
     Source: FlexRec (2603.11901) says accumulated over the list; the weights d_k² / IDCG² are ours.
     """
     weight = rewards.discounts(variance.shape[-1]).to(variance)
@@ -88,13 +64,7 @@ def list_variance(variance: Tensor, ideal: Tensor) -> Tensor:
 
 
 def trust(u: Tensor) -> Tensor:
-    """Turn variances into weights with mean 1: c = 1/(u + ε), ε a tenth of the mean u.
-
-    Args:
-        u: (A, ...) of the whole batch; all 0 gives weights of 1.
-
-    Returns:
-        The shape of u.
+    """Turn variances into weights with mean 1: c = 1/(u + ε), ε a tenth of the mean u; all 0 gives all 1.
 
     Source: FlexRec (2603.11901), c; ε and the rescaling are ours.
 
@@ -107,29 +77,41 @@ def trust(u: Tensor) -> Tensor:
     return c / c.mean()
 
 
-def signal(x: Experience) -> Signal:
-    """Every list of every context that has a gain, with an advantage per position.
+def certainty(x: Experience, ideal: Tensor, uncertainty: str) -> Tensor:
+    """The weight c of each context (B, 1), or with "rollout" of each of its lists (B, G); IDCG (B,)."""
+    variance = in_order(x.lists.candidates, x.lists.variance, x.rollout.items)  # (B, G, K)
+    u = list_variance(variance, ideal.clamp(min=1e-9))  # (B, G)
+    u = x.gather(u if uncertainty == "rollout" else u.mean(1, keepdim=True))  # (A, G or 1)
+    weight, known = torch.zeros_like(u), x.gather(ideal) > 0  # the mean is over what is learned from
+    weight[known] = trust(u[known])
+    return weight[x.mine].float()
 
-    Args:
-        x: a batch with candidates, and its rollout of lists.
 
-    Returns:
-        R contexts with IDCG > 0, S = G, P = K.
-
-    Source: FlexRec (2603.11901).
-    """
-    cfg, items = x.cfg, x.rollout.items  # (B, G, K)
-    ideal = rewards.ideal(x.gains, items.shape[2])  # (B,)
+def list_signal(x: Experience, form: str, uncertainty: str) -> Signal:
+    """Every list (S = G) of the R contexts with IDCG > 0, with an advantage for each of P = K positions."""
+    items = x.rollout.items  # (B, G, K)
+    ideal = rewards.ideal(x.lists.gains, items.shape[2])  # (B,)
     rows = (ideal > 0).nonzero()[:, 0]
-    gains = in_order(x.candidates, x.gains, items)  # (B, G, K)
-    reward = credit(gains, ideal, cfg.credit)
-    advantage = advantages(reward, cfg.ddof, cfg.eps, cfg.std, cfg.leave_one_out)
-    if cfg.uncertainty != "none":
-        u = list_variance(in_order(x.candidates, x.variance, items), ideal.clamp(min=1e-9))  # (B, G)
-        u = u if cfg.uncertainty == "rollout" else u.mean(1, keepdim=True)  # (B, G or 1)
-        known = x.gather(ideal) > 0  # (A,) the mean is over contexts that are learned from
-        every = x.gather(u)
-        weight = torch.zeros_like(every)
-        weight[known] = trust(every[known])
-        advantage = advantage * weight[x.mine, :, None].float()
+    gains = in_order(x.lists.candidates, x.lists.gains, items)  # (B, G, K)
+    advantage = advantages(credit(gains, ideal, form), **convention(x.cfg))
+    if uncertainty != "none":
+        advantage = advantage * certainty(x, ideal, uncertainty)[..., None]
     return Signal(rows, x.rollout.codes[rows], advantage[rows], width=items.shape[1])
+
+
+def signal(x: Experience) -> Signal:
+    """Credit for every position of a list, trusted by the critic's variance. Source: FlexRec (2603.11901)."""
+    return list_signal(x, x.cfg.credit, x.cfg.uncertainty)
+
+
+def list_level(x: Experience) -> Signal:
+    """The baseline: GRPO on NDCG, one advantage for the whole list."""
+    return list_signal(x, "list", "none")
+
+
+DEFAULTS = {"rl_steps": 60, "rl_rate": 5e-4, "group": 8}
+READS = ("candidates", "feedback", *CONVENTION)
+OBJECTIVE = Objective(
+    signal, "FlexRec", lists=True, defaults=DEFAULTS, reads=("credit", "uncertainty", *READS)
+)
+BASELINE = Objective(list_level, "list-level GRPO", lists=True, defaults=DEFAULTS, reads=READS)

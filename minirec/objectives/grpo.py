@@ -1,9 +1,6 @@
-"""GRPO: a rollout is as good as it is better than the others of its group (2402.03300).
+"""GRPO: a rollout is as good as its reward is above the mean of its group (DeepSeekMath, 2402.03300).
 
-For a context, G rollouts with rewards r_i:
-
-    A_i = (r_i - mean r) / (std r + ε)                                                [paper]
-    loss = -1/G Σ_i 1/|y_i| Σ_t min(ρ_it A_i, clip(ρ_it, 1-ε_lo, 1+ε_hi) A_i) + β·KL  [paper]
+    A_i = (r_i - mean r) / (std r + ε)                                                        [paper]
 
 The loss is in ``loss.py``, for all objectives alike. The settings are those of OpenOneRec-RL (2512.24762),
 the baseline of ReCast: reward 1 for a target and 0 otherwise, the unbiased std, ε = 1e-6, clip 0.2 / 0.28,
@@ -26,7 +23,15 @@ import torch
 from torch import Tensor
 
 from minirec import ops
-from minirec.records import Experience, Signal
+from minirec.records import Experience, Objective, Signal
+from minirec.settings import Config
+
+CONVENTION = ("ddof", "eps", "std", "leave_one_out")
+
+
+def convention(cfg: Config) -> dict[str, bool | int | float]:
+    """The settings that say how rewards are compared."""
+    return {name: getattr(cfg, name) for name in CONVENTION}
 
 
 def advantages(
@@ -34,17 +39,10 @@ def advantages(
 ) -> Tensor:
     """Compare each reward with its group: the one place where rewards become advantages.
 
-    Args:
-        reward: (B, G, ...), normalised over dimension 1; further dimensions are positions of a list.
-        ddof: 0 or 1; the variance of a group is its sum of squares over G - ddof.
-        eps: added to the std.
-        std: divide by the std; otherwise only centre.
-        leave_one_out: centre on the mean of the G - 1 others instead of the mean of all.
-
-    Returns:
-        The shape of the rewards, float32; computed in float64. Exactly 0 where a group's rewards are equal,
-        and where G = 1.
-
+    Rewards (B, G, ...) are normalised over dimension 1; further dimensions are positions of a list. The
+    variance of a group is its sum of squares over G - ddof; ``eps`` is added to the std; without ``std`` they
+    are only centred; ``leave_one_out`` centres on the mean of the G - 1 others. Returns the shape of the
+    rewards, float32; exactly 0 where a group's rewards are equal, and where G = 1.
     Source: GRPO (2402.03300); ddof and eps as in OpenOneRec-RL (2512.24762), ``std=False`` as in Dr. GRPO
     (2503.20783), ``leave_one_out`` as in RLOO (2402.14740).
 
@@ -60,20 +58,14 @@ def advantages(
 
 
 def signal(x: Experience) -> Signal:
-    """Every rollout of every context, with the advantage of its reward.
-
-    Args:
-        x: a batch and its rollout.
-
-    Returns:
-        R = B contexts, S = G.
-
-    Source: GRPO (2402.03300).
-    """
-    advantage = advantages(x.rewards, x.cfg.ddof, x.cfg.eps, x.cfg.std, x.cfg.leave_one_out)
+    """Every rollout of every context, with the advantage of its reward: R = B, S = G."""
+    advantage = advantages(x.rewards, **convention(x.cfg))
     return Signal(
         rows=torch.arange(len(x.rewards), device=x.rewards.device),
         codes=x.rollout.codes,  # (B, G, 1, L)
         advantages=advantage[..., None],  # (B, G, 1)
         width=x.rewards.shape[1],
     )
+
+
+OBJECTIVE = Objective(signal, "GRPO", reads=("rollouts", "mask", "reward", "ranker", *CONVENTION))

@@ -20,9 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from minirec.policy import Policy, Prompt
+from minirec.policy import Policy, Prompt, score
 from minirec.records import Batch, Signal
-from minirec.score import score
 from minirec.settings import Config
 from minirec.trie import Trie
 
@@ -30,14 +29,7 @@ LARGEST = 20.0  # of d: beyond it k3 goes on as a straight line, for exp overflo
 
 
 def k3(logp: Tensor, reference: Tensor) -> Tensor:
-    """Estimate KL(π‖ref) token by token, from tokens that π drew.
-
-    Args:
-        logp: log π of the tokens, any shape.
-        reference: log π_ref, the same shape.
-
-    Returns:
-        The same shape, 0 and up, in nats; exactly 0 where the two agree.
+    """Estimate KL(π‖ref) in nats, token by token, from tokens that π drew; exactly 0 where the two agree.
 
     Source: Schulman's k3, as in GRPO (2402.03300); the straight line beyond d = 20 is ours.
     """
@@ -55,19 +47,11 @@ def token_loss(
     clip_high: float,
     kl: float,
 ) -> tuple[Tensor, Tensor]:
-    """The clipped loss and the KL of each token.
+    """The clipped loss and the KL of each token, and where the clip acts.
 
-    Args:
-        logp, old, reference: (R, S, P, L) log-probabilities by the policy that learns, the one that acted,
-            and the supervised one.
-        advantages: (R, S, P), one for all L tokens of an item.
-        clip_low, clip_high: ε_lo and ε_hi.
-        kl: β.
-
-    Returns:
-        The loss (R, S, P, L), and where the clip acts (R, S, P, L) bool: there the token has no gradient but
-        that of the KL.
-
+    Log-probabilities (R, S, P, L) by the policy that learns, the one that acted and the reference; advantages
+    (R, S, P), one for all L tokens of an item. Returns the loss (R, S, P, L), and a mask (R, S, P, L) of the
+    tokens that have no gradient but that of the KL.
     Source: GRPO (2402.03300); the asymmetric clip as in OpenOneRec-RL (2512.24762).
     """
     ratio, a = (logp - old).exp(), advantages[..., None]
@@ -76,48 +60,28 @@ def token_loss(
 
 
 def target_nll(policy: Policy, prompt: Prompt, trie: Trie, targets: Tensor) -> Tensor:
-    """−log π(g | x), without a mask, as in supervised training.
+    """−log π(g | x) of targets (B, n), padded, without a mask: (B,) nats per token.
 
-    Args:
-        policy, trie: as everywhere.
-        prompt: of B contexts.
-        targets: (B, n) int64, padded with PAD.
-
-    Returns:
-        (B,) nats per token, the mean over the tokens of a context's targets.
-
-    Source: AdaGRPO (2606.08480), NLL(g | x); the means are ours.
+    It is the mean over the tokens of a context's targets. Source: AdaGRPO (2606.08480); the means are ours.
     """
     real = targets >= 0  # (B, n)
     logp = score(policy, prompt, trie.encode(targets).clamp(min=0)[:, :, None])  # (B, n, 1, L)
     return -(logp.mean((2, 3)) * real).sum(1) / real.sum(1).clamp(min=1)
 
 
-class Learner(nn.Module):
+def logprobs(policy: Policy, trie: Trie, batch: Batch, signal: Signal, allowed: Tensor | None) -> Tensor:
+    """Score a signal's sequences under the masks (R, S, P, L, V) of its rollouts: (R, S, P, L) in nats."""
+    some = batch.select(signal.rows)
+    prompt = policy.encode(some.condition, trie.encode(some.history))
+    return score(policy, prompt, signal.codes, allowed)
+
+
+class Loss(nn.Module):
     """The policy together with its loss, so that several processes can be wrapped around one forward pass."""
 
     def __init__(self, policy: Policy, trie: Trie, cfg: Config) -> None:
         super().__init__()
         self.policy, self.trie, self.cfg = policy, trie, cfg
-
-    def logp(
-        self, batch: Batch, signal: Signal, allowed: Tensor | None, policy: Policy | None = None
-    ) -> Tensor:
-        """Score a signal's sequences, by this policy or another one.
-
-        Args:
-            batch: the B contexts.
-            signal: R of them, S sequences each.
-            allowed: (R, S, P, L, V) bool, the masks of the rollouts, or None.
-            policy: another policy.
-
-        Returns:
-            (R, S, P, L) log-probabilities, in nats.
-        """
-        policy = policy or self.policy
-        some = batch.select(signal.rows)
-        prompt = policy.encode(some.condition, self.trie.encode(some.history))
-        return score(policy, prompt, signal.codes, allowed)
 
     def forward(
         self,
@@ -128,34 +92,20 @@ class Learner(nn.Module):
         reference: Tensor,
         size: int,
     ) -> tuple[Tensor, dict[str, tuple[float, int]]]:
-        """The loss of a signal.
+        """This process's part of the loss, and of what is logged the sum and its divisor.
 
-        Args:
-            batch: this process's contexts.
-            signal: what to learn from them.
-            allowed: as in ``logp``.
-            old: (R, S, P, L) log-probabilities when the rollouts were made; None: this is the first update,
-                and they are the current ones.
-            reference: (R, S, P, L) by the supervised policy.
-            size: B, contexts of all processes.
-
-        Returns:
-            The loss, this process's part of the sum; and of what is logged, the sum and its divisor.
-
-        Source: the module's docstring.
+        Log-probabilities (R, S, P, L) when the rollouts were made (None: this is the first update, and they
+        are the current ones) and by the reference; ``size`` is B, the contexts of all processes.
         """
-        cfg = self.cfg
-        loss = 0.0 * sum(
-            p.sum() for p in self.policy.parameters()
-        )  # a process without rows runs backward too
-        facts = {}
+        cfg, facts = self.cfg, {}
+        loss = 0.0 * sum(p.sum() for p in self.policy.parameters())  # without rows, backward runs too
         if signal.nll:
             prompt = self.policy.encode(batch.condition, self.trie.encode(batch.history))
             nll = target_nll(self.policy, prompt, self.trie, batch.targets)
             loss = loss + nll.sum() / size
             facts["nll"] = nll.sum().item(), len(nll)
         if len(signal.rows):
-            logp = self.logp(batch, signal, allowed)
+            logp = logprobs(self.policy, self.trie, batch, signal, allowed)
             before = logp.detach() if old is None else old
             a = signal.advantages
             tokens, clipped = token_loss(logp, before, reference, a, cfg.clip_low, cfg.clip_high, cfg.kl)

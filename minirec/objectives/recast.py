@@ -26,20 +26,14 @@ import torch
 from torch import Tensor
 
 from minirec import rewards
-from minirec.objectives.grpo import advantages
-from minirec.records import Experience, Signal
+from minirec.objectives.grpo import CONVENTION, advantages, convention
+from minirec.records import Experience, Objective, Signal
 
 
 def choose(first: Tensor, then: Tensor) -> Tensor:
-    """Pick per row the largest ``first``, among equals the largest ``then``, then the lowest index.
+    """Pick per row of (B, G) the largest ``first``, among equals the largest ``then``, then the lowest index.
 
-    Args:
-        first, then: (B, G) float; -inf in ``first`` is never picked where anything else is.
-
-    Returns:
-        (B,) int64.
-
-    Source: ours (the tie rule).
+    -inf in ``first`` is never picked where anything else is. Returns (B,) int64. Source: ours (the tie rule).
 
     >>> choose(torch.tensor([[1.0, 2.0, 2.0]]), torch.tensor([[9.0, 3.0, 4.0]]))
     tensor([2])
@@ -48,16 +42,9 @@ def choose(first: Tensor, then: Tensor) -> Tensor:
 
 
 def repair(hits: Tensor, score: Tensor, likelihood: Tensor) -> tuple[Tensor, Tensor]:
-    """Say which groups get the target, and in whose place.
+    """Say which groups get the target, (R,) rows without a hit, and in whose place, (R,) rollouts.
 
-    Args:
-        hits: (B, G) of 0 and 1.
-        score: (B, G), u.
-        likelihood: (B, G) log-probability of each rollout, in nats.
-
-    Returns:
-        The rows without a hit (R,) int64, and the rollout that gives way in each (R,) int64.
-
+    Hits of 0 and 1, u, and log-probabilities in nats, (B, G) each.
     Source: ReCast (2604.22169), repair; the tie rule is ours.
     """
     rows = (hits.sum(1) == 0).nonzero()[:, 0]
@@ -65,14 +52,9 @@ def repair(hits: Tensor, score: Tensor, likelihood: Tensor) -> tuple[Tensor, Ten
 
 
 def contrast(hits: Tensor, score: Tensor, likelihood: Tensor) -> tuple[Tensor, Tensor]:
-    """Pick the pair that a group learns from.
+    """Pick the pair that a group learns from: the learnable rows (R,), and their i+ and i- (R, 2).
 
-    Args:
-        hits, score, likelihood: as in ``repair``.
-
-    Returns:
-        The learnable rows (R,) int64, with a hit and a miss each, and their i+ and i- (R, 2) int64.
-
+    The arguments are those of ``repair``; a learnable row has a hit and a miss.
     Source: ReCast (2604.22169), contrast; the tie rule is ours.
     """
     rows = ((hits > 0).any(1) & (hits == 0).any(1)).nonzero()[:, 0]
@@ -82,14 +64,7 @@ def contrast(hits: Tensor, score: Tensor, likelihood: Tensor) -> tuple[Tensor, T
 
 
 def outcomes(hits: Tensor, name: str = "") -> dict[str, float]:
-    """Count the groups without a hit, with hits and misses, and with hits only; by outcomes, not by a std.
-
-    Args:
-        hits: (B, G) of 0 and 1.
-        name: put before the name of each outcome.
-
-    Returns:
-        Groups by outcome.
+    """Count the groups (B, G) without a hit, with hits and misses, and with hits only; names begin with name.
 
     >>> outcomes(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
     {'all_zero': 2, 'mixed': 1, 'all_hit': 0}
@@ -100,15 +75,9 @@ def outcomes(hits: Tensor, name: str = "") -> dict[str, float]:
 
 
 def signal(x: Experience) -> Signal:
-    """One hit and one near miss of every group that has both, after repair.
+    """One hit and one near miss (S = 2) of the R groups that have both after repair.
 
-    Args:
-        x: a batch and its rollout.
-
-    Returns:
-        R learnable contexts, S = 2; without contrast all contexts, S = G.
-
-    Source: ReCast (2604.22169).
+    Without contrast it is all rollouts of all contexts. Source: ReCast (2604.22169).
     """
     cfg = x.cfg
     items, codes = x.rollout.items[..., 0].clone(), x.rollout.codes.clone()  # (B, G), (B, G, 1, L)
@@ -122,9 +91,24 @@ def signal(x: Experience) -> Signal:
         hits, score = rewards.hit(items, x.batch.targets), rewards.prefix_score(codes[:, :, 0], targets)
         facts |= outcomes(hits, "repaired_")
     if not cfg.contrast:
-        advantage = advantages(hits, cfg.ddof, cfg.eps, cfg.std, cfg.leave_one_out)
+        advantage = advantages(hits, **convention(cfg))
         every = torch.arange(len(items), device=items.device)
         return Signal(every, codes, advantage[..., None], width=items.shape[1], facts=facts)
     rows, pair = contrast(hits, score, likelihood)
     advantage = torch.tensor([[1.0], [-1.0]], device=items.device).expand(len(rows), 2, 1)
     return Signal(rows, codes[rows[:, None], pair], advantage, width=2, facts=facts)
+
+
+OBJECTIVE = Objective(
+    signal,
+    "ReCast",
+    reads=("repair", "contrast", "rollouts", "mask", *CONVENTION),
+    facts={
+        "all_zero": "ReCast: share of groups without a hit, before repair; 0 to 1",
+        "mixed": "ReCast: share of groups with hits and misses, before repair; 0 to 1",
+        "all_hit": "ReCast: share of groups without a miss, before repair; 0 to 1",
+        "repaired_all_zero": "the same after repair",
+        "repaired_mixed": "the same after repair",
+        "repaired_all_hit": "the same after repair",
+    },
+)

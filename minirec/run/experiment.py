@@ -1,73 +1,106 @@
-"""The arms of a run, one after another: rewards and starts are made once, all arms share them."""
+"""Every objective from the same start: one supervised policy, one run folder, one folder below it per arm.
+
+An arm is the settings of the run with an objective's own. Arms have the same contexts, the same noise and the
+same number of rollouts; beside every arm of next items stands *supervised continued*.
+"""
 
 from __future__ import annotations
 
-import copy
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from minirec import rankings, tasks
-from minirec.data.lists import HELD_OUT, NEEDS, PARTS, make_lists
-from minirec.data.lists import floors as list_floors
-from minirec.data.vectors import item_vectors
-from minirec.data.world import make_world
-from minirec.errors import InputError
-from minirec.measure.metrics import paired_bootstrap
+from minirec import settings
+from minirec.data.contexts import contexts
+from minirec.errors import InputError, nearest
+from minirec.measure.evaluation import evaluate_policy
+from minirec.measure.probe import CONTEXTS
+from minirec.measure.report import Row
 from minirec.models import ranker
-from minirec.models.critic import Critic
-from minirec.models.critic import fit as fit_critic
+from minirec.objectives import OBJECTIVES, settings_of
 from minirec.policy import Policy
-from minirec.records import Dataset
-from minirec.run import checkpoint
-from minirec.run.arms import (
-    LISTS,
-    NOTE,
-    Reinforced,
-    announce,
-    arms,
-    kept,
-    prepare,
-    settings,
-    title,
-    train_arm,
-)
-from minirec.run.machine import Processes
-from minirec.settings import Config
-from minirec.trie import Trie
+from minirec.run.folder import Run, kept, refuse_other
+from minirec.run.lists import prepare_lists
+from minirec.run.reinforced import Reinforcement, Validate
+from minirec.run.training import fit
+from minirec.settings import ELSEWHERE, REINFORCED, Config
+from minirec.tasks import NextItem, Rankings, Reward, hit
 
-TRAINED = [need for need in NEEDS if need != HELD_OUT]
-LISTS_READ = ("seed", "candidates", "feedback")  # the settings that lists and their gains depend on ..
-START_READ = ("seed", "candidates", "contexts", "list_rate", "clip")  # .. and supervised training on lists
+VALID = 1000  # contexts of a line's validation
 IMPRESSIONS = 250  # per user of the simulated world, for a trained ranker
+NOTE = (
+    "One data set, one seed, one learning rate for all next-item arms and one for lists: they show the "
+    "mechanism and prove no claim. Without NLL, and where advantages sum to 0, the loss in metrics.jsonl is "
+    "near 0 while a policy learns, as its ratio is 1; the gradient is not 0."
+)
 
 
-def item_reward(
-    cfg: Config, dataset: Dataset, base: Path, processes: Processes
-) -> tuple[tasks.Reward, list[str]]:
-    """The reward of an arm of next items, and what is to be said of it.
+@dataclass(frozen=True)
+class Reinforced:
+    """What reinforcement learning came to."""
 
-    Args:
-        cfg: of the arm.
-        dataset: for a ranker.
-        base: where a trained ranker is kept, as ranker.pt.
-        processes: the first one trains the ranker, all load it.
+    policies: dict[str, Policy] = field(default_factory=dict)  # arms of next items, by what tables call them
+    lists: list[Row] = field(default_factory=list)  # a row per way of ranking closed sets
+    notes: list[str] = field(default_factory=list)  # what is to be said beside the numbers
 
-    Returns:
-        The binary hit, or a ranker's score; lines about the ranker.
 
-    Raises:
-        InputError: a designed ranker is asked for on real data.
+def arms(cfg: Config, given: Iterable[str] = ()) -> dict[str, Config]:
+    """The arms of a run, those of its objective with the control beside, and the settings of each.
+
+    Raises InputError for an unknown objective, or for a setting in ``given`` that no arm reads.
     """
+    if cfg.objective not in (choices := ("none", "all", *OBJECTIVES)):
+        raise InputError(f"--objective: '{cfg.objective}' is not valid{nearest(cfg.objective, choices)}")
+    if cfg.objective == "all":
+        names = list(OBJECTIVES)
+    elif cfg.objective == "none":
+        names = []
+    else:
+        control = "list" if OBJECTIVES[cfg.objective].lists else "continued"
+        names = sorted({cfg.objective, control}, key=list(OBJECTIVES).index)
+    own = {name: replace(settings_of(cfg, name), sasrec=False, resume=False) for name in names}
+    own = {name: replace(each, out=f"{cfg.out}/{name}") for name, each in own.items()}
+    _refuse_ignored(cfg, own, given)
+    return own
+
+
+def _refuse_ignored(cfg: Config, own: dict[str, Config], given: Iterable[str]) -> None:
+    """Raise InputError for a setting of reinforcement learning that was given, and that no arm reads."""
+    special = {name for objective in OBJECTIVES.values() for name in objective.reads or ()}
+    loop = {f.name for section in REINFORCED for f in fields(section)} - {"objective", "fresh"}
+    for name in given:
+        flag, reads = "--" + name.replace("_", "-"), [OBJECTIVES[arm].reads for arm in own]
+        if name in loop and not own:
+            raise InputError(f"{flag}: without reinforcement learning it has no effect; add --objective")
+        if name in special and not any(each is None or name in each for each in reads):
+            readers = [arm for arm, objective in OBJECTIVES.items() if name in (objective.reads or ())]
+            raise InputError(f"{flag}: {cfg.objective} does not read it; it is for {', '.join(readers)}")
+        if name == "ranker" and not any(each.reward == "ranker" for each in own.values()):
+            raise InputError("--ranker: no ranker is asked; add --reward ranker")
+
+
+def label(cfg: Config) -> str:
+    """What tables call an arm: a reward that is made from the world's truth says so."""
+    simulated = cfg.reward == "ranker" and cfg.ranker != "trained"
+    return OBJECTIVES[cfg.objective].title + (", simulated reward" if simulated else "")
+
+
+def item_reward(cfg: Config, run: Run) -> tuple[Reward, list[str]]:
+    """The reward of an arm of next items, the binary hit or a ranker's score, and lines about the ranker.
+
+    A trained ranker is kept in the run folder as ranker.pt; the first process trains it, all load it.
+    """
+    dataset, processes, title = run.dataset, run.processes, OBJECTIVES[cfg.objective].title
+    world = dataset.world
     if cfg.reward == "hit":
-        return tasks.hit, []
-    world = None if cfg.data else make_world(cfg)
+        return hit, []
     if cfg.ranker != "trained":
-        if world is None:
-            raise InputError(f"--ranker: '{cfg.ranker}' is made from the simulated world; use trained")
-        said = f"{title(cfg.objective)}: simulated reward, the world's designed ranker '{cfg.ranker}'"
-        return ranker.designed(world, cfg.ranker), [said]
+        note = f"{title}: simulated reward, the world's designed ranker '{cfg.ranker}'"
+        return ranker.designed(world, cfg.ranker), [note]
     if world is None:
         empty: nn.Module = ranker.LogRanker(len(dataset.catalogue), cfg.history)
     else:
@@ -78,154 +111,95 @@ def item_reward(
             return ranker.trained_on_log(dataset, cfg.history, cfg.seed)
         return ranker.trained_on_exposures(world, IMPRESSIONS * len(world.taste), cfg.seed)
 
-    model = kept(base / "ranker.pt", cfg, ("seed", "history"), make, empty.requires_grad_(False), processes)
-    said = ranker.describe(model.cpu(), dataset, cfg.history, world) if processes.rank == 0 else []
-    return model.to(processes.device), [f"{title(cfg.objective)}: the reward is a trained ranker", *said]
+    model = kept(run, "ranker.pt", ("seed", "history"), make, empty.requires_grad_(False))
+    about = ranker.describe(model.cpu(), dataset, cfg.history, world) if processes.rank == 0 else []
+    return model.to(processes.device), [f"{title}: the reward is a trained ranker", *about]
 
 
-def reinforce_all(
-    cfg: Config, supervised: Policy, trie: Trie, dataset: Dataset, processes: Processes
-) -> Reinforced:
-    """Run the arms of ``cfg.objective``, each from the supervised policy.
+def next_items(cfg: Config, run: Run, reward: Reward) -> tuple[NextItem, Validate]:
+    """The task of an arm of next items, and its validation."""
+    dataset = run.dataset
+    order = torch.randperm(len(dataset.valid), generator=torch.Generator().manual_seed(cfg.seed))
+    valid = dataset.valid.select(order[:VALID])
+    probe = valid.select(torch.arange(min(CONTEXTS, len(valid))))
+    narrow = replace(cfg, beam=20, samples=0)
 
-    Args:
-        cfg: of the run.
-        supervised: for its shape; the weights are read from the run folder.
-        trie: the catalogue.
-        dataset: with fresh contexts.
-        processes: this one and the others.
+    def validate(policy: Policy) -> dict[str, float]:
+        result = evaluate_policy(policy, run.trie, dataset, valid, narrow)
+        return {name: result.values[name].mean().item() for name in ("ndcg@10", "hallucination")}
 
-    Returns:
-        The Reinforced, empty without an objective.
+    return NextItem(cfg, run.trie, contexts(dataset.fresh), reward, probe, run.processes), validate
 
-    Raises:
-        InputError: supervised training left no users to RL, or an arm cannot be run on this data.
+
+def begin_arm(cfg: Config, base: Path) -> None:
+    """Make the folder of an arm, which shares the data of the supervised run, or find it to go on with.
+
+    Raises InputError if the folder holds an arm with other settings.
     """
-    base, policies, notes = Path(cfg.out), {}, []
-    asked = arms(cfg)
-    if not asked:
-        return Reinforced({}, [], [])
-    if dataset.fresh is None:
+    folder = Path(cfg.out)
+    if (folder / "config.json").is_file():
+        old, new = asdict(settings.read(folder / "config.json")), asdict(cfg)
+        for name in new:
+            if name not in ELSEWHERE | {"given"}:
+                refuse_other(folder, name, old[name], new[name])
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(base / "data.pt", folder / "data.pt")
+    settings.write(cfg, folder / "config.json")
+
+
+def train_arm(
+    cfg: Config, run: Run, start: Policy, task: NextItem | Rankings, validate: Validate, notes: list[str]
+) -> Policy:
+    """Run one arm to its end, from its checkpoint where there is one; the policy at the last step."""
+    objective = OBJECTIVES[cfg.objective]
+    if run.processes.rank == 0:
+        line = f"{objective.title}: {cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"
+        print("", line, *notes, sep="\n")
+    return fit(Reinforcement(start, task, objective, validate), Path(cfg.out))
+
+
+def reinforce_all(run: Run, own: dict[str, Config]) -> Reinforced:
+    """Run arms one after another, each from the supervised policy in the run folder.
+
+    Raises InputError if supervised training left no users to RL, or an arm cannot be run on this data.
+    """
+    if not own:
+        return Reinforced()
+    if run.dataset.fresh is None:
         raise InputError(
-            f"--objective: supervised training in {base} saw every user; train anew with --fresh 0.2"
+            f"--objective: supervised training in {run.folder} saw every user; train anew with --fresh 0.2"
         )
-    processes.total(0)  # the first process has written the checkpoint
-    start = copy.deepcopy(supervised)
-    start.load_state_dict(checkpoint.load(base / "checkpoint.pt")["best"])
-    own = {arm: settings(cfg, arm) for arm in asked}
-    if processes.rank == 0:
+    run.processes.wait()  # the first process has written the checkpoint
+    start = run.trained()
+    if run.processes.rank == 0:
         for each in own.values():
-            prepare(each, base)
+            begin_arm(each, run.folder)
         print("", NOTE, sep="\n")
-    notes.append(NOTE)
-    processes.total(0)  # the folders are there
-    rows: list[dict[str, str | float]] = []
-    for arm, each in own.items():
-        if arm in LISTS:
-            continue
-        reward, said = item_reward(each, dataset, base, processes)
-        notes += said
-        if processes.rank == 0:
-            print("", *announce(arm, each), *said, sep="\n")
-        task = tasks.NextItem(each, dataset, trie, reward, processes)
-        policies[arm] = train_arm(each, start, task, processes)
-    if any(arm in LISTS for arm in own):
-        lists = {arm: each for arm, each in own.items() if arm in LISTS}
-        rows, said = list_arms(lists, cfg, start, trie, dataset, processes)
-        notes += said
-    return Reinforced(policies, rows, notes)
+    run.processes.wait()  # the folders are there
+    policies, notes = {}, [NOTE]
+    for name, each in own.items():
+        if not OBJECTIVES[name].lists:
+            reward, about = item_reward(each, run)
+            notes += about
+            task, validate = next_items(each, run, reward)
+            policies[label(each)] = train_arm(each, run, start, task, validate, about)
+    listwise = {name: each for name, each in own.items() if OBJECTIVES[name].lists}
+    rows, about = _list_arms(run, listwise, start, alone=run.cfg.objective != "all") if listwise else ([], [])
+    return Reinforced(policies, rows, notes + about)
 
 
-def list_arms(
-    own: dict[str, Config], cfg: Config, start: Policy, trie: Trie, dataset: Dataset, processes: Processes
-) -> tuple[list[dict[str, str | float]], list[str]]:
-    """Run the arms that rank closed sets, from one list start, and measure them beside floors.
-
-    Args:
-        own: by arm, its settings.
-        cfg: of the run.
-        start: the supervised policy.
-        trie: the catalogue.
-        dataset: with users left to RL.
-        processes: this one and the others.
-
-    Returns:
-        A row per way of ranking, with ndcg@5 on test lists by need; and lines about them.
-
-    Raises:
-        InputError: the data cannot give lists with gains.
-    """
-    base, device = Path(cfg.out), processes.device
-    world = None if cfg.data else make_world(cfg)
+def _list_arms(run: Run, own: dict[str, Config], start: Policy, alone: bool) -> tuple[list[Row], list[str]]:
+    """Run the arms that rank closed sets, from one list start, and measure them beside floors."""
     try:
-        train, valid, test, known = (make_lists(cfg, dataset, part, world) for part in PARTS)
+        lists = prepare_lists(run, start)
     except InputError as error:
-        if cfg.objective != "all":
+        if alone:
             raise
         return [], [f"no list arms: {error}"]
-    vectors = item_vectors(dataset, cfg.seed)
-
-    def new_critic() -> Critic:
-        return Critic(vectors, dataset.periods, cfg.seed)
-
-    critic = kept(
-        base / "critic.pt",
-        cfg,
-        (*LISTS_READ, "critic_steps"),
-        lambda: fit_critic(new_critic(), train, cfg.seed, cfg.critic_steps),
-        new_critic(),
-        processes,
-    )
-    critic.requires_grad_(False).eval()
-    seen = rankings.Rankings(cfg, trie, train, valid, critic, processes).feedback
-    first = kept(
-        base / "lists.pt",
-        cfg,
-        (*START_READ, "warm"),
-        lambda: rankings.warm_start(cfg, start, trie, train, device),
-        copy.deepcopy(start),
-        processes,
-    )
-    trained: dict[str, Policy] = {}
-    for arm, each in own.items():
-        if processes.rank == 0:
-            print("", *announce(arm, each), sep="\n")
-        task = rankings.Rankings(each, trie, train, valid, critic, processes)
-        trained[arm] = train_arm(each, first, task, processes)
-    control = kept(
-        base / "supervised_lists.pt",
-        cfg,
-        (*START_READ, *LISTS_READ, "warm", "critic_steps", "list_steps"),
-        lambda: rankings.imitate(cfg, first, trie, train, lambda x: seen(x)[0], cfg.list_steps, device),
-        copy.deepcopy(start),
-        processes,
-    )
-    if processes.rank:
-        return [], []
-    found = list_floors(known, test, len(trie), cfg.seed)  # by need, then by floor
-    every = torch.arange(len(test))
-    models = {"list start": first, "list-wise supervised": control} | {
-        title(arm): policy for arm, policy in trained.items()
+    trained = {
+        name: train_arm(each, run, lists.start, lists.task(each), lists.validate, [])
+        for name, each in own.items()
     }
-    for name, model in models.items():
-        for need, measured in rankings.by_need(model, trie, test, every, device).items():
-            found[need][name] = measured
-    names = list(found["interest"])
-    means = {
-        name: {need: by[name][rankings.METRIC].nanmean().item() for need, by in found.items()}
-        for name in names
-    }
-    said = [
-        f"lists: {len(test):,} test sets of {cfg.candidates}; {cfg.feedback:.0%} of the gains are seen "
-        "in training, the critic's mean stands for the rest"
-    ]
-    if len(trained) == 2:
-        both = [[found[need][title(arm)][rankings.METRIC] for need in TRAINED] for arm in trained]
-        one, other = map(torch.stack, both)  # (needs, S)
-        whole = ~(one - other).isnan().any(0)
-        by = paired_bootstrap(one[:, whole].mean(0), other[:, whole].mean(0), cfg.seed)
-        said.append(
-            "FlexRec minus list-level GRPO, ndcg@5, mean of the trained needs: "
-            "{:+.4f} (95 % interval {:+.4f} to {:+.4f})".format(*by)
-        )
-    return [{"method": name, **means[name]} for name in names], said
+    steps = min(each.rl_steps for each in own.values())
+    return lists.compare(trained, steps)

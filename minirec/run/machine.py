@@ -17,19 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from minirec.errors import InputError
 from minirec.settings import Config
+from minirec.tasks import Alone
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
+    """Turn "auto", "cpu" or "cuda" into a device; under ``torchrun`` into the GPU of this process.
 
-    Args:
-        name: of the three; ``auto`` is CUDA where there is one.
-
-    Returns:
-        The device; with several GPUs under ``torchrun`` the one of this process.
-
-    Raises:
-        InputError: CUDA where there is none.
+    Raises InputError for CUDA where there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device: this machine has no CUDA device; use cpu or auto")
@@ -48,11 +42,11 @@ def keep_freed_memory() -> None:
         mallopt(parameter, value)
 
 
-class Processes:
+class Processes(Alone):
     """This process among those that ``torchrun`` started, or alone."""
 
     def __init__(self, cfg: Config) -> None:
-        self.device = pick_device(cfg.device)
+        super().__init__(pick_device(cfg.device))
         self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         if cfg.threads:
             torch.set_num_threads(cfg.threads)
@@ -63,35 +57,20 @@ class Processes:
             dist.init_process_group(backend, timeout=timedelta(hours=6))  # the first one alone evaluates
 
     def share(self, rows: Tensor) -> tuple[Tensor, float]:
-        """Give this process its rows of a batch, and their weight in the loss.
+        """Give this process its rows of a batch (b,), and their weight in the loss.
 
         The weight is the number of processes, because the wrapper averages gradients over them. A process
-        without rows repeats one with weight 0: it must still run backward.
-
-        Args:
-            rows: (b,) int64, the same in every process; at least one.
-
-        Returns:
-            Every count-th row from the rank on, int64, and the weight.
-
-        Source: definition.
+        without rows repeats one with weight 0, as it must still run backward.
         """
         mine = rows[self.rank :: self.count]
         return (mine, float(self.count)) if len(mine) else (rows[:1], 0.0)
 
-    def wrap(self, policy: nn.Module) -> nn.Module:
-        """Return the policy, or where there are several processes a wrapper that averages its gradients."""
-        return DistributedDataParallel(policy) if self.count > 1 else policy
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model, or where there are several processes a wrapper that averages its gradients."""
+        return DistributedDataParallel(model) if self.count > 1 else model
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Bring the rows of all processes together, in the order in which ``share`` dealt them out.
-
-        Args:
-            rows: (b, ...), those of this process.
-
-        Returns:
-            (B, ...), the same in every process.
-        """
+        """Bring the rows (b, ...) of all processes together, in the order in which they were dealt out."""
         if self.count == 1:
             return rows
         parts: list[Tensor] = [rows] * self.count
@@ -99,19 +78,8 @@ class Processes:
         order = torch.cat([torch.arange(len(part)) * self.count + i for i, part in enumerate(parts)])
         return torch.cat(parts)[order.argsort()].to(rows.device)
 
-    def total(self, value: float) -> float:
-        """Sum a number over the processes, in float64; all must call it, so all wait for the last.
-
-        Args:
-            value: this process's number.
-
-        Returns:
-            The sum, the same in every process.
-        """
-        return self.totals(torch.tensor(value, dtype=torch.float64)).item()
-
     def totals(self, values: Tensor) -> Tensor:
-        """Sum a tensor over the processes, in float64, as ``total``; the result is on the CPU."""
+        """Sum a tensor over the processes, in float64, on the CPU; all must call it."""
         if self.count == 1:
             return values.double().cpu()
         values = values.to(self.device, torch.float64)
@@ -133,11 +101,7 @@ class Processes:
 
 @contextmanager
 def interruptions() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM in a list, so that the step in progress ends before the run does.
-
-    Yields:
-        The numbers of the signals so far; the list grows as they arrive.
-    """
+    """Collect Ctrl-C and SIGTERM in a list, so that the step in progress ends before the run does."""
     caught: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda n, _: caught.append(n)) for number in signals]

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirec.data.contexts import contexts, leave_fresh, step_rows
-from minirec.records import PAD, Examples
+from minirec.data.dataset import Examples
+from minirec.records import PAD
 
 
 def windows(log, size):

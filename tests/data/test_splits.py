@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from minirec.data import splits
 from minirec.data.vectors import training_events
 from minirec.errors import InputError
-from minirec.records import PAD, Examples
+from minirec.data.dataset import Examples
+from minirec.records import PAD
 
 
 def line_of(*users: list[tuple[int, float, int]]) -> splits.Timeline:

@@ -20,7 +20,7 @@ from minirec.measure.exact import (
     policy_gradient,
 )
 from minirec.rollout import rank
-from minirec.score import MASKED
+from minirec.policy import MASKED
 from minirec.trie import Trie
 from tests.small import CONDITION, HISTORY, levels, make, random_codes
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minirec.measure import metrics as M
-from minirec.records import PAD, Examples
+from minirec.data.dataset import Examples
+from minirec.records import PAD
 
 N = 12
 quick = settings(max_examples=60, deadline=None)

@@ -26,7 +26,8 @@ from minirec.models.ranker import (
     trained_on_exposures,
     trained_on_log,
 )
-from minirec.records import HOLE, PAD, Batch, Catalogue, Dataset, Examples
+from minirec.data.dataset import Catalogue, Dataset, Examples
+from minirec.records import HOLE, PAD, Batch
 from minirec.settings import Config
 from tests.small import examples
 

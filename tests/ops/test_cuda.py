@@ -5,7 +5,7 @@ import torch
 
 from minirec.measure.exact import item_logprobs
 from minirec.rollout import beam, rank, sample
-from minirec.score import score
+from minirec.policy import score
 from tests.small import CONDITION, HISTORY, make
 from tests.test_train import SMALL, run, state
 

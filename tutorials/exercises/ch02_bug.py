@@ -12,7 +12,7 @@ import torch
 from minirec import settings
 from minirec.data import codes
 from minirec.policy import Policy
-from minirec.records import Examples
+from minirec.data.dataset import Examples
 from minirec.run import prepare
 from minirec.trie import Trie
 

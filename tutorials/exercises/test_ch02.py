@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from minirec.policy import Policy
-from minirec.records import Examples
+from minirec.data.dataset import Examples
 from minirec.settings import PolicyConfig
 from minirec.trie import Trie
 

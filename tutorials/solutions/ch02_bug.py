@@ -19,7 +19,8 @@ import torch
 from minirec import settings
 from minirec.data import codes
 from minirec.policy import Policy
-from minirec.records import PAD, Examples
+from minirec.data.dataset import Examples
+from minirec.records import PAD
 from minirec.run import prepare
 from minirec.trie import Trie
 

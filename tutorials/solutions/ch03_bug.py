@@ -9,7 +9,7 @@ come out must sum to 1. The cure is to mask the logits, before the softmax, and 
 import torch
 from torch import Tensor
 
-from minirec.score import token_logprobs
+from minirec.policy import token_logprobs
 
 
 def sample_code(logits: Tensor, allowed: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

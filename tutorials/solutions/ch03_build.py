@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minirec.policy import Policy, Prompt
-from minirec.score import token_logprobs
+from minirec.policy import token_logprobs
 from minirec.trie import Trie
 
 

@@ -1,0 +1,116 @@
+"""What is known of a log or of the simulated world once it has been read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from minirec.records import CONDITION, PAD, Batch, check
+
+if TYPE_CHECKING:
+    from minirec.data.world import World
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What is known of the N items: external ids, titles, vectors of side information, and topics."""
+
+    ids: list[str]  # N
+    titles: list[str] | None = None  # N
+    features: Tensor | None = None  # (N, F) float32
+    topics: Tensor | None = None  # (N, n) numbers from 0, padded with PAD
+
+    def __post_init__(self) -> None:
+        if self.titles is not None and len(self.titles) != len(self.ids):
+            raise ValueError(f"titles: expected {len(self.ids)}, got {len(self.titles)}")
+        if self.features is not None:
+            check("features", self.features, len(self.ids), None, dtype=torch.float32)
+        if self.topics is not None:
+            check("topics", self.topics, len(self.ids), None)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split: B contexts whose histories are slices ``start:stop`` of one flat array of events.
+
+    A training sequence has no targets (n = 0): every item of its history is predicted from those before.
+    """
+
+    events: Tensor  # (E,) items of all users in time order, shared between the splits
+    start: Tensor  # (B,)
+    stop: Tensor  # (B,)
+    user: Tensor  # (B,)
+    condition: Tensor  # (B, 4)
+    targets: Tensor  # (B, n) padded with PAD
+    tied: Tensor  # (B,) bool: the target has the same time stamp as the last event before it
+
+    def __post_init__(self) -> None:
+        size = len(self.user)
+        check("events", self.events, None)
+        check("start", self.start, size)
+        check("stop", self.stop, size)
+        check("condition", self.condition, size, len(CONDITION))
+        check("targets", self.targets, size, None)
+        check("tied", self.tied, size, dtype=torch.bool)
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Items of history per context, (B,) int64."""
+        return self.stop - self.start
+
+    def select(self, rows: Tensor) -> Examples:
+        """Return some of the contexts; the event array stays shared."""
+        chosen = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "events"}
+        return Examples(events=self.events, **chosen)
+
+    def batch(self, rows: Tensor, history: int) -> Batch:
+        """Gather the contexts ``rows`` (B,) with at most ``history`` recent items, as wide as the longest."""
+        start, stop = self.start[rows], self.stop[rows]
+        seen = self._padded(start, stop)
+        recent = self._padded(torch.maximum(start, stop - history), stop)
+        return Batch(self.user[rows], recent, self.condition[rows], self.targets[rows], seen)
+
+    def _padded(self, start: Tensor, stop: Tensor) -> Tensor:
+        width = int((stop - start).max()) if len(start) else 0
+        index = start[:, None] + torch.arange(width)  # (B, width)
+        inside = index < stop[:, None]
+        return torch.where(inside, self.events[index.clamp(max=len(self.events) - 1)], PAD)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A catalogue, its users, and three splits; of a simulated world also the world."""
+
+    catalogue: Catalogue
+    users: list[str]
+    train: Examples
+    valid: Examples
+    test: Examples
+    fresh: Examples | None = None  # training sequences of the users that are left to RL
+    periods: int = 0  # 0: the data has none
+    world: World | None = None
+    rating: Tensor | None = None  # (E,) float64, of the splits' events
+    time: Tensor | None = None  # (E,) float64, likewise
+
+    @property
+    def law(self) -> Callable[[Batch], Tensor] | None:
+        """The true probability of each next item, a batch to (B, N) float64; None on real data."""
+        return self.world.law if self.world else None
+
+    @property
+    def known(self) -> Examples:
+        """All training sequences, those left to RL as well: what floors are fitted on."""
+        if self.fresh is None:
+            return self.train
+        pairs = ((f.name, getattr(self.train, f.name), getattr(self.fresh, f.name)) for f in fields(Examples))
+        return Examples(**{name: a if name == "events" else torch.cat([a, b]) for name, a, b in pairs})

@@ -1,0 +1,114 @@
+"""Reinforcement learning: one step, the same for every objective.
+
+The policy that acts is the policy that learns, without dropout, in float32. The number of processes does not
+change the gradient: each has its share of the contexts, and the loss is divided by those of all.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from minirec.objectives.loss import Loss, logprobs
+from minirec.policy import Policy
+from minirec.records import Experience, Objective, Signal
+from minirec.settings import Config
+from minirec.tasks import Alone, Task
+from minirec.trie import Trie
+
+LOGGED = {
+    "loss": "mean over the updates; with one update per batch of rollouts near 0 but for NLL and KL, as "
+    "advantages sum to 0; any number",
+    "gradient_norm": "norm of the gradient before clipping, mean over updates; 0 and up",
+    "nll": "supervised: mean over the epoch, with dropout, nats per item; with an objective: of the targets, "
+    "nats per token; 0 and up",
+    "kl": "k3 estimate of KL(π‖start) on the signal's tokens, nats per token; 0 and up",
+    "clipped": "share of the signal's tokens at which the clip acts; 0 to 1, 0 in a batch's first update",
+    "reward": "mean over the rollouts; hit: 0 or 1, ranker: 0 to 1, lists: NDCG, 0 to 1",
+    "silent": "share of groups in which all rewards are equal; 0 to 1",
+    "admitted": "share of contexts that the signal keeps; 0 to 1",
+    "entropy": "estimate from sampled rollouts: mean of -log π, nats per item or list; 0 and up",
+    "holes": "share of generated tuples that are no item; 0 to 1, 0 under the trie",
+}  # what a step of training writes to metrics.jsonl; an objective adds its own facts
+
+
+class Tally:
+    """The one way to average a logged number over steps and processes."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.sums = {name: torch.zeros(2, dtype=torch.float64) for name in names}  # sum, count
+
+    def clear(self) -> None:
+        """Begin again."""
+        self.sums = {name: torch.zeros_like(pair) for name, pair in self.sums.items()}
+
+    def add(self, name: str, total: float, count: float = 1) -> None:
+        """Add a sum and what it is to be divided by; a name without a definition is a ValueError."""
+        if name not in self.sums:
+            raise ValueError(f"'{name}' is logged and not defined; add it to the objective's facts")
+        self.sums[name] += torch.tensor([total, count], dtype=torch.float64)
+
+    def means(self, processes: Alone) -> dict[str, float]:
+        """The mean over all processes of every number that was added; all processes must call it."""
+        sums = processes.totals(torch.stack(list(self.sums.values())))  # (names, 2)
+        pairs = zip(self.sums, sums.tolist(), strict=True)
+        return {name: total / count for name, (total, count) in pairs if count > 0}
+
+
+def observe(tally: Tally, x: Experience, signal: Signal) -> None:
+    """Count what a batch's rollouts show, and what the objective made of them."""
+    contexts, rollouts = len(x.batch), x.rewards.numel()
+    tally.add("reward", x.rewards.double().sum().item(), rollouts)
+    tally.add("silent", (x.rewards == x.rewards[:, :1]).all(1).sum().item(), contexts)
+    tally.add("holes", (x.rollout.items < 0).sum().item(), x.rollout.items.numel())
+    tally.add("admitted", len(signal.rows), contexts)
+    if x.rollout.sampled:
+        tally.add("entropy", -x.rollout.logp.double().sum().item(), rollouts)
+    for name, total in signal.facts.items():
+        tally.add(name, total, contexts)
+
+
+class Learner:
+    """A policy that learns, a frozen copy of its start as the reference of the KL, and the optimiser."""
+
+    def __init__(self, cfg: Config, start: Policy, trie: Trie, processes: Alone | None = None) -> None:
+        self.reference = copy.deepcopy(start).eval().requires_grad_(False)
+        self.policy = copy.deepcopy(start).eval().requires_grad_(True)  # eval: RL has no dropout
+        self.loss = (processes or Alone()).wrap(Loss(self.policy, trie, cfg))
+        parameters = self.policy.parameters()
+        self.optimiser = torch.optim.Adam(parameters, cfg.rl_rate, betas=(0.9, 0.98), fused=True)
+
+
+def update(loss: Tensor, model: nn.Module, optimiser: torch.optim.Optimizer, clip: float) -> float:
+    """One step of the optimiser, with the gradient cut to the norm ``clip``; returns its norm before."""
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip).item()
+    optimiser.step()
+    optimiser.zero_grad()
+    return norm
+
+
+def reinforce(learner: Learner, task: Task, objective: Objective, step: int) -> Tally:
+    """Act, make a signal, update: one batch of rollouts, and ``cfg.updates`` steps of Adam on it."""
+    cfg, trie, policy, processes = task.cfg, task.trie, learner.policy, task.processes.count
+    tally = Tally((*LOGGED, *objective.facts))
+
+    x = task.act(policy, step)  # what the policy does with B contexts, and what that is worth
+    signal = objective.signal(x)  # which sequences teach, and how much
+    observe(tally, x, signal)
+
+    allowed = x.masks(signal)  # the masks under which they were drawn
+    with torch.no_grad():
+        reference = logprobs(learner.reference, trie, x.batch, signal, allowed)  # (R, S, P, L)
+        old = logprobs(policy, trie, x.batch, signal, allowed) if cfg.updates > 1 else None
+    for _ in range(cfg.updates):
+        loss, facts = learner.loss(x.batch, signal, allowed, old, reference, cfg.contexts)
+        norm = update(loss * processes, policy, learner.optimiser, cfg.clip)  # the wrapper takes a mean
+        tally.add("loss", loss.item(), 1 / processes)  # each process has a part of the sum
+        tally.add("gradient_norm", norm / processes, 1 / processes)
+        for name, (total, count) in facts.items():
+            tally.add(name, total, count)
+    return tally

@@ -1,0 +1,67 @@
+"""Estimates from rollouts beside the exact values of the same contexts: what the oracle is for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from minirec import rewards
+from minirec.loop import Tally
+from minirec.measure import exact
+from minirec.policy import Policy
+from minirec.records import Experience
+from minirec.tasks import NextItem, Rankings
+
+CONTEXTS, LISTS, CANDIDATES = 64, 32, 5  # of the probe: next items; lists, and the items of each
+
+PROBED = {
+    "estimate": "mean reward of rollouts on the probe, a few validation contexts, always the same; 0 to 1",
+    "estimate_error": "its standard error over rollouts, the contexts held fixed; 0 and up",
+    "exact_reward": "expected reward on the same contexts, by enumeration; 0 to 1",
+    "exact_entropy": "on the same contexts, by enumeration; nats per item or list, 0 and up",
+    "exact_kl": "KL(π‖start) on the same contexts, by enumeration; nats per item or list, 0 and up",
+}
+
+
+@torch.no_grad()
+def exact_values(x: Experience, policy: Policy, reference: Policy) -> dict[str, Tensor]:
+    """By enumeration, what the rollouts of a batch estimate: reward, entropy and KL, (B,) float64 each.
+
+    Empty where the catalogue or the sets are too large to enumerate.
+    """
+    trie, history = x.trie, x.trie.encode(x.batch.history)
+    prompts = [(model, model.encode(x.batch.condition, history)) for model in (policy, reference)]
+    if x.lists:
+        if x.lists.candidates.shape[1] > exact.CANDIDATES:
+            return {}
+        (orders, logp), (_, other) = (
+            exact.list_logprobs(*prompt, trie, x.lists.candidates) for prompt in prompts
+        )
+        gains = x.lists.gains[:, orders]  # (B, C!, C)
+        values = rewards.ndcg(gains, rewards.ideal(x.lists.gains, gains.shape[2])[:, None])  # (B, C!)
+    else:
+        constrained = x.cfg.mask == "trie"
+        if len(trie) > exact.ITEMS or (not constrained and trie.size**trie.levels > exact.TUPLES):
+            return {}
+        every = trie if constrained else exact.every_tuple(trie.levels, trie.size).to(x.mine.device)
+        logp, other = (exact.item_logprobs(*prompt, every) for prompt in prompts)
+        items = trie.lookup(every.codes).expand(len(x.batch), -1)  # (B, N or V^L), holes among them
+        values = x.reward(items)
+    return {
+        "exact_reward": exact.expected_reward(logp, values),
+        "exact_entropy": exact.entropy(logp),
+        "exact_kl": exact.kl(logp, other),
+    }
+
+
+def probe(task: NextItem | Rankings, policy: Policy, reference: Policy, step: int) -> dict[str, float]:
+    """What the policy's rollouts on the probe estimate, and the exact values, by the names of PROBED."""
+    tally, x = Tally(PROBED), task.act(policy, step, probe=True)
+    group = x.rewards.double()  # (B, G)
+    spread = group.var(1) if group.shape[1] > 1 else torch.full_like(group[:, 0], torch.nan)
+    values = {"estimate": group.mean(1), "estimate_error": spread / group.shape[1]}  # (B,) each
+    for name, value in (values | exact_values(x, policy, reference)).items():
+        tally.add(name, value.sum().item(), len(value))
+    contexts = task.processes.totals(torch.tensor(len(group))).item()
+    means = tally.means(task.processes)
+    return means | {"estimate_error": (means["estimate_error"] / contexts) ** 0.5}

@@ -1,0 +1,101 @@
+"""How good rankings of closed sets are, by need, and the floors beside them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from minirec import rewards, rollout
+from minirec.data.lists import HELD_OUT, NEEDS, ListSource
+from minirec.noise import stream
+from minirec.objectives.flexrec import in_order
+from minirec.policy import Policy
+from minirec.trie import Trie
+
+CUT = 5  # of NDCG and recall
+METRIC = f"ndcg@{CUT}"
+RELEVANT = 2 / 3 - 1e-6  # gain from which an item counts for recall; two thirds, whatever the rounding
+PRIOR = 5.0  # observations that the mean of all items weighs in the mean of one
+SCORED = 512  # lists that are ranked at once
+
+ByNeed = dict[str, dict[str, Tensor]]  # need -> metric -> (B,) float64
+
+
+def evaluate_order(placed: Tensor, gains: Tensor) -> dict[str, Tensor]:
+    """Measure lists by the true gains (B, K) in their order, and those (B, C) of all candidates.
+
+    Returns (B,) float64: ndcg@5, NaN where no candidate has a gain; and recall@5, the share of the relevant
+    candidates that stand in the first five, NaN where none is relevant.
+    Source: definition; relevant is a gain of two thirds or more (ours, as FlexRec's is not known).
+
+    >>> gains = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    >>> evaluate_order(gains, gains)["ndcg@5"]
+    tensor([0.6309,    nan], dtype=torch.float64)
+    """
+    placed, gains = placed.double(), gains.double()
+    best = rewards.ideal(gains, placed.shape[1], CUT)
+    relevant, hits = ((x >= RELEVANT).double() for x in (gains, placed[:, :CUT]))
+    return {
+        METRIC: rewards.ndcg(placed, best, CUT).masked_fill(best == 0, torch.nan),
+        f"recall@{CUT}": hits.sum(1) / relevant.sum(1),  # 0 / 0 is NaN
+    }
+
+
+def by_score(scores: Tensor, values: Tensor) -> Tensor:
+    """Put values (B, C) in the order of falling scores (B, C); equal scores keep the order of candidates."""
+    return values.gather(1, scores.argsort(dim=1, descending=True, stable=True))
+
+
+def item_mean(known: ListSource, items: int) -> Tensor:
+    """Mean observed gain of each of N items for each need, drawn towards the mean of all: (needs, N) float64.
+
+    Source: (sum + PRIOR × mean of all) / (observations + PRIOR); PRIOR is ours.
+    """
+    seen = known.observed.double().flatten()  # (S*C,)
+    gains = known.gains.double().flatten(1) * seen  # (needs, S*C)
+    item = known.candidates.flatten()
+    count = torch.zeros(items, dtype=torch.float64).index_add_(0, item, seen)
+    total = torch.zeros(len(NEEDS), items, dtype=torch.float64).index_add_(1, item, gains)
+    mean = gains.sum(1, keepdim=True) / seen.sum().clamp(min=1)  # (needs, 1)
+    return (total + PRIOR * mean) / (count + PRIOR)
+
+
+def list_floors(known: ListSource, source: ListSource, items: int, seed: int) -> dict[str, ByNeed]:
+    """Rank closed sets without a policy: in random order, by recent popularity, by the items' mean gains.
+
+    Means are learned from the lists ``known``; feedback holds for every need, so for the held-out one too.
+    Returns what ``evaluate_order`` gives, by floor and need.
+    """
+    noise = torch.rand(source.candidates.shape, generator=stream("random order", seed), dtype=torch.float64)
+    means = item_mean(known, items)[:, source.candidates]  # (needs, S, C)
+    scores = {"random": [noise] * len(NEEDS), "popularity": [source.popular] * len(NEEDS), "item mean": means}
+    return {
+        name: {
+            need: evaluate_order(by_score(score, gains), gains)
+            for need, score, gains in zip(NEEDS, by_need, source.gains, strict=True)
+        }
+        for name, by_need in scores.items()
+    }
+
+
+@torch.no_grad()
+def rank_for_needs(
+    policy: Policy, trie: Trie, source: ListSource, device: torch.device | str = "cpu"
+) -> ByNeed:
+    """Rank greedily for every need, and measure by the true gains as ``evaluate_order`` does."""
+    results: ByNeed = {}
+    for place, need in enumerate(NEEDS):
+        parts = []
+        for rows in torch.arange(len(source)).split(SCORED):
+            lists = source.draw(rows, torch.full_like(rows, place))
+            batch, candidates = lists.batch.to(device), lists.candidates.to(device)
+            prompt = policy.encode(batch.condition, trie.encode(batch.history))
+            items = rollout.rank(policy, prompt, trie, candidates).items.cpu()  # (b, 1, C)
+            parts.append(evaluate_order(in_order(lists.candidates, lists.gains, items)[:, 0], lists.gains))
+        results[need] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return results
+
+
+def trained_needs(results: ByNeed) -> Tensor:
+    """ndcg@5 for the needs that are trained: (needs, S)."""
+    return torch.stack([results[need][METRIC] for need in NEEDS if need != HELD_OUT])

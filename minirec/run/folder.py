@@ -1,0 +1,196 @@
+"""A run and its folder. Files are written whole or not at all, and read without executing anything.
+
+    config.json     every setting of the run
+    data.pt         catalogue, users, splits and codes, so that nothing below needs the raw log again
+    checkpoint.pt   what training needs to go on, and the weights that validation chose
+    metrics.jsonl   one line per measurement
+    report.md, report.json, *.png   the results, see measure/report.py
+
+On a simulated world data.pt holds no world: it is made again from the settings.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from minirec import settings
+from minirec.data import prepare
+from minirec.data.codes import Codes
+from minirec.data.dataset import Catalogue, Dataset, Examples
+from minirec.data.world import make_world
+from minirec.errors import InputError
+from minirec.files import atomic
+from minirec.policy import Policy
+from minirec.settings import Config
+from minirec.tasks import Alone
+from minirec.trie import Trie
+
+SPLITS = ("train", "valid", "test", "fresh")
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that the stages of a run share; made once, and passed as one."""
+
+    cfg: Config
+    dataset: Dataset
+    trie: Trie  # on the device
+    processes: Alone
+    notes: list[str]  # what is to be said of the data
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files are."""
+        return Path(self.cfg.out)
+
+    def untrained(self) -> Policy:
+        """A policy of the run's shape, on the device."""
+        policy = Policy(self.cfg, self.trie.levels, self.trie.size, self.dataset.periods)
+        return policy.to(self.processes.device)
+
+    def trained(self) -> Policy:
+        """The policy with the weights that validation chose; InputError where they do not fit."""
+        policy, path = self.untrained(), self.folder / "checkpoint.pt"
+        state = load(path)
+        try:
+            policy.load_state_dict(state["best"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise InputError(f"{path}: no weights that fit this run's config.json") from error
+        return policy.eval()
+
+
+def save(path: Path, value: Any) -> None:
+    """Write tensors, numbers, strings, and lists and dicts of them; InputError where that is impossible."""
+    with atomic(path) as file:
+        torch.save(value, file)
+
+
+def load(path: Path) -> Any:
+    """Read what ``save`` wrote, on the CPU.
+
+    Raises InputError if the file is missing, damaged, or holds anything that would execute code when read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; a run folder of minirec.train has it") from None
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path}: refused: it holds more than tensors and plain values, or is damaged"
+        ) from None
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: cannot be read ({reason}); is it damaged or cut short?") from error
+
+
+def save_progress(folder: Path, state: dict[str, Any], measured: list[dict]) -> None:
+    """Write checkpoint.pt, then metrics.jsonl, which follows from it: the lines are part of the state."""
+    save(folder / "checkpoint.pt", state | {"measured": measured})
+    with atomic(folder / "metrics.jsonl") as file:
+        file.writelines(json.dumps(line).encode() + b"\n" for line in measured)
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    """A record's fields by name, not copied: splits that share their events share them in the file too."""
+    return {f.name: getattr(record, f.name) for f in fields(record)}
+
+
+def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) -> None:
+    """Write data.pt; of a simulated world, only that there is one."""
+    splits = {name: _plain(part) for name in SPLITS if (part := getattr(dataset, name)) is not None}
+    rest = {"users": dataset.users, "periods": dataset.periods, "simulated": dataset.world is not None}
+    rest |= {"rating": dataset.rating, "time": dataset.time, "notes": list(notes)}
+    parts = {"catalogue": _plain(dataset.catalogue), "codes": _plain(codes)}
+    save(folder / "data.pt", parts | splits | rest)
+
+
+def load_data(folder: Path, cfg: Config) -> tuple[Dataset, Codes, list[str]]:
+    """Read data.pt, and make the simulated world again; InputError for a file that is not such a one."""
+    path = folder / "data.pt"
+    data = load(path)
+    try:
+        splits = {name: Examples(**data[name]) for name in SPLITS if name in data}
+        rest = {name: data[name] for name in ("users", "periods", "rating", "time")}
+        world = make_world(cfg) if data["simulated"] else None
+        dataset = Dataset(catalogue=Catalogue(**data["catalogue"]), world=world, **rest, **splits)
+        return dataset, Codes(**data["codes"]), data["notes"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not the data of a run ({error})") from error
+
+
+def begin(runs: list[Config]) -> None:
+    """Write config.json and data.pt of runs on the same data, unless they are there to go on with.
+
+    Raises InputError, and has written nothing then, if a folder holds a run already, or if the data cannot be
+    used.
+    """
+    for cfg in runs:
+        if (Path(cfg.out) / "config.json").is_file() and not cfg.resume:
+            raise InputError(
+                f"{cfg.out} holds a run: go on with it by --resume, or name another folder by --out"
+            )
+    if all((Path(cfg.out) / "data.pt").is_file() for cfg in runs):
+        return
+    dataset, summary = prepare.read(runs[0])
+    encoded = [prepare.encode(dataset, cfg) for cfg in runs]
+    for cfg, (codes, notes) in zip(runs, encoded, strict=True):
+        Path(cfg.out).mkdir(parents=True, exist_ok=True)
+        settings.write(replace(cfg, resume=False), Path(cfg.out) / "config.json")
+        save_data(Path(cfg.out), dataset, codes, [summary, *notes])
+
+
+def open_run(cfg: Config, processes: Alone, sibling: Run | None = None) -> Run:
+    """Open the folder that ``begin`` has filled; a sibling on the same data spares reading the data again."""
+    if sibling:
+        codes = Codes(**load(Path(cfg.out) / "data.pt")["codes"])
+        dataset, notes = sibling.dataset, sibling.notes[:1]
+    else:
+        dataset, codes, notes = load_data(Path(cfg.out), cfg)
+    return Run(cfg, dataset, Trie(codes.codes, codes.size).to(processes.device), processes, notes)
+
+
+def find_run(folder: str | Path, device: torch.device) -> Run:
+    """Open the folder of a run that has begun to train, or raise an InputError that says what is missing."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such run folder; python -m minirec.train --tiny makes runs/tiny")
+    for name in ("config.json", "data.pt", "checkpoint.pt"):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder}: has no {name}; is it the folder of a run, and has that run begun to train?"
+            )
+    return open_run(replace(settings.read(folder / "config.json"), out=str(folder)), Alone(device))
+
+
+def kept(
+    run: Run, name: str, reads: tuple[str, ...], make: Callable[[], nn.Module], empty: nn.Module
+) -> nn.Module:
+    """Make a model once, in the first process, and load its weights into ``empty`` in all.
+
+    Where the file ``name`` is in the run folder, nothing is made. Raises InputError if it was made with other
+    values of the settings that the model ``reads``.
+    """
+    path, values = run.folder / name, {key: getattr(run.cfg, key) for key in reads}
+    if run.processes.rank == 0 and not path.is_file():
+        save(path, {"settings": values, "weights": make().state_dict()})
+    run.processes.wait()  # the file is there
+    state = load(path)
+    for key, value in values.items():
+        refuse_other(path, key, state["settings"][key], value)
+    empty.load_state_dict(state["weights"])
+    return empty.to(run.processes.device)
+
+
+def refuse_other(path: Path, name: str, old: object, new: object) -> None:
+    """Raise InputError if something was made with another value of a setting."""
+    if old != new:
+        flag = "--" + name.replace("_", "-")
+        raise InputError(f"{flag}: {path} was made with {old}; remove it, or use another --out")

@@ -1,0 +1,173 @@
+"""The arms that rank closed sets: their sets, critic and start, the supervised control, and the table."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from minirec import rollout
+from minirec.data.lists import PARTS, ListSource, make_lists
+from minirec.data.vectors import item_vectors
+from minirec.loop import update
+from minirec.measure.metrics import paired_bootstrap
+from minirec.measure.probe import CANDIDATES, LISTS
+from minirec.measure.rankings import METRIC, by_score, list_floors, rank_for_needs, trained_needs
+from minirec.measure.report import Row
+from minirec.models.critic import Critic, fill_lists
+from minirec.models.critic import fit as fit_critic
+from minirec.objectives import OBJECTIVES
+from minirec.policy import Policy, score
+from minirec.records import NEXT, Lists
+from minirec.run.folder import Run, kept
+from minirec.settings import Config
+from minirec.tasks import Rankings, step_rows
+from minirec.trie import Trie
+
+WARM = 40  # steps of the list start
+CRITIC_STEPS = 600  # of the critic
+RATE = 5e-4  # of supervised training on lists
+VALID = 512  # lists of a line's validation
+
+
+def next_item_scores(policy: Policy, trie: Trie, lists: Lists) -> Tensor:
+    """Log-probability (B, C) of each candidate as the next item, under the catalogue's trie, without a need.
+
+    Source: ours.
+    """
+    condition = lists.batch.condition.clone()
+    condition[:, 0], condition[:, 1:3] = NEXT, 0
+    with torch.no_grad():
+        prompt = policy.encode(condition, trie.encode(lists.batch.history))
+        codes = trie.encode(lists.candidates)[:, :, None]  # (B, C, 1, L)
+        return score(policy, prompt, codes, trie.masks(codes)).sum((2, 3))
+
+
+def imitate(
+    cfg: Config,
+    start: Policy,
+    trie: Trie,
+    source: ListSource,
+    scores: Callable[[Lists], Tensor],
+    steps: int,
+    rate: float = RATE,
+) -> Policy:
+    """Supervised training on lists: NLL on rankings of the candidates by falling scores (B, C).
+
+    Contexts and needs are drawn as in reinforcement learning. Returns a new policy in evaluation mode.
+    Source: definition.
+    """
+    policy = copy.deepcopy(start).eval().requires_grad_(True)
+    optimiser = torch.optim.Adam(policy.parameters(), rate, betas=(0.9, 0.98))
+    for step in tqdm(range(steps), "lists", unit=" steps", delay=2, leave=False, disable=None):
+        rows = step_rows(len(source), cfg.contexts, cfg.seed, step)
+        lists = source.of_step(rows, torch.arange(len(rows)), cfg.seed, step).to(trie.codes.device)
+        codes = trie.encode(by_score(scores(lists), lists.candidates))[:, None]  # (B, 1, C, L)
+        allowed = rollout.closed_masks(codes[:, 0], codes, trie.size)
+        prompt = policy.encode(lists.batch.condition, trie.encode(lists.batch.history))
+        update(-score(policy, prompt, codes, allowed).mean(), policy, optimiser, cfg.clip)
+    return policy
+
+
+def warm_start(cfg: Config, supervised: Policy, trie: Trie, source: ListSource, steps: int = WARM) -> Policy:
+    """Teach a policy to emit lists, and nothing about gains: the order is its own.
+
+    The supervised policy has never seen list mode or a need. It imitates rankings by its own next-item
+    probabilities, whatever the need. All arms start from what comes out. Source: ours.
+    """
+    frozen = copy.deepcopy(supervised).eval()
+    return imitate(cfg, supervised, trie, source, partial(next_item_scores, frozen, trie), steps)
+
+
+@dataclass(frozen=True)
+class ListArms:
+    """What the arms that rank closed sets share."""
+
+    run: Run
+    sources: dict[str, ListSource]  # by part
+    critic: Critic
+    start: Policy  # of all arms
+
+    def task(self, cfg: Config) -> Rankings:
+        """The task of one arm."""
+        probe = self.sources["valid"].first(LISTS, CANDIDATES)
+        feedback = partial(fill_lists, self.critic)
+        return Rankings(cfg, self.run.trie, self.sources["train"], feedback, probe, self.run.processes)
+
+    def validate(self, policy: Policy) -> dict[str, float]:
+        """ndcg@5 of the greedy ranking on validation lists, the mean over the trained needs."""
+        valid = self.sources["valid"]
+        results = rank_for_needs(policy, self.run.trie, valid.first(VALID, valid.candidates.shape[1]))
+        means = [values.nanmean().item() for values in trained_needs(results)]
+        return {METRIC: sum(means) / len(means)}
+
+    def control(self, steps: int) -> Policy:
+        """List-wise supervised: as many steps on rankings by the gains that training sees."""
+        cfg, trie = self.run.cfg, self.run.trie
+
+        def make() -> Policy:
+            gains = lambda lists: fill_lists(self.critic, lists).gains  # noqa: E731
+            return imitate(cfg, self.start, trie, self.sources["train"], gains, steps)
+
+        reads = ("seed", "candidates", "contexts", "clip", "feedback")
+        return kept(self.run, "supervised_lists.pt", reads, make, copy.deepcopy(self.start))
+
+    def compare(self, trained: dict[str, Policy], steps: int) -> tuple[list[Row], list[str]]:
+        """ndcg@5 on test lists by need, floors first, and lines about them; in the first process."""
+        run, cfg, test = self.run, self.run.cfg, self.sources["test"]
+        policies = {"list start": self.start, "list-wise supervised": self.control(steps)}
+        policies |= {OBJECTIVES[name].title: policy for name, policy in trained.items()}
+        if run.processes.rank:
+            return [], []
+        results = list_floors(self.sources["known"], test, len(run.trie), cfg.seed)
+        results |= {name: rank_for_needs(policy, run.trie, test) for name, policy in policies.items()}
+        rows = [
+            {"method": name} | {need: values[METRIC].nanmean().item() for need, values in by_need.items()}
+            for name, by_need in results.items()
+        ]
+        notes = [
+            f"lists: {len(test):,} test sets of {cfg.candidates}; {cfg.feedback:.0%} of the gains are seen "
+            "in training, the critic's mean stands for the rest"
+        ]
+        baseline = OBJECTIVES["list"].title
+        for name in trained:
+            title = OBJECTIVES[name].title
+            if title != baseline and baseline in results:
+                one, other = trained_needs(results[title]), trained_needs(results[baseline])  # (needs, S)
+                whole = ~(one - other).isnan().any(0)
+                by = paired_bootstrap(one[:, whole].mean(0), other[:, whole].mean(0), cfg.seed)
+                notes.append(
+                    f"{title} minus {baseline}, ndcg@5, mean of the trained needs: "
+                    "{:+.4f} (95 % interval {:+.4f} to {:+.4f})".format(*by)
+                )
+        return rows, notes
+
+
+def prepare_lists(run: Run, supervised: Policy) -> ListArms:
+    """Make the closed sets, the critic and the list start; models are kept in the run folder.
+
+    Raises InputError if the data cannot give lists with gains.
+    """
+    cfg, dataset = run.cfg, run.dataset
+    sources = {part: make_lists(cfg, dataset, part) for part in PARTS}
+    vectors = item_vectors(dataset, cfg.seed)
+    empty = Critic(vectors, dataset.periods, cfg.seed)
+
+    def make() -> Critic:
+        critic = Critic(vectors, dataset.periods, cfg.seed)
+        return fit_critic(critic, sources["train"], cfg.seed, CRITIC_STEPS)
+
+    critic = kept(run, "critic.pt", ("seed", "candidates", "feedback"), make, empty)
+    start = kept(
+        run,
+        "lists.pt",
+        ("seed", "candidates", "contexts", "clip"),
+        lambda: warm_start(cfg, supervised, run.trie, sources["train"]),
+        copy.deepcopy(supervised),
+    )
+    return ListArms(run, sources, critic.requires_grad_(False).eval(), start)

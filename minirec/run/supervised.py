@@ -1,0 +1,161 @@
+"""Supervised training: NLL of every item given those before it.
+
+The randomness of a step is made from (seed, step, process), and the order of an epoch from (seed, epoch). So
+there is no random state to save: a run that is stopped at any moment goes on where its last checkpoint
+stands, on one machine bit for bit. A batch is that of all processes together, each takes its share of the
+rows, and the loss is divided by the items of the whole batch: but for dropout, the number of processes does
+not change the gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from minirec.loop import update
+from minirec.measure import evaluation
+from minirec.policy import Policy
+from minirec.records import Batch
+from minirec.run.folder import Run
+from minirec.run.training import Training, fit
+from minirec.settings import TrainConfig
+from minirec.trie import Trie
+
+WARMUP = 0.05  # share of the steps with a rising rate
+DECAY = 0.01  # weight decay of AdamW
+VALID = 5000  # at most so many validation contexts choose the epoch
+
+
+def epoch_rows(lengths: Tensor, budget: int, seed: int, epoch: int) -> list[Tensor]:
+    """Cut an epoch into batches of rows of similar length, in random order.
+
+    Lengths (S,) are items per training sequence; ``budget`` is the most items of a batch, padding counted,
+    one row at least. Returns row indices per batch, every row once; the number of batches is the same in
+    every epoch. Source: ours.
+
+    >>> sorted(len(rows) for rows in epoch_rows(torch.tensor([2, 6, 2, 5, 2]), 6, seed=0, epoch=0))
+    [1, 1, 3]
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(len(lengths), generator=generator)
+    order = order[lengths[order].sort(stable=True).indices]  # by length, in random order among equals
+    batches, start = [], 0
+    for stop, longest in enumerate(lengths[order].tolist()):
+        if stop > start and (stop + 1 - start) * longest > budget:
+            batches.append(order[start:stop])
+            start = stop
+    batches.append(order[start:])
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def learning_rate(step: int, steps: int, cfg: TrainConfig) -> float:
+    """Warm up linearly over the first share of the steps, then fall as a cosine to a hundredth.
+
+    Source: definition; the last hundredth is ours.
+
+    >>> cfg = TrainConfig(rate=1.0)
+    >>> [round(learning_rate(step, 101, cfg), 3) for step in (0, 4, 5, 53, 100)]
+    [0.2, 1.0, 1.0, 0.505, 0.01]
+    """
+    rise = max(1, round(WARMUP * steps))
+    if step < rise:
+        return cfg.rate * (step + 1) / rise
+    progress = (step - rise) / max(1, steps - 1 - rise)
+    return cfg.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def nll(model: nn.Module, trie: Trie, batch: Batch) -> Tensor:
+    """Sum of −log π(codes | condition, items before) over all items of a batch's histories, in nats.
+
+    Source: definition; AdaGRPO's NLL(g | x) (2606.08480), at every item of the sequence (ours).
+    """
+    return -model(batch.condition, trie.encode(batch.history)).sum()
+
+
+class Supervised(Training):
+    """The policy of a run while it is trained."""
+
+    def __init__(self, run: Run) -> None:
+        cfg, self.run = run.cfg, run
+        torch.manual_seed(cfg.seed)
+        policy = run.untrained()
+        self.model = run.processes.wrap(policy)
+        optimiser = torch.optim.AdamW(
+            policy.parameters(), cfg.rate, betas=(0.9, 0.98), weight_decay=DECAY, fused=True
+        )
+        self.lengths = run.dataset.train.lengths.clamp(max=cfg.history + 1)  # items that a batch sees
+        self.per_epoch = len(epoch_rows(self.lengths, cfg.batch, cfg.seed, 0))
+        super().__init__(
+            policy, optimiser, self.per_epoch * cfg.epochs, run.processes, ("nll", "gradient_norm")
+        )
+        order = torch.randperm(len(run.dataset.valid), generator=torch.Generator().manual_seed(cfg.seed))
+        self.valid = run.dataset.valid.select(order[:VALID])
+        self.rows: list[Tensor] = []  # of this epoch's batches
+
+    def load(self, run: Path) -> dict[str, Any]:
+        """Go on where checkpoint.pt stands."""
+        state = super().load(run)
+        self.best = state["best"]
+        return state
+
+    def update(self) -> None:
+        """One step of AdamW on the mean NLL per code of the next batch."""
+        cfg, processes, trie = self.run.cfg, self.processes, self.run.trie
+        epoch, place = divmod(self.step, self.per_epoch)
+        if place == 0 or not self.rows:  # an epoch begins, or a run goes on in the middle of one
+            self.rows = epoch_rows(self.lengths, cfg.batch, cfg.seed, epoch)
+        rows = self.rows[place]
+        mine, weight = processes.share(rows)
+        batch = self.run.dataset.train.batch(mine, cfg.history + 1).to(processes.device)
+        items = int(self.lengths[rows].sum())  # of all processes
+        torch.manual_seed((cfg.seed * 1_000_003 + self.step) * processes.count + processes.rank)  # dropout
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.step, self.steps, cfg)
+        self.policy.train()
+        on_gpu = processes.device.type == "cuda"
+        with torch.autocast(processes.device.type, torch.bfloat16, enabled=on_gpu):
+            loss = nll(self.model, trie, batch) * weight / items  # per item
+        # The gradient is per code, so that the rate means the same for every L.
+        norm = update(loss / trie.levels, self.policy, self.optimiser, cfg.clip)
+        self.tally.add("nll", loss.item() * items / processes.count, items / processes.count)
+        self.tally.add("gradient_norm", norm)
+        self.step += 1
+
+    def due(self) -> bool:
+        """Whether an epoch that ends in a validation is over, and the validation still to come."""
+        epoch, place = divmod(self.step, self.per_epoch)
+        done = self.step == (self.measured[-1]["step"] if self.measured else 0)
+        return not done and place == 0 and (epoch % self.run.cfg.validate == 0 or self.step == self.steps)
+
+    def measure(self) -> None:
+        """Add a line of metrics; keep the weights if they are the best on validation so far."""
+        line = {"step": self.step, "epoch": self.step // self.per_epoch} | self.tally.means(self.processes)
+        before = max((old["ndcg@10"] for old in self.measured if "ndcg@10" in old), default=-1.0)
+        self.tally.clear()
+        self.measured.append(line)
+        if self.processes.rank:
+            return
+        narrow = replace(self.run.cfg, beam=20)
+        result = evaluation.evaluate_policy(
+            self.policy, self.run.trie, self.run.dataset, self.valid, narrow, full=False
+        )
+        line |= {name: result.values[name].mean().item() for name in ("recall@10", "ndcg@10")}
+        if line["ndcg@10"] > before:
+            self.best = {name: value.clone() for name, value in self.policy.state_dict().items()}
+        tqdm.write("epoch {epoch:3}  nll {nll:.3f}  valid ndcg@10 {ndcg@10:.4f}".format(**line))
+
+
+def train(run: Run) -> Policy:
+    """Train the policy of a run, from the checkpoint in its folder where there is one."""
+    training = Supervised(run)
+    if run.processes.rank == 0:
+        parameters = sum(p.numel() for p in training.policy.parameters())
+        about = f"policy: {parameters:,} parameters, {training.steps:,} steps"
+        print(*run.notes, about, sep="\n", flush=True)
+    return fit(training, run.folder)
