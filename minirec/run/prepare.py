@@ -22,7 +22,7 @@ def read(cfg: Config) -> tuple[Dataset, str]:
     """Read the log that ``cfg.data`` names, or make the world; return it, and what is to be said of it."""
     if cfg.data:
         dataset, summary = logs.load(cfg)
-        said = summary.describe()
+        said = str(summary)
     else:
         dataset = world.make_world(cfg).dataset()
         said = f"built-in world: {len(dataset.users):,} users, {len(dataset.catalogue):,} items"
