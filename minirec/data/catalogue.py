@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +21,15 @@ TEXT = "description"  # free text: every word is an attribute
 VOCABULARY = 2000  # attributes kept, the most frequent first
 JSON_LIMIT = 1 << 30  # bytes; a json file is often one single line
 
-Attributes = dict[str, set[str]]  # external item id to its attributes
-
 
 def make_catalogue(ids: list[str], path: Path | None = None, columns: str = "") -> Catalogue:
     """Make the catalogue of N external item ids, with the side information of a file where there is one.
 
     The file is a json of item to a list of attributes, or a csv with a row per item; either may be gzipped.
     The item column of a csv is named by the setting ``columns``, or is one of ``COLUMNS["item"]``, or is the
-    first. Its title, or else its description, becomes the item's title. Each word of a description is an
-    attribute, and so is each value of the other columns, separated by ``|``. Values of the columns in
-    ``TOPICS`` are the item's topics too. An item that the file lacks keeps its id as title and a zero vector.
-    Raises InputError if the file is broken, or knows none of the items.
+    first. The first column of ``TITLES`` is the item's title. Each word of a description is an attribute, and
+    so is each value of the other columns, separated by ``|``; those of ``TOPICS`` are topics too. Raises
+    InputError if the file is broken or knows none of the items.
     """
     if path is None:
         return Catalogue(ids)
@@ -58,9 +55,7 @@ def topics(attributes: list[set[str]]) -> Tensor | None:
             [-1, -1],
             [ 1, -1]])
     """
-    chosen = [
-        sorted(name for name in names if name.partition("=")[0].lower() in TOPICS) for names in attributes
-    ]
+    chosen = [sorted(a for a in names if a.partition("=")[0].lower() in TOPICS) for names in attributes]
     number = {name: i for i, name in enumerate(sorted(set().union(*chosen)))}
     width = max(map(len, chosen))
     padded = [[number[name] for name in names] + [PAD] * (width - len(names)) for names in chosen]
@@ -70,11 +65,9 @@ def topics(attributes: list[set[str]]) -> Tensor | None:
 def features(attributes: list[set[str]]) -> Tensor | None:
     """Turn the attributes of N items into vectors: multi-hot, weighted by idf, of unit length.
 
-    An attribute counts when at least two items have it. The ``VOCABULARY`` most frequent are kept, equally
-    frequent ones in alphabetical order. Returns (N, F) float32, a zero row where nothing is known; None when
-    no two items share an attribute.
-
-    Source: definition; idf = log(items with attributes / items with this attribute).
+    Of the attributes that two items or more have, the ``VOCABULARY`` most frequent are kept, equally frequent
+    ones in alphabetical order. Returns (N, F) float32, a zero row where nothing is known; None when there is
+    no such attribute. Source: definition; idf = log(items with attributes / items with this attribute).
 
     >>> features([{"red", "wool"}, {"red", "silk"}, {"wool"}, set()])
     tensor([[0.7071, 0.7071],
@@ -98,7 +91,7 @@ def features(attributes: list[set[str]]) -> Tensor | None:
     return torch.from_numpy(vectors)
 
 
-def _from_json(path: Path) -> Attributes:
+def _from_json(path: Path) -> dict[str, set[str]]:
     try:
         content = json.loads("".join(lines(path, JSON_LIMIT)))
     except json.JSONDecodeError as error:
@@ -114,23 +107,24 @@ def _from_json(path: Path) -> Attributes:
     return {item: set(map(str, values)) for item, values in content.items()}
 
 
-def _from_table(path: Path, columns: str) -> tuple[Attributes, dict[str, str]]:
+def _from_table(path: Path, columns: str) -> tuple[dict[str, set[str]], dict[str, str]]:
     """Read the attributes and the titles of a table's items; its rows of one item add up."""
     table = rows(path)
     _, header = next(table)
-    key = find([named(columns).get("item", ""), *COLUMNS["item"]], header) or 0
+    key = find([named(columns).get("item", "item"), *COLUMNS["item"]], header) or 0
     title = find(TITLES, header)
-    attributes: Attributes = defaultdict(set)
+    attributes: dict[str, set[str]] = {}
     titles: dict[str, str] = {}
     for line, row in table:
         item = row[key]
         if not item:
             raise InputError(f"{path}, line {line}, column '{header[key]}': empty; expected an item id")
+        known = attributes.setdefault(item, set())
         if title is not None and row[title]:
             titles.setdefault(item, row[title])
         for position, (name, value) in enumerate(zip(header, row, strict=True)):
             if name.lower() == TEXT:
-                attributes[item].update(re.findall(r"\w+", value.lower()))
+                known.update(re.findall(r"\w+", value.lower()))
             elif position not in (key, title):
-                attributes[item].update(f"{name}={part}" for part in value.split("|") if part)
+                known.update(f"{name}={part}" for part in value.split("|") if part)
     return attributes, titles

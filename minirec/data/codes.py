@@ -44,19 +44,15 @@ class Codes:
         return len(self.codes)
 
 
-# --- residual k-means -------------------------------------------------------------------------------------
-
-
 def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
-    """Give each item a different code tuple by residual k-means.
+    """Give each of N items, vectors (N, D), a different tuple of ``levels`` codes out of V = ``codes``.
 
-    Level by level, k-means into V = ``codes`` clusters runs on the residuals of the (N, D) vectors. Then each
-    item takes the nearest centroid of each level, and items that share a tuple are moved (see ``_settle``).
-    With one level, V = N, code i is item i, and its centroid is its vector. Raises InputError if a value is
-    not finite, or if there are more items than tuples; the message names the smallest V that fits.
+    Level by level, k-means runs on the residuals. Then each item takes the nearest centroids, and items that
+    share a tuple are moved (see ``_settle``). With one level, V = N, code i is item i, and its centroid is
+    its vector. Raises InputError if a value is not finite, or if there are more items than tuples.
 
-    Source: residual quantisation of item vectors into semantic IDs after TIGER (2305.05065). k-means in place
-    of the RQ-VAE, and moving in place of a further code for collisions, are ours.
+    Source: residual quantisation into semantic IDs after TIGER (2305.05065). k-means in place of the RQ-VAE,
+    and moving in place of a further code for collisions, are ours.
 
     >>> vectors = torch.tensor([[0.0, 0.0], [0.0, 0.1], [9.0, 0.0], [9.0, 0.1]])
     >>> fit(vectors, levels=2, codes=2, seed=0).codes.tolist()
@@ -79,12 +75,11 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
 
 
 def assign(codes: Codes, vectors: Tensor) -> Tensor:
-    """Give M new items free code tuples without refitting: (M, D) vectors to (M, L) int64.
+    """Give M new items free code tuples (M, L) as in ``fit``, after all old items and without refitting.
 
-    The rule is that of ``fit``, after all old items. Raises InputError if old and new items together are more
-    than the tuples; with one level they always are. Source: ours.
+    Raises InputError if all items are more than the tuples; with one level they always are. Source: ours.
     """
-    _check_room(len(codes) + len(vectors), codes.codes.shape[1], codes.size)
+    _check_room(len(codes) + len(vectors), len(codes.centroids), codes.size)
     return _settle(vectors, codes.centroids, codes.codes)[0]
 
 
@@ -138,8 +133,8 @@ def _lloyd(points: Tensor, centroids: Tensor) -> Tensor:
 def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Choose (V, D) starts by greedy k-means++.
 
-    Each start is the best of some points, drawn with probability proportional to their squared distance to
-    the starts before it: the point that leaves the least squared distance in all.
+    Some points are drawn by their squared distance to the starts so far; the next start is the one of these
+    that leaves the least squared distance in all.
     """
     trials = 2 + int(math.log(size))
     norm = points.square().sum(1)
@@ -158,19 +153,15 @@ def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor
     return torch.stack(starts)
 
 
-# --- one tuple, one item ----------------------------------------------------------------------------------
-
-
 def _settle(vectors: Tensor, centroids: Tensor, occupied: Tensor) -> tuple[Tensor, int]:
     """Give each vector a tuple that no other has.
 
-    The nearest tuple of an item is the nearest centroid level by level. Items are served by the squared
-    distance to the centroid sum of that tuple, then by their index. First, each free tuple goes to the first
-    item whose nearest it is. Then the items left over move, in the same order, each to a free tuple (see
-    ``_free_tuple``).
+    An item's nearest tuple is the nearest centroid level by level. Items are served by squared distance to
+    the centroid sum of that tuple, then by index. First, each free tuple goes to the first item whose nearest
+    it is. Then the items left over move to a ``_free_tuple`` each, in the same order.
 
-    vectors (M, D), centroids (L, V, D), occupied (K, L) int64: tuples that are not free. Returns the (M, L)
-    int64 tuples and the number of items that moved.
+    vectors (M, D), centroids (L, V, D), occupied (K, L) tuples that are not free; returns (M, L) tuples, and
+    the number of items that moved.
     """
     levels, nearest, residual = len(centroids), [], vectors.float()
     for level in centroids:
@@ -197,11 +188,11 @@ def _settle(vectors: Tensor, centroids: Tensor, occupied: Tensor) -> tuple[Tenso
 
 
 def _free_tuple(vector: Tensor, centroids: Tensor, used: Counter[tuple]) -> tuple:
-    """Find a free tuple for a vector (D,) float64; ``used`` counts the occupied tuples under each prefix.
+    """Find a free tuple for a vector (D,); ``used`` counts the occupied tuples under each prefix.
 
-    Level by level it takes the nearest centroid among the codes under which a tuple is free. So the vector
-    keeps its first L - 1 codes while a last code is free under them. Where none is, an earlier code gives
-    way, the last possible one. L × V codes are searched, never V^L tuples.
+    Level by level it takes the nearest centroid among the codes under which a tuple is free. So the first
+    L - 1 codes stay while a last code is free under them; else an earlier code gives way, the last possible
+    one. L × V codes are searched, never V^L tuples.
     """
     levels, size, _ = centroids.shape
     item: tuple = ()
@@ -214,15 +205,11 @@ def _free_tuple(vector: Tensor, centroids: Tensor, used: Counter[tuple]) -> tupl
     return item
 
 
-# --- what came of it --------------------------------------------------------------------------------------
-
-
 def usage(codes: Codes, vectors: Tensor) -> list[dict]:
     """Measure how well each level uses its codes, and what it leaves over of the (N, D) vectors.
 
-    Returns one dict per level: ``used`` codes; ``entropy`` of their use in bits, at most log2 V;
-    ``perplexity``, 2^entropy; ``residual``, the squared norm that remains after this level as a share of the
-    vectors', both summed over all items. Source: definition.
+    Returns one dict per level: ``used`` codes, ``entropy`` of their use in bits, ``perplexity`` 2^entropy,
+    and ``residual``, the share of the squared norm of all vectors that remains. Source: definition.
     """
     residual, rows = vectors.double(), []
     whole = residual.square().sum()
@@ -239,10 +226,9 @@ def usage(codes: Codes, vectors: Tensor) -> list[dict]:
 def summary(codes: Codes, vectors: Tensor) -> str:
     """Write a heading with the repaired collisions and the holes, and a line of ``usage`` per level."""
     items, levels = codes.codes.shape
-    moved, holes = codes.moved, codes.size**levels - items
-    text = (
-        f"codes: {items} items on {levels} levels of {codes.size}; {moved} collisions repaired, {holes} holes"
-    )
+    size, moved = codes.size, codes.moved
+    holes = size**levels - items
+    text = f"codes: {items} items on {levels} levels of {size}; {moved} collisions repaired, {holes} holes"
     for number, row in enumerate(usage(codes, vectors), 1):
         text += (
             f"\n  level {number}: {row['used']} codes used, entropy {row['entropy']:.2f} bits "

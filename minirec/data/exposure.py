@@ -44,19 +44,15 @@ def squash(z: Tensor) -> Tensor:
 
 
 def true_score(world: World, user: Tensor, items: Tensor) -> Tensor:
-    """The true score: the probability that a user clicks an item that is shown.
-
-    user (B,) int64, items (B, C) int64; returns (B, C) float64 in (0, 1): ``squash`` of (affinity − highest
-    cut) / ``CLICK_SCALE``. Source: ours.
-    """
+    """The probability (B, C) float64 that users (B,) click items (B, C) that are shown. Source: ours."""
     return squash((world.affinity(user, items) - world.cuts[-1]) / CLICK_SCALE)
 
 
 def exposures(world: World, n: int, seed: int) -> Exposures:
-    """Log n impressions, of uniform users, of a policy that shows the popular items and hides the tail.
+    """Log n impressions of uniform users. Source: ours.
 
     Items are shown with probability ∝ popularity in the user's period × (1 in A, ``TAIL_EXPOSURE`` in B), and
-    clicked with probability ``true_score``. Source: ours.
+    clicked with probability ``true_score``.
     """
     random = stream("exposures", world.seed, seed)
     user = torch.randint(len(world.taste), (n,), generator=random)

@@ -13,23 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from minirec.data import splits
 from minirec.data.catalogue import make_catalogue
+from minirec.data.splits import Floats, Ints, Timeline, split
 from minirec.data.tables import kind, lines, positions, rows, shown
 from minirec.data.vectors import training_events
 from minirec.errors import InputError
 from minirec.records import Dataset
 from minirec.settings import Config
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Events:
-    """E events; users, items and groups are numbers, and the lists hold the external ids of the first two."""
+    """E events; the lists hold the external ids of users and items."""
 
     users: list[str]
     items: list[str]
@@ -42,7 +38,7 @@ class Events:
     def __len__(self) -> int:
         return len(self.user)
 
-    def select(self, rows: NDArray) -> Events:
+    def select(self, rows: Ints) -> Events:
         """Return some of the events, by mask or index; the lists of ids stay whole."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("users", "items")}
         return replace(self, **{name: None if a is None else a[rows] for name, a in arrays.items()})
@@ -69,11 +65,10 @@ class Summary:
 
 
 def load(cfg: Config) -> tuple[Dataset, Summary]:
-    """Read the log ``cfg.data``, clean it, and split it.
+    """Read the log ``cfg.data``, clean it, and split it; Summary counts what was kept.
 
-    Without ``cfg.items`` a ``movies.csv`` that lies beside MovieLens' ``ratings.csv`` is taken. Users and items
-    are numbered by first appearance in the file among the kept events. Raises InputError if anything is wrong
-    with the files or the settings.
+    Without ``cfg.items``, a ``movies.csv`` beside MovieLens' ``ratings.csv`` is taken. Users and items are
+    numbered by first appearance in the file. Raises InputError if a file or a setting is wrong.
     """
     path = Path(cfg.data)
     events = read(path, cfg.columns)
@@ -86,7 +81,7 @@ def load(cfg: Config) -> tuple[Dataset, Summary]:
             f"with --core {cfg.core}; expected at least 2 of each: use a smaller --core or a larger log"
         )
     line = timeline(kept)
-    train, valid, test = splits.split(line, cfg.split, cfg.history)
+    train, valid, test = split(line, cfg.split, cfg.history)
     catalogue = make_catalogue(kept.items, _side_information(path, cfg.items), cfg.columns)
     unseen = items - len(training_events(train)[1].unique())
     summary = Summary(
@@ -96,14 +91,12 @@ def load(cfg: Config) -> tuple[Dataset, Summary]:
     return Dataset(catalogue, kept.users, train, valid, test, rating=rating, time=time), summary
 
 
-def read(path: str | Path, columns: str = "") -> Events:
+def read(path: Path, columns: str = "") -> Events:
     """Read the events of a log in the order of the file.
 
-    A ``.txt`` is read as S3-Rec sequences unless the setting ``columns`` is given, anything else as a table with
-    a header. ``columns`` is for example ``user=customer,item=sku,time=at``; when it is empty the names in
-    ``tables.COLUMNS`` are looked for. Raises InputError if the file is broken; names the line and the column.
+    A ``.txt`` is read as S3-Rec sequences unless the setting ``columns`` is given, anything else as a table
+    with a header. Raises InputError if the file is broken.
     """
-    path = Path(path)
     table = _sequences(path) if kind(path) == ".txt" and not columns else rows(path)
     _, header = next(table)
     where = positions(path, header, columns)
@@ -127,9 +120,7 @@ def read(path: str | Path, columns: str = "") -> Events:
 def without_duplicates(events: Events) -> Events:
     """Drop events with the same user, item, time and group as an earlier one in the file.
 
-    Without times nothing is dropped: a repeat cannot be told from a duplicate.
-
-    Source: ours.
+    Without times nothing is dropped: a repeat cannot be told from a duplicate. Source: ours.
     """
     if events.time is None:
         return events
@@ -144,8 +135,8 @@ def without_duplicates(events: Events) -> Events:
 def k_core(events: Events, core: int) -> Events:
     """Keep the largest part of a log, perhaps none, in which every user and item has ``core`` events or more.
 
-    Source: definition (the filter is repeated until nothing changes). As everywhere in the field it looks at
-    the whole log: which users and items remain depends on later events too. After it, nothing else does.
+    Source: definition (the filter is repeated until nothing changes). As everywhere in the field, which users
+    and items remain depends on later events too. After this filter, nothing else does.
     """
     while True:
         users, items = np.bincount(events.user), np.bincount(events.item)
@@ -162,7 +153,7 @@ def numbered(events: Events) -> Events:
     return replace(events, user=user, item=item, users=users, items=items)
 
 
-def timeline(events: Events) -> splits.Timeline:
+def timeline(events: Events) -> Timeline:
     """Sort the events by user and time.
 
     A user's events at one time keep the order of the file, but those of one group stay together. Without
@@ -172,7 +163,7 @@ def timeline(events: Events) -> splits.Timeline:
     events = events.select(np.lexsort([*keys, events.user]))  # the last key leads; stable
     users = np.arange(len(events.users))
     start, stop = (np.searchsorted(events.user, users, side) for side in ("left", "right"))
-    return splits.Timeline(events.item, start, stop, events.time, events.group, events.rating)
+    return Timeline(events.item, start, stop, events.time, events.group, events.rating)
 
 
 def _side_information(log: Path, items: str) -> Path | None:
@@ -225,12 +216,12 @@ def _sequences(path: Path) -> Iterator[tuple[int, list[str]]]:
     yield 1, ["user", "item"]
     for line, text in enumerate(lines(path), start=1):
         user, *items = text.split() or [""]
-        if user and not items:
-            raise InputError(f"{path}, line {line}: user {shown(user)} has no items; {wanted}")
-        if user in users:
-            raise InputError(f"{path}, line {line}: user {shown(user)} was on a line before; {wanted}")
-        for item in items:
-            yield line, [user, item]
-        users.update([user] if user else [])
+        if not user:
+            continue
+        if not items or user in users:
+            fault = "was on a line before" if items else "has no items"
+            raise InputError(f"{path}, line {line}: user {shown(user)} {fault}; {wanted}")
+        users.add(user)
+        yield from ((line, [user, item]) for item in items)
     if not users:
         raise InputError(f"{path}, line 1: the file is empty; {wanted}")

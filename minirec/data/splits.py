@@ -1,8 +1,8 @@
 """Every user's events in order of time, cut into training, validation and test without a leak.
 
-A split is two cuts per user: what lies before the first cut is for training, what lies between the cuts is
-the validation target set, and what comes after the second cut is the test target set. A history is always
-everything before its targets, so the test history holds the validation targets and nothing later.
+A split is two cuts per user: before the first lies training, between them the validation target set, after
+the second the test target set. A history is everything before its targets, so the test history holds the
+validation targets and nothing later.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from minirec.errors import InputError
 from minirec.records import CONDITION, PAD, Examples
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Cuts = tuple[Ints, Ints]  # (U,) first validation target, (U,) first test target; both = stop: training only
 TRAIN_SHARE, VALID_SHARE = 0.8, 0.1  # of the events, for the split by global time
 
@@ -28,9 +29,9 @@ class Timeline:
     item: Ints  # (E,)
     start: Ints  # (U,) each user's first event
     stop: Ints  # (U,) one past the last; every user has an event
-    time: NDArray[np.float64] | None = None  # (E,)
+    time: Floats | None = None  # (E,)
     group: Ints | None = None  # (E,)
-    rating: NDArray[np.float64] | None = None  # (E,)
+    rating: Floats | None = None  # (E,)
 
 
 def leave_last_out(line: Timeline) -> Cuts:
@@ -42,15 +43,14 @@ def leave_last_out(line: Timeline) -> Cuts:
     (array([2, 6]), array([3, 6]))
     """
     enough = line.stop - line.start >= 3
-    return np.where(enough, line.stop - 2, line.stop), np.where(enough, line.stop - 1, line.stop)
+    return line.stop - 2 * enough, line.stop - enough
 
 
 def leave_last_group_out(line: Timeline) -> Cuts:
     """Cut off the last group for test and the one before for validation, for users of three groups or more.
 
-    A group is an unbroken run of one group id in a user's order of time. An id that comes back later opens a
-    new group, or a history would hold events later than its targets. Raises InputError if the log has no
-    group column. Source: ours.
+    A group is an unbroken run of one group id. An id that comes back later opens a new group, or a history
+    would hold events later than its targets. Raises InputError if the log has no groups. Source: ours.
     """
     if line.group is None:
         raise InputError("--split group: the log has no group column; name it by --columns ..,group=..")
@@ -67,9 +67,8 @@ def leave_last_group_out(line: Timeline) -> Cuts:
 def global_time(line: Timeline) -> Cuts:
     """Cut all users at the same two moments: when 80 % and 90 % of the events have happened.
 
-    All of a user's events between the moments are the validation targets, and all from the second moment on
-    are the test targets. An event at the moment of a cut comes after the cut. Raises InputError if the log
-    has no times. Source: ours.
+    An event at the moment of a cut comes after the cut. Raises InputError if the log has no times.
+    Source: ours.
 
     >>> times = np.arange(10.0)
     >>> global_time(Timeline(np.arange(10), np.array([0]), np.array([10]), time=times))
@@ -87,10 +86,9 @@ SPLITS = {"last": leave_last_out, "group": leave_last_group_out, "time": global_
 
 
 def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
-    """Cut the sequences ``start:stop``, (U,) each, into windows of at most ``size`` items.
+    """Cut sequences ``start:stop`` (U,) into windows of at most ``size`` items, the last window full.
 
-    Windows do not overlap, and the most recent one is full. Returns the sequence, the start and the stop of
-    each window, (W,) int64. Source: ours.
+    Returns the sequence, the start and the stop of each window, (W,) int64. Source: ours.
 
     >>> windows(np.array([0]), np.array([7]), 3)
     (array([0, 0, 0]), array([0, 1, 4]), array([1, 4, 7]))
@@ -104,32 +102,26 @@ def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
 
 
 def target_sets(item: Ints, start: Ints, stop: Ints) -> Ints:
-    """Collect the items of each slice ``start:stop``, (B,) each and not empty, as a set.
+    """Collect the items of slices ``start:stop`` (B,) as sets in order of first appearance.
 
-    Returns (B, n) int64 in order of first appearance, padded with PAD; n is the size of the largest set.
-    Source: definition.
+    Returns (B, n) int64, padded with PAD; n is the size of the largest set. Source: definition.
 
     >>> target_sets(np.array([5, 5, 7, 5, 2]), np.array([0, 4]), np.array([4, 5]))
     array([[ 5,  7],
            [ 2, -1]])
     """
-    size = stop - start
-    row = np.repeat(np.arange(len(start)), size)  # (sum of sizes,)
-    value = item[np.arange(len(row)) - (np.cumsum(size) - size - start)[row]]
-    _, once = np.unique(row * (item.max() + 1) + value, return_index=True)
-    row, value = row[np.sort(once)], value[np.sort(once)]
-    column = np.arange(len(row)) - np.searchsorted(row, row)
-    targets = np.full((len(start), column.max(initial=-1) + 1), PAD)  # (B, n)
-    targets[row, column] = value
-    return targets
+    sets = [list(dict.fromkeys(item[a:b].tolist())) for a, b in zip(start, stop, strict=True)]
+    width = max(map(len, sets), default=0)
+    padded = [row + [PAD] * (width - len(row)) for row in sets]
+    return np.array(padded, dtype=np.int64).reshape(len(sets), width)
 
 
 def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, Examples]:
     """Make the training, validation and test examples of a log; ``name`` is a key of ``SPLITS``.
 
-    Training examples are windows without targets; a policy sees at most ``history`` items before a target. A
-    user is in validation or test when there is something before the cut and something after it. Raises
-    InputError if the log lacks the groups or times that the split needs, or if a part is empty.
+    Training examples are windows of ``history`` + 1 items without targets. A user is in validation or test
+    when there is something before the cut and something after it. Raises InputError if the log lacks the
+    groups or times that the split needs, or if a part is empty.
     """
     valid, test = SPLITS[name](line)
     owner, begin, end = windows(line.start, valid, history + 1)

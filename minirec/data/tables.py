@@ -43,42 +43,37 @@ def shown(text: str) -> str:
 def lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[str]:
     """Stream the lines of a UTF-8 text file, each with its line end; gzip is known by its first two bytes.
 
-    Raises InputError if the file cannot be opened, is not UTF-8 text, is damaged, or has a line of ``limit``
-    bytes.
+    Raises InputError if the file is unreadable, not UTF-8 text or damaged, or if a line has ``limit`` bytes.
     """
-    done = 0
+    number = 0
     try:
         with path.open("rb") as raw:
             packed = raw.peek(2)[:2] == b"\x1f\x8b"
             stream = BufferedReader(gzip.GzipFile(fileobj=raw)) if packed else raw
             while line := stream.readline(limit):
+                number += 1
                 if b"\0" in line:
-                    raise InputError(f"{path}, line {done + 1}: a binary file; expected text in UTF-8")
+                    raise InputError(f"{path}, line {number}: a binary file; expected text in UTF-8")
                 if len(line) == limit and not line.endswith(b"\n"):
-                    raise InputError(
-                        f"{path}, line {done + 1}: no line end within {limit:,} bytes; expected shorter lines"
-                    )
-                yield line.decode("utf-8" if done else "utf-8-sig")
-                done += 1
+                    wanted = f"no line end within {limit:,} bytes; expected shorter lines"
+                    raise InputError(f"{path}, line {number}: {wanted}")
+                yield line.decode("utf-8" if number > 1 else "utf-8-sig")
+        return
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{path}, after line {done}: the gzip data is damaged or cut off ({error}); fetch the file again"
-        ) from None
+        fault = f", after line {number}: the gzip data is damaged or cut off ({error}); fetch the file again"
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}, line {done + 1}, byte {error.start + 1}: not UTF-8; save the file as UTF-8"
-        ) from None
+        fault = f", line {number}, byte {error.start + 1}: not UTF-8; save the file as UTF-8"
     except OSError as error:  # missing, a directory, no permission
-        raise InputError(f"{path}: {error.strerror or error}; expected a readable text file") from None
+        fault = f": {error.strerror or error}; expected a readable text file"
+    raise InputError(f"{path}{fault}")
 
 
 def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Stream the rows of a table, each with the line number on which it starts; blank lines are skipped.
+    """Stream the rows of a table, header first, each with the line on which it starts; skip blank lines.
 
-    The first row is the header. Fields are separated by tab, comma or semicolon: whichever the first line has
-    most of. In RecBole's atomic files (``.inter``, ``.item``) quotes are letters, and the types in the header
-    (``user_id:token``) are left out. Raises InputError if ``lines`` does, if the file is empty, if a row is
-    not as wide as the header, or if quotes do not match.
+    Fields are separated by tab, comma or semicolon: whichever the first line has most of. In RecBole's atomic
+    files (``.inter``, ``.item``) quotes are letters, and types in the header (``id:token``) are left out.
+    Raises InputError if the file is broken or empty, or if a row is not as wide as the header.
     """
     text = lines(path)
     first = next(text, "")
@@ -107,8 +102,6 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def named(columns: str) -> dict[str, str]:
     """Read the setting ``--columns``, pairs ``role=name`` separated by commas: role to column name.
 
-    Raises InputError if these are no such pairs, or if a role is unknown.
-
     >>> named("user=who,item=what")
     {'user': 'who', 'item': 'what'}
     >>> named("users=who")
@@ -135,8 +128,8 @@ def find(names: Iterable[str], header: list[str]) -> int | None:
 def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
     """Find the columns of a log: role to position in the row; ``user`` and ``item`` are always there.
 
-    When the setting ``columns`` is empty, the names in ``COLUMNS`` are looked for. Raises InputError if a named
-    column is missing, or if there is no user or item column.
+    When the setting ``columns`` is empty, the names in ``COLUMNS`` are looked for. Raises InputError if a
+    named column is missing, or if there is no user or item column.
 
     >>> positions(Path("ratings.csv"), ["userId", "movieId", "rating", "timestamp"], "")
     {'user': 0, 'item': 1, 'time': 3, 'rating': 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize, pad
 
 from minirec.records import Dataset, Examples
 
@@ -12,24 +13,20 @@ WIDTH = 64  # dimensions of a block of item vectors after the truncated SVD
 
 
 def training_events(train: Examples) -> tuple[Tensor, Tensor]:
-    """Flatten training windows: user (E,) and item (E,) int64 of their events, user by user in time order.
-
-    A user's windows lie one after another, so they are one sequence again. Source: definition.
-    """
+    """Flatten training windows, a user's one after another: user (E,) and item (E,) int64 in time order."""
     length = train.lengths
     row = torch.arange(len(train)).repeat_interleave(length)  # (E,)
     offset = torch.arange(len(row)) - (length.cumsum(0) - length)[row]  # place within the window
     return train.user[row], train.events[train.start[row] + offset]
 
 
-def _truncated_svd(matrix: Tensor, dim: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Left singular vectors (N, dim) and singular values (dim,), zero beyond the matrix's size."""
+def _embed(matrix: Tensor, dim: int, seed: int, power: float) -> Tensor:
+    """Scale left singular vectors by singular values to a power: (N, dim), zero beyond the matrix's size."""
     rank = min(dim, *matrix.shape)
     with torch.random.fork_rng(devices=[]):  # svd_lowrank draws from the global generator
         torch.manual_seed(seed)
         left, value, _ = torch.svd_lowrank(matrix, q=rank, niter=4)
-    pad = (0, dim - rank)
-    return torch.nn.functional.pad(left, pad), torch.nn.functional.pad(value, pad)
+    return pad(left * value**power, (0, dim - rank))
 
 
 def _ppmi(train: Examples, items: int) -> Tensor:
@@ -50,23 +47,20 @@ def _ppmi(train: Examples, items: int) -> Tensor:
 
 
 def _square(index: Tensor, value: Tensor, items: int) -> Tensor:
-    """A sparse (N, N) matrix; values at one place add up."""
+    """Make a sparse (N, N) matrix; values at one place add up."""
     return torch.sparse_coo_tensor(index, value, (items, items), check_invariants=True).coalesce()
 
 
 def cooccurrence_vectors(train: Examples, items: int, dim: int, seed: int) -> Tensor:
-    """Embed items so that those found near each other in training sequences lie near each other.
+    """Embed items so that neighbours in training sequences lie near each other: (N, dim) float32.
 
     Pairs at distance d ≤ WINDOW count 1/d, symmetrically. Their positive pointwise mutual information goes
     through a truncated SVD; rows are scaled by the root of the singular values, then to unit length. Nothing
-    is dense in N × N. Returns (N, dim) float32; columns beyond N are 0, and so is the row of an item without
-    informative neighbours.
-
+    is dense in N × N. The row of an item without informative neighbours is 0, and so are columns beyond N.
     Source: PPMI and SVD (Levy & Goldberg 2014); window and weights are ours.
     """
     matrix = _ppmi(train, items)
-    left, value = _truncated_svd(matrix, dim, seed)
-    rows = torch.nn.functional.normalize(left * value.sqrt(), dim=1)
+    rows = normalize(_embed(matrix, dim, seed, 0.5), dim=1)
     known = torch.zeros(items, dtype=torch.bool).index_fill_(0, matrix.indices()[0], True)
     return torch.where(known[:, None], rows, 0).float()
 
@@ -85,8 +79,7 @@ def item_vectors(dataset: Dataset, seed: int) -> Tensor:
     if features is None:
         return together
     if features.shape[1] > WIDTH:
-        left, value = _truncated_svd(features, WIDTH, seed)
-        features = left * value
+        features = _embed(features, WIDTH, seed, 1.0)
     return torch.cat([_unit_norm(features), _unit_norm(together)], 1)
 
 

@@ -76,10 +76,7 @@ class World:
         return self.bias[period].softmax(0)
 
     def law(self, batch: Batch) -> Tensor:
-        """The exact probability of each next item, p* of the module's docstring: (B, N) float64.
-
-        Of a context, the user counts and the last item of the history, if there is one.
-        """
+        """The exact probability of each next item, p* of the module's docstring: (B, N) float64."""
         length = (batch.history != PAD).sum(1, keepdim=True)  # (B, 1)
         padded = torch.cat([torch.full_like(length, PAD), batch.history], 1)
         return self._law(batch.user, padded.gather(1, length)[:, 0])
@@ -90,12 +87,10 @@ class World:
         return torch.addmm(self.bias[self.period[user]], query, self.latent.T).softmax(1)  # (B, N)
 
     def sequences(self) -> Tensor:
-        """Draw every user's items from the law, one after another: (U, events) int64, the same at every call.
-
-        The noise is made for all users beforehand, so the size of the chunks does not matter.
-        """
+        """Draw every user's items from the law, one after another: (U, events) int64, always the same."""
         users, items = len(self.taste), len(self.latent)
         random = stream("sequences", self.seed)
+        # Noise for all users at once, so that the size of the chunks does not matter.
         noise = torch.rand(users, self.events, generator=random, dtype=torch.float64)
         drawn = torch.empty(users, self.events, dtype=torch.int64)
         chunks = torch.arange(users).split(max(1, CELLS // items))
@@ -137,12 +132,11 @@ class World:
     ) -> Tensor:
         """The true gains of candidates for a user and a need, (B, C) float32 in [0, 1].
 
-        user (B,), candidates (B, C), history (B, H) recent items, padded with PAD; novel, trend (B,) bool.
+        user (B,), candidates (B, C), novel and trend (B,) bool, history (B, H) recent items padded with PAD.
         Interest is the affinity in four steps 0, 1/3, 2/3, 1, which a random user and item reach with
         probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel sets items of the history's topics to 0.
         Trend multiplies by 1/3, 2/3 or 1 for the least, middle and most popular third of the items in the
         period. Both may hold. A HOLE gains 0.
-
         Source: the needs are FlexRec's (interest, explore, trend); flags, steps and products are ours.
         """
         step = torch.bucketize(self.affinity(user, candidates), self.cuts, right=True)  # (B, C) 0, 1, 2, 3
@@ -191,8 +185,7 @@ def make_world(cfg: Config) -> World:
     taste = normalize(latent[first] + latent[second], dim=-1)
     period = torch.randint(periods, (users,), generator=random)
     user, item = (torch.randint(n, (PAIRS,), generator=random) for n in (users, items))
-    affinity = _affinity(taste, latent, user, item[:, None])
-    cuts = affinity.quantile(torch.tensor(GAIN_QUANTILES).double())
+    cuts = _affinity(taste, latent, user, item[:, None]).quantile(torch.tensor(GAIN_QUANTILES).double())
     return World(
         seed, beta, events, place, features, latent, tail, bias, third, taste, tail_user, period, cuts
     )

@@ -80,6 +80,16 @@ def test_the_first_column_is_the_item_and_rows_of_one_item_add_up(tmp_path):
     assert made.features.shape == (3, 2)  # brand=x and brand=y, each on a and b
 
 
+def test_a_table_of_titles_alone_knows_its_items(tmp_path):
+    made = catalogue.make_catalogue(["a", "b"], write(tmp_path / "items.csv", "item,title\na,A\n"))
+    assert (made.titles, made.features, made.topics) == (["A", "b"], None, None)
+
+
+def test_a_column_without_a_name_is_not_the_item_column(tmp_path):
+    path = write(tmp_path / "items.csv", ",item,title\n0,a,A\n1,b,B\n")  # with the numbers of the rows
+    assert catalogue.make_catalogue(["a", "b"], path).titles == ["A", "B"]
+
+
 def test_json(tmp_path):
     path = write(tmp_path / "x.json.gz", json.dumps({"a": [1, 2], "b": [2, 1], "c": ["3"]}), packed=True)
     made = catalogue.make_catalogue(list("abcd"), path)
