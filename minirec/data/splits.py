@@ -119,7 +119,7 @@ def target_sets(item: Ints, start: Ints, stop: Ints) -> Ints:
 def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, Examples]:
     """Make the training, validation and test examples of a log; ``name`` is a key of ``SPLITS``.
 
-    Training examples are windows of at most ``history`` + 1 items, without targets. A user is in validation or
+    Training examples are windows of at most ``history`` + 1 items. A user is in validation or
     test when there is something before the cut and something after it. Raises InputError if the log lacks the
     groups or times that the split needs, or if a part is empty.
     """
