@@ -277,7 +277,7 @@ book.say(
 )
 book.say(
     "Vectors from co-occurrence know neither features nor tree, only clicks, and they leave "
-    f"{codes.describe(other, together)[-1]['residual']:.0%} of the squared length unexplained. "
+    f"{codes.usage(other, together)[-1]['residual']:.0%} of the squared length unexplained. "
     "Where a log has no side information, there is nothing else."
 )
 

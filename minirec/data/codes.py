@@ -1,15 +1,16 @@
-"""Items to code tuples: item vectors, residual k-means, and a tuple of its own for each item.
+"""Items to code tuples: residual k-means on item vectors, then a different tuple for each item.
 
-    vectors (N, D) -> L rounds of k-means, each on what the rounds before left over -> codes (N, L)
+    vectors (N, D) -> L rounds of k-means, each on the residual of the rounds before -> codes (N, L)
 
-Items whose vectors are alike share their first codes: that is what a policy can generalise over. Items that
-would share all L codes are moved apart, by the smallest move, so that a tuple names exactly one item.
+Items with similar vectors share their first codes, and a policy can generalise over these. Items that would
+share all L codes are moved apart, by the smallest move, so that a tuple names exactly one item.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -26,12 +27,12 @@ CHUNK = 1 << 22  # distances held at once
 
 @dataclass(frozen=True)
 class Codes:
-    """The code tuples of N items, and what is needed to give one to a new item."""
+    """The code tuples of N items, and the centroids that give one to a new item."""
 
     codes: Tensor  # (N, L) int64, each row differs from all others
     size: int  # V
     centroids: Tensor  # (L, V, D) float32
-    moved: int  # items that did not get the tuple nearest to them
+    moved: int  # items whose nearest tuple was taken
 
     def __post_init__(self) -> None:
         check("codes", self.codes, None, len(self.centroids))
@@ -43,29 +44,15 @@ class Codes:
         return len(self.codes)
 
 
-# --- residual k-means -------------------------------------------------------------------------------------
-
-
 def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
-    """Give each item a code tuple of its own by residual k-means.
+    """Give each of N items, vectors (N, D), a different tuple of ``levels`` codes out of V = ``codes``.
 
-    Level by level, k-means runs on what the centroids of the levels before left over of each vector. Then
-    each item takes the nearest centroid level by level; items that share a tuple are moved (see ``_settle``).
+    Level by level, k-means runs on the residuals. Then each item takes the nearest centroids, and items that
+    share a tuple are moved (see ``_settle``). With one level, V = N, code i is item i, and its centroid is
+    its vector. Raises InputError if a value is not finite, or if there are more items than tuples.
 
-    Args:
-        vectors: (N, D) float.
-        levels: L. With L = 1 there is nothing to share: V = N, code i is item i, and its centroid its vector.
-        codes: V, codes per level.
-        seed: of the k-means starts.
-
-    Returns:
-        Codes: a bijection between the N items and N of the V^L tuples.
-
-    Raises:
-        InputError: a value that is not finite, or more items than tuples; names the smallest V that fits.
-
-    Source: residual quantisation of item vectors into semantic IDs after TIGER (2305.05065), with k-means
-    in place of the RQ-VAE; moving instead of a further code for collisions is ours.
+    Source: residual quantisation into semantic IDs after TIGER (2305.05065). k-means in place of the RQ-VAE,
+    and moving in place of a further code for collisions, are ours.
 
     >>> vectors = torch.tensor([[0.0, 0.0], [0.0, 0.1], [9.0, 0.0], [9.0, 0.1]])
     >>> fit(vectors, levels=2, codes=2, seed=0).codes.tolist()
@@ -78,31 +65,21 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
         return Codes(torch.arange(len(vectors))[:, None], len(vectors), vectors.float()[None], 0)
     _check_room(len(vectors), levels, codes)
     generator = torch.Generator().manual_seed(seed)
-    residual, centroids = vectors.float(), []
+    residual, fitted = vectors.float(), []
     for _ in tqdm(range(levels), "item codes", delay=2, leave=False):
-        centroids.append(_kmeans(residual, codes, generator))
-        residual = residual - centroids[-1][_nearest(residual, centroids[-1])]
-    tuples, moved = _settle(vectors, torch.stack(centroids), torch.empty(0, levels, dtype=torch.int64))
-    return Codes(tuples, codes, torch.stack(centroids), moved)
+        fitted.append(_kmeans(residual, codes, generator))
+        residual = residual - fitted[-1][_nearest(residual, fitted[-1])]
+    centroids = torch.stack(fitted)
+    tuples, moved = _settle(vectors, centroids, torch.empty(0, levels, dtype=torch.int64))
+    return Codes(tuples, codes, centroids, moved)
 
 
 def assign(codes: Codes, vectors: Tensor) -> Tensor:
-    """Give new items code tuples without refitting; the items that have one keep it.
+    """Give M new items free code tuples (M, L) as in ``fit``, after all old items and without refitting.
 
-    Args:
-        codes: of the items so far.
-        vectors: (M, D) float, of the new items, made the same way.
-
-    Returns:
-        (M, L) int64, tuples that no other item, old or new, has. By the same rule as in ``fit``, but that
-        old items go first: a new item takes the nearest centroid level by level, or moves from there.
-
-    Raises:
-        InputError: old and new items together are more than tuples; with L = 1 they always are.
-
-    Source: ours.
+    Raises InputError if all items are more than the tuples; with one level they always are. Source: ours.
     """
-    _check_room(len(codes) + len(vectors), codes.codes.shape[1], codes.size)
+    _check_room(len(codes) + len(vectors), len(codes.centroids), codes.size)
     return _settle(vectors, codes.centroids, codes.codes)[0]
 
 
@@ -110,8 +87,7 @@ def _check_room(items: int, levels: int, codes: int) -> None:
     if min(levels, codes) < 1:
         raise InputError(f"--levels {levels} --codes {codes}: both must be at least 1")
     if items > codes**levels:
-        fits = int(items ** (1 / levels))
-        fits += fits**levels < items  # the root, rounded up
+        fits = next(size for size in itertools.count(codes) if size**levels >= items)
         raise InputError(
             f"{items} items do not fit into {levels} levels of {codes} codes ({codes**levels} tuples); "
             f"the smallest that fits is --codes {fits}"
@@ -119,23 +95,23 @@ def _check_room(items: int, levels: int, codes: int) -> None:
 
 
 def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
-    """Index of the centroid nearest to each point, (N,) int64; the smaller index among equals."""
+    """Find the centroid nearest to each point, (N,) int64; among equals the one of smaller index."""
     norm = centroids.square().sum(1)  # |p - c|² = |p|² - 2 p·c + |c|², and |p|² is the same for all c
     parts = points.split(max(1, CHUNK // len(centroids)))
     return torch.cat([torch.addmm(norm, part, centroids.T, alpha=-2).argmin(1) for part in parts])
 
 
 def _kmeans(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """The best of STARTS runs of k-means, by squared distance: (N, D) float32 points to (V, D) centroids."""
+    """Keep the best of STARTS runs of k-means, by squared distance: (N, D) points to (V, D) centroids."""
     runs = [_lloyd(points, _spread_out(points, size, generator)) for _ in range(STARTS)]
     left = [(points - run[_nearest(points, run)]).double().square().sum().item() for run in runs]
     return runs[left.index(min(left))]
 
 
 def _lloyd(points: Tensor, centroids: Tensor) -> Tensor:
-    """Lloyd's iterations from (V, D) starts until nothing changes, ITERATIONS at most.
+    """Run Lloyd's iterations from (V, D) starts until nothing changes, ITERATIONS at most.
 
-    A cluster that loses all its points takes over the point farthest from its own centroid.
+    A cluster that loses all its points takes over the point that is farthest from its centroid.
     """
     size, before = len(centroids), None
     for _ in range(ITERATIONS):
@@ -155,10 +131,10 @@ def _lloyd(points: Tensor, centroids: Tensor) -> Tensor:
 
 
 def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Greedy k-means++: (V, D) starts.
+    """Choose (V, D) starts by greedy k-means++.
 
-    Each is the best of some points drawn by squared distance to the starts before it: the one that leaves the
-    least squared distance in all.
+    Some points are drawn by their squared distance to the starts so far; the next start is the one of these
+    that leaves the least squared distance in all.
     """
     trials = 2 + int(math.log(size))
     norm = points.square().sum(1)
@@ -172,127 +148,90 @@ def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor
         best = int(left.double().sum(1).argmin())
         starts.append(points[drawn[best]])
         distance = left[best].index_fill(0, drawn[best], 0.0)
-        # Where every point is a start already, any of them will do.
+        # Where all points are starts already, the next one is drawn uniformly.
         weight = distance if distance.any() else torch.ones_like(distance)
     return torch.stack(starts)
-
-
-# --- one tuple, one item ----------------------------------------------------------------------------------
 
 
 def _settle(vectors: Tensor, centroids: Tensor, occupied: Tensor) -> tuple[Tensor, int]:
     """Give each vector a tuple that no other has.
 
-    An item's own tuple is the nearest centroid level by level. Items are served in the order of their squared
-    distance to the centroid sum of their own tuple, then of their index. First every tuple that is free goes
-    to the first item whose own it is. Then each item left over moves, in the same order, and occupies a
-    tuple for those after it: level by level it takes the nearest centroid among the codes under which a tuple
-    is free. So it keeps its first L - 1 codes while a last code is free under them, and gets the best of the
-    tuples that differ in the last code only, by squared distance to the centroid sum. Where none of them is
-    free, an earlier code gives way, the last possible one. L × V codes are searched, never V^L tuples.
+    An item's nearest tuple is the nearest centroid level by level. Items are served by squared distance to
+    the centroid sum of that tuple, then by index. First, each free tuple goes to the first item whose nearest
+    it is. Then the items left over move to a ``_free_tuple`` each, in the same order.
 
-    Args:
-        vectors: (M, D) float.
-        centroids: (L, V, D) float.
-        occupied: (K, L) int64, tuples that are not free.
-
-    Returns:
-        (M, L) int64 tuples, and the number of items that moved.
+    vectors (M, D), centroids (L, V, D), occupied (K, L) tuples that are not free; returns (M, L) tuples, and
+    the number of items that moved.
     """
-    levels = len(centroids)
-    own, residual = [], vectors.float()
+    levels, nearest, residual = len(centroids), [], vectors.float()
     for level in centroids:
-        own.append(_nearest(residual, level))
-        residual = residual - level[own[-1]]
-    tuples = torch.stack(own, 1).tolist()
-    used: dict[tuple, Counter] = defaultdict(Counter)  # per prefix: occupied tuples below each next code
+        nearest.append(_nearest(residual, level))
+        residual = residual - level[nearest[-1]]
+    tuples = [tuple(row) for row in torch.stack(nearest, 1).tolist()]
+    used: Counter[tuple] = Counter()  # of each prefix, whole tuples included: the occupied tuples under it
 
     def occupy(item: tuple) -> None:
-        for level in range(levels):
-            used[item[:level]][item[level]] += 1
+        used.update(item[:length] for length in range(1, levels + 1))
 
     for row in occupied.tolist():
         occupy(tuple(row))
     left = []
     for i in residual.double().square().sum(1).sort(stable=True).indices.tolist():
-        own = tuple(tuples[i])
-        if used[own[:-1]][own[-1]]:
+        if used[tuples[i]]:
             left.append(i)
         else:
-            occupy(own)
+            occupy(tuples[i])
     for i in left:
         tuples[i] = _free_tuple(vectors[i].double(), centroids, used)
         occupy(tuples[i])
     return torch.tensor(tuples).view(-1, levels), len(left)
 
 
-def _free_tuple(vector: Tensor, centroids: Tensor, used: dict[tuple, Counter]) -> tuple:
-    """Find the free tuple that ``_settle`` describes for one vector (D,) float64."""
+def _free_tuple(vector: Tensor, centroids: Tensor, used: Counter[tuple]) -> tuple:
+    """Find a free tuple for a vector (D,); ``used`` counts the occupied tuples under each prefix.
+
+    Level by level it takes the nearest centroid among the codes under which a tuple is free. So the first
+    L - 1 codes stay while a last code is free under them; else an earlier code gives way, the last possible
+    one. L × V codes are searched, never V^L tuples.
+    """
     levels, size, _ = centroids.shape
-    found: tuple = ()
+    item: tuple = ()
     for level in range(levels):
         distance = (vector - centroids[level]).square().sum(1)  # (V,)
-        full = [code for code, count in used[found].items() if count == size ** (levels - 1 - level)]
+        full = [code for code in range(size) if used[(*item, code)] == size ** (levels - 1 - level)]
         distance[full] = torch.inf
-        found += (int(distance.argmin()),)
-        vector = vector - centroids[level, found[-1]]
-    return found
+        item += (int(distance.argmin()),)
+        vector = vector - centroids[level, item[-1]]
+    return item
 
 
-# --- what came of it --------------------------------------------------------------------------------------
+def usage(codes: Codes, vectors: Tensor) -> list[dict]:
+    """Measure how well each level uses its codes, and what it leaves over of the (N, D) vectors.
 
-
-def describe(codes: Codes, vectors: Tensor) -> list[dict]:
-    """Measure how well each level uses its codes and how much of the vectors it leaves over.
-
-    Args:
-        codes: of the items.
-        vectors: (N, D) float, the vectors they were made from.
-
-    Returns:
-        One dict per level: ``used`` codes; ``entropy`` of their use in bits, at most log2 V; ``perplexity``,
-        2^entropy; ``residual``, the squared norm that is left over after this level as a share of the
-        vectors', both summed over all items.
-
-    Source: definition.
+    Returns one dict per level: ``used`` codes, ``entropy`` of their use in bits, ``perplexity`` 2^entropy,
+    and ``residual``, the share of the squared norm of all vectors that remains. Source: definition.
     """
-    left, rows = vectors.double(), []
-    whole = left.square().sum()
+    residual, rows = vectors.double(), []
+    whole = residual.square().sum()
     for code, centroids in zip(codes.codes.T, codes.centroids, strict=True):
-        left = left - centroids[code]
+        residual = residual - centroids[code]
+        left = float(residual.square().sum() / whole) if whole > 0 else 0.0
         share = torch.bincount(code, minlength=codes.size) / len(code)
         entropy = torch.special.entr(share.double()).sum().item() / math.log(2)
-        rows.append(
-            {
-                "used": int((share > 0).sum()),
-                "entropy": entropy,
-                "perplexity": 2**entropy,
-                "residual": float(left.square().sum() / whole) if whole > 0 else 0.0,
-            }
-        )
+        used = int((share > 0).sum())
+        rows.append({"used": used, "entropy": entropy, "perplexity": 2**entropy, "residual": left})
     return rows
 
 
 def summary(codes: Codes, vectors: Tensor) -> str:
-    """Write what ``describe`` measured, the repaired collisions and the holes as a few lines.
-
-    Args:
-        codes: of the items.
-        vectors: (N, D) float, the vectors they were made from.
-
-    Returns:
-        A heading and one line per level.
-
-    Source: ours.
-    """
+    """Write a heading with the repaired collisions and the holes, and a line of ``usage`` per level."""
     items, levels = codes.codes.shape
-    lines = [
-        f"codes: {items} items on {levels} levels of {codes.size}; {codes.moved} collisions repaired, "
-        f"{codes.size**levels - items} holes"
-    ]
-    for number, row in enumerate(describe(codes, vectors), 1):
-        lines.append(
-            f"  level {number}: {row['used']} codes used, entropy {row['entropy']:.2f} bits "
+    size, moved = codes.size, codes.moved
+    holes = size**levels - items
+    text = f"codes: {items} items on {levels} levels of {size}; {moved} collisions repaired, {holes} holes"
+    for number, row in enumerate(usage(codes, vectors), 1):
+        text += (
+            f"\n  level {number}: {row['used']} codes used, entropy {row['entropy']:.2f} bits "
             f"(perplexity {row['perplexity']:.1f}), residual {row['residual']:.1%}"
         )
-    return "\n".join(lines)
+    return text

@@ -1,8 +1,7 @@
 """What a logging policy showed in the simulated world, what was clicked, and rankers of designed reliability.
 
-The log exposes by popularity and hides the tail, so what is trained on it is biased, as production rankers
-are. The designed rankers make that bias a knob: right everywhere, right in A and noise in B, or harmful in B.
-All of it is ours.
+The log exposes popular items and hides the tail, so a ranker trained on it is biased, as production rankers
+are. The designed rankers make that bias a setting. All of it is ours.
 """
 
 from __future__ import annotations
@@ -18,52 +17,42 @@ from minirec.errors import InputError, nearest
 from minirec.noise import draw, stream
 from minirec.records import HOLE
 
+MOST_LOGIT = 1e4  # beyond it, float32 would round a score to 0 or 1
 CLICK_SCALE = 0.1  # affinity over which a click's odds change
 TAIL_EXPOSURE = 0.005  # of a tail item, against an equally popular item of A
 
 
 @dataclass(frozen=True)
 class Exposures:
-    """A log of what was shown, and whether it was clicked."""
+    """A log of n impressions: who saw which item, and whether it was clicked."""
 
     user: Tensor  # (n,) int64
     item: Tensor  # (n,) int64
     clicked: Tensor  # (n,) bool
 
 
-Ranker = Callable[[Tensor, Tensor], Tensor]  # user (B,), items (B, C) -> scores (B, C) float32
-
-
-def true_score(world: World, user: Tensor, items: Tensor) -> Tensor:
-    """The true score: the probability that a user clicks an item that is shown.
-
-    Args:
-        world: the world.
-        user: (B,) int64.
-        items: (B, C) int64.
-
-    Returns:
-        (B, C) float64 in (0, 1): ½ + ½ z/(1 + |z|), where z = (affinity − highest cut) / ``CLICK_SCALE``.
+def squash(z: Tensor) -> Tensor:
+    """Map logits to (0, 1): ½ + ½ z/(1 + |z|), with z cut to ± ``MOST_LOGIT``.
 
     Source: ours. A rational sigmoid, as exp gives other last bits in other places of a tensor.
+
+    >>> squash(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]))
+    tensor([0.1250, 0.2500, 0.5000, 0.7500, 0.8750])
     """
-    z = (world.affinity(user, items) - world.cuts[-1]) / CLICK_SCALE
+    z = z.clamp(-MOST_LOGIT, MOST_LOGIT)
     return 0.5 + 0.5 * z / (1 + z.abs())
 
 
+def true_score(world: World, user: Tensor, items: Tensor) -> Tensor:
+    """The probability (B, C) float64 that users (B,) click items (B, C) that are shown. Source: ours."""
+    return squash((world.affinity(user, items) - world.cuts[-1]) / CLICK_SCALE)
+
+
 def exposures(world: World, n: int, seed: int) -> Exposures:
-    """Log n impressions of a policy that shows the popular, and hides the tail.
+    """Log n impressions of uniform users. Source: ours.
 
-    Args:
-        world: the world.
-        n: impressions; their users are uniform.
-        seed: of the log; together with the world's seed it decides everything.
-
-    Returns:
-        Exposures. Items are shown with probability ∝ popularity in the user's period × (1 in A,
-        ``TAIL_EXPOSURE`` in B), and clicked with the probability ``true_score``.
-
-    Source: ours.
+    Items are shown with probability ∝ popularity in the user's period × (1 in A, ``TAIL_EXPOSURE`` in B), and
+    clicked with probability ``true_score``.
     """
     random = stream("exposures", world.seed, seed)
     user = torch.randint(len(world.taste), (n,), generator=random)
@@ -76,29 +65,17 @@ def exposures(world: World, n: int, seed: int) -> Exposures:
     return Exposures(user, item, noise[1] < true_score(world, user, item[:, None])[:, 0])
 
 
-def ranker(world: World, kind: str) -> Ranker:
-    """A ranker of designed reliability.
+def ranker(world: World, kind: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Make a ranker of designed reliability: user (B,) and items (B, C) to scores (B, C) float32 in (0, 1).
 
-    Args:
-        world: the world.
-        kind: "right": the true score; "noise": the true score for users of A, for those of B a number
-            that depends on user and item alone; "harmful": for users of B the true score reversed.
-
-    Returns:
-        A function of user (B,) and items (B, C) that gives scores (B, C) float32 in (0, 1), and 0 to a
-        HOLE. Equal items have equal bits.
-
-    Raises:
-        InputError: there is no such kind.
-
-    Source: ours.
+    For users of A it gives the true score. For those of B, "right" gives the true score, "noise" a number
+    that depends on user and item alone, and "harmful" the true score reversed. A HOLE scores 0, and equal
+    items have equal bits. Raises InputError if there is no such kind. Source: ours.
     """
     random = stream("unreliable ranker", world.seed)
     # The fraction of a product of two large random numbers: noise per pair without a table of pairs.
-    one, other = (
-        2**15 * (1 + torch.rand(size, generator=random, dtype=torch.float64))
-        for size in (len(world.taste), len(world.latent))
-    )
+    one = 2**15 * (1 + torch.rand(len(world.taste), generator=random, dtype=torch.float64))
+    other = 2**15 * (1 + torch.rand(len(world.latent), generator=random, dtype=torch.float64))
     in_tail = {
         "right": lambda true, user, items: true,
         "noise": lambda true, user, items: 0.1 + 0.8 * (one[user, None] * other[items] % 1),

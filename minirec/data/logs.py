@@ -1,34 +1,31 @@
 """Real logs: from a file of events to a Dataset.
 
-Read by this file, gzipped or not: MovieLens ``ratings.csv``, RecBole ``.inter``, S3-Rec ``.txt`` (one user a
-line: ``user item item ...`` in order of time), and any csv or tsv with named columns.
+This file reads, gzipped or not, MovieLens ``ratings.csv``, RecBole ``.inter``, S3-Rec ``.txt`` (one user a
+line, ``user item item ...`` in order of time), and any csv or tsv with named columns.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from minirec.data import catalogue, splits
+from minirec.data.catalogue import make_catalogue
 from minirec.data.dataset import Dataset
+from minirec.data.splits import Floats, Ints, Timeline, split
 from minirec.data.tables import kind, lines, positions, rows, shown
 from minirec.data.vectors import training_events
 from minirec.errors import InputError
 from minirec.settings import Config
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Events:
-    """E events; users, items and groups are numbers, and the lists hold their external ids."""
+    """E events; the lists hold the external ids of users and items."""
 
     users: list[str]
     items: list[str]
@@ -41,8 +38,8 @@ class Events:
     def __len__(self) -> int:
         return len(self.user)
 
-    def select(self, rows: NDArray) -> Events:
-        """Return some of the events, by mask or index; the lists of ids stay as they are."""
+    def select(self, rows: Ints) -> Events:
+        """Return some of the events, by mask or index; the lists of ids stay whole."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("users", "items")}
         return replace(self, **{name: None if a is None else a[rows] for name, a in arrays.items()})
 
@@ -59,8 +56,7 @@ class Summary:
     items: int
     unseen: int  # items that never occur in training
 
-    def describe(self) -> str:
-        """Say it in one line."""
+    def __str__(self) -> str:
         return (
             f"{self.read:,} events read, {self.duplicates:,} duplicates and {self.dropped:,} outside the "
             f"k-core dropped; {self.users:,} users, {self.items:,} items, {self.events:,} events; "
@@ -69,69 +65,62 @@ class Summary:
 
 
 def load(cfg: Config) -> tuple[Dataset, Summary]:
-    """Read a log, clean it, and split it.
+    """Read the log ``cfg.data``, clean it, and split it; Summary counts what was kept.
 
-    Args:
-        cfg: uses ``data``, ``columns``, ``items``, ``split``, ``core`` and ``history``. Without ``items``
-            a ``movies.csv`` that lies beside MovieLens' ``ratings.csv`` is taken.
-
-    Returns:
-        The Dataset and the counts of what was kept. Users and items are numbered by first appearance in
-        the file among the kept events.
-
-    Raises:
-        InputError: anything wrong with the files or the settings, in one line.
+    Without ``cfg.items``, a ``movies.csv`` beside MovieLens' ``ratings.csv`` is taken. Users and items are
+    numbered by first appearance in the file. Raises InputError if a file or a setting is wrong.
     """
     path = Path(cfg.data)
     events = read(path, cfg.columns)
     unique = without_duplicates(events)
     kept = numbered(k_core(unique, cfg.core))
-    if len(kept.users) < 2 or len(kept.items) < 2:
+    users, items = len(kept.users), len(kept.items)
+    if users < 2 or items < 2:
         raise InputError(
-            f"{path}: {len(kept.users)} users and {len(kept.items)} items are left of {len(events):,} events "
+            f"{path}: {users} users and {items} items are left of {len(events):,} events "
             f"with --core {cfg.core}; expected at least 2 of each: use a smaller --core or a larger log"
         )
     line = timeline(kept)
-    train, valid, test = splits.split(line, cfg.split, cfg.history)
-    items = catalogue.describe(kept.items, _side_information(path, cfg.items), cfg.columns)
+    train, valid, test = split(line, cfg.split, cfg.history)
+    catalogue = make_catalogue(kept.items, _side_information(path, cfg.items), cfg.columns)
+    unseen = items - len(training_events(train)[1].unique())
     summary = Summary(
-        read=len(events),
-        duplicates=len(events) - len(unique),
-        dropped=len(unique) - len(kept),
-        events=len(kept),
-        users=len(kept.users),
-        items=len(kept.items),
-        unseen=len(kept.items) - len(training_events(train)[1].unique()),
+        len(events), len(events) - len(unique), len(unique) - len(kept), len(kept), users, items, unseen
     )
     rating, time = (None if a is None else torch.from_numpy(a) for a in (line.rating, line.time))
-    return Dataset(items, kept.users, train, valid, test, rating=rating, time=time), summary
+    return Dataset(catalogue, kept.users, train, valid, test, rating=rating, time=time), summary
 
 
-def read(path: str | Path, columns: str = "") -> Events:
-    """Read a log as it stands.
+def read(path: Path, columns: str = "") -> Events:
+    """Read the events of a log in the order of the file.
 
-    Args:
-        path: the file. A ``.txt`` is read as S3-Rec sequences unless ``columns`` is given, anything else
-            as a table with a header.
-        columns: the setting ``--columns``, for example ``user=customer,item=sku,time=at``; when it is empty
-            the names in ``tables.COLUMNS`` are looked for.
-
-    Returns:
-        The events in the order of the file.
-
-    Raises:
-        InputError: the file is broken; names the line and the column.
+    A ``.txt`` is read as S3-Rec sequences unless the setting ``columns`` is given, anything else as a table
+    with a header. Raises InputError if the file is broken.
     """
-    path = Path(path)
-    return _sequences(path) if kind(path) == ".txt" and not columns else _table(path, columns)
+    table = _sequences(path) if kind(path) == ".txt" and not columns else rows(path)
+    _, header = next(table)
+    where = positions(path, header, columns)
+    users, items, groups = _Ids(), _Ids(), _Ids()
+    convert = {"time": _time, "rating": _number}
+    convert |= {"user": users.__getitem__, "item": items.__getitem__, "group": groups.__getitem__}
+    values = {role: array("d" if role in ("time", "rating") else "q") for role in where}
+    plan = [(position, convert[role], values[role].append) for role, position in where.items()]
+    for line, row in table:
+        try:
+            for position, value_of, append in plan:
+                append(value_of(row[position]))
+        except ValueError as error:
+            name, value = header[position], shown(row[position])
+            raise InputError(f"{path}, line {line}, column '{name}': {value} {error}") from None
+    if not users:
+        raise InputError(f"{path}, line 2: a header and no events; expected one event per line")
+    return Events(list(users), list(items), **{role: np.array(column) for role, column in values.items()})
 
 
 def without_duplicates(events: Events) -> Events:
     """Drop events with the same user, item, time and group as an earlier one in the file.
 
-    Without times nothing is dropped: a repeat cannot be told from a duplicate.
-
-    Source: ours.
+    Without times nothing is dropped: a repeat cannot be told from a duplicate. Source: ours.
     """
     if events.time is None:
         return events
@@ -144,17 +133,10 @@ def without_duplicates(events: Events) -> Events:
 
 
 def k_core(events: Events, core: int) -> Events:
-    """Keep the largest part of a log in which every user and item has at least ``core`` events.
+    """Keep the largest part of a log, perhaps none, in which every user and item has ``core`` events or more.
 
-    Args:
-        events: the log.
-        core: the least number of events; 0 keeps all.
-
-    Returns:
-        The events left, perhaps none.
-
-    Source: definition (the filter is repeated until nothing changes). As everywhere in the field it looks at
-    the whole log: which users and items remain depends on later events too. After it, nothing else does.
+    Source: definition (the filter is repeated until nothing changes). As everywhere in the field, which users
+    and items remain depends on later events too. After this filter, nothing else does.
     """
     while True:
         users, items = np.bincount(events.user), np.bincount(events.item)
@@ -171,33 +153,24 @@ def numbered(events: Events) -> Events:
     return replace(events, user=user, item=item, users=users, items=items)
 
 
-def timeline(events: Events) -> splits.Timeline:
+def timeline(events: Events) -> Timeline:
     """Sort the events by user and time.
 
     A user's events at one time keep the order of the file, but those of one group stay together. Without
-    times the order of the file is the order of time, whatever the groups.
-
-    Args:
-        events: the log.
-
-    Returns:
-        The Timeline: items, times, groups and ratings (E,), and where each user's events start and stop.
-
-    Source: ours.
+    times the order of the file is the order of time, whatever the groups. Source: ours.
     """
     keys = [] if events.time is None else [k for k in (events.group, events.time) if k is not None]
     events = events.select(np.lexsort([*keys, events.user]))  # the last key leads; stable
     users = np.arange(len(events.users))
     start, stop = (np.searchsorted(events.user, users, side) for side in ("left", "right"))
-    return splits.Timeline(events.item, start, stop, events.time, events.group, events.rating)
+    return Timeline(events.item, start, stop, events.time, events.group, events.rating)
 
 
 def _side_information(log: Path, items: str) -> Path | None:
     if items:
         return Path(items)
-    beside = [log.with_name(name) for name in ("movies.csv", "movies.csv.gz")]
-    movielens = log.name in ("ratings.csv", "ratings.csv.gz")
-    return next((path for path in beside if movielens and path.is_file()), None)
+    names = ("movies.csv", "movies.csv.gz") if log.name in ("ratings.csv", "ratings.csv.gz") else ()
+    return next((path for path in map(log.with_name, names) if path.is_file()), None)
 
 
 def _by_appearance(codes: Ints, names: list[str]) -> tuple[Ints, list[str]]:
@@ -236,40 +209,19 @@ def _time(text: str) -> float:
     return time
 
 
-def _table(path: Path, columns: str) -> Events:
-    table = rows(path)
-    _, header = next(table)
-    where = positions(path, header, columns)
-    ids = {role: _Ids() for role in ("user", "item", "group")}
-    convert: dict[str, Callable[[str], float]] = {"time": _time, "rating": _number}
-    convert |= {role: known.__getitem__ for role, known in ids.items()}
-    values = {role: array("q" if role in ids else "d") for role in where}
-    plan = [(position, convert[role], values[role].append) for role, position in where.items()]
-    position = 0
-    for line, row in table:
-        try:
-            for position, value_of, append in plan:
-                append(value_of(row[position]))
-        except ValueError as error:
-            name, value = header[position], shown(row[position])
-            raise InputError(f"{path}, line {line}, column '{name}': {value} {error}") from None
-    if not values["user"]:
-        raise InputError(f"{path}, line 2: a header and no events; expected one event per line")
-    return Events(list(ids["user"]), list(ids["item"]), **{role: np.array(v) for role, v in values.items()})
-
-
-def _sequences(path: Path) -> Events:
-    users, items = _Ids(), _Ids()
-    user, item = array("q"), array("q")
+def _sequences(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Stream the events of sequences as the rows of a table of users and items."""
+    wanted = "expected one user a line: user item item .."
+    users: set[str] = set()
+    yield 1, ["user", "item"]
     for line, text in enumerate(lines(path), start=1):
-        name, *sequence = text.split() or [""]
-        if not name:
+        user, *items = text.split() or [""]
+        if not user:
             continue
-        if not sequence or name in users:
-            fault = f"user {shown(name)} " + ("has no items" if not sequence else "was on a line before")
-            raise InputError(f"{path}, line {line}: {fault}; expected one user a line: user item item ..")
-        user.extend([users[name]] * len(sequence))
-        item.extend(items[name] for name in sequence)
-    if not user:
-        raise InputError(f"{path}, line 1: the file is empty; expected one user a line: user item item ..")
-    return Events(list(users), list(items), np.array(user), np.array(item))
+        if not items or user in users:
+            fault = "was on a line before" if items else "has no items"
+            raise InputError(f"{path}, line {line}: user {shown(user)} {fault}; {wanted}")
+        users.add(user)
+        yield from ((line, [user, item]) for item in items)
+    if not users:
+        raise InputError(f"{path}, line 1: the file is empty; {wanted}")

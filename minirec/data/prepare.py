@@ -18,7 +18,7 @@ def read(cfg: Config) -> tuple[Dataset, str]:
     """Read the log that ``cfg.data`` names, or make the world; return it, and a summary of it."""
     if cfg.data:
         dataset, counts = logs.load(cfg)
-        summary = counts.describe()
+        summary = str(counts)
     else:
         dataset = world.make_world(cfg).dataset()
         summary = f"built-in world: {len(dataset.users):,} users, {len(dataset.catalogue):,} items"

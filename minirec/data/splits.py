@@ -1,8 +1,8 @@
 """Every user's events in order of time, cut into training, validation and test without a leak.
 
-A split is two cuts per user: what lies before the first cut is for training, what lies between the cuts is
-the validation target set, and what comes after the second cut is the test target set. A history is always
-everything before its targets, so the test history holds the validation targets and nothing later.
+A split is two cuts per user: before the first lies training, between them the validation target set, after
+the second the test target set. A history is everything before its targets, so the test history holds the
+validation targets and nothing later.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from minirec.errors import InputError
 from minirec.records import CONDITION, PAD
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Cuts = tuple[Ints, Ints]  # (U,) first validation target, (U,) first test target; both = stop: training only
 TRAIN_SHARE, VALID_SHARE = 0.8, 0.1  # of the events, for the split by global time
 
@@ -29,19 +30,13 @@ class Timeline:
     item: Ints  # (E,)
     start: Ints  # (U,) each user's first event
     stop: Ints  # (U,) one past the last; every user has an event
-    time: NDArray[np.float64] | None = None  # (E,)
+    time: Floats | None = None  # (E,)
     group: Ints | None = None  # (E,)
-    rating: NDArray[np.float64] | None = None  # (E,)
+    rating: Floats | None = None  # (E,)
 
 
 def leave_last_out(line: Timeline) -> Cuts:
-    """Cut off the last event for test and the one before for validation; needs three events.
-
-    Args:
-        line: the events.
-
-    Returns:
-        The two cuts, (U,) int64 each.
+    """Cut off the last event for test and the one before for validation, for users of three events or more.
 
     Source: definition (as in SASRec and S3-Rec).
 
@@ -49,25 +44,14 @@ def leave_last_out(line: Timeline) -> Cuts:
     (array([2, 6]), array([3, 6]))
     """
     enough = line.stop - line.start >= 3
-    return np.where(enough, line.stop - 2, line.stop), np.where(enough, line.stop - 1, line.stop)
+    return line.stop - 2 * enough, line.stop - enough
 
 
 def leave_last_group_out(line: Timeline) -> Cuts:
-    """Cut off the last group for test and the one before for validation; needs three groups.
+    """Cut off the last group for test and the one before for validation, for users of three groups or more.
 
-    A group is an unbroken run of one group id in a user's order of time. An id that comes back later
-    opens a new group, or a history would hold events later than its targets.
-
-    Args:
-        line: the events, with groups.
-
-    Returns:
-        The two cuts, (U,) int64 each.
-
-    Raises:
-        InputError: the log has no group column.
-
-    Source: ours.
+    A group is an unbroken run of one group id. An id that comes back later opens a new group, or a history
+    would hold events later than its targets. Raises InputError if the log has no groups. Source: ours.
     """
     if line.group is None:
         raise InputError("--split group: the log has no group column; name it by --columns ..,group=..")
@@ -84,18 +68,7 @@ def leave_last_group_out(line: Timeline) -> Cuts:
 def global_time(line: Timeline) -> Cuts:
     """Cut all users at the same two moments: when 80 % and 90 % of the events have happened.
 
-    All of a user's events between the moments are the validation targets, all from the second on those
-    of the test. Events at a cut's own time stamp come after the cut.
-
-    Args:
-        line: the events, with times.
-
-    Returns:
-        The two cuts, (U,) int64 each.
-
-    Raises:
-        InputError: the log has no times.
-
+    An event at the moment of a cut comes after the cut. Raises InputError if the log has no times.
     Source: ours.
 
     >>> times = np.arange(10.0)
@@ -114,19 +87,9 @@ SPLITS = {"last": leave_last_out, "group": leave_last_group_out, "time": global_
 
 
 def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
-    """Cut sequences into pieces of at most ``size`` items that do not overlap.
+    """Cut sequences ``start:stop`` (U,) into windows of at most ``size`` items, the last window full.
 
-    Counted from the end, so that the most recent window is full.
-
-    Args:
-        start: (U,) int64 first event of each sequence.
-        stop: (U,) int64 one past the last.
-        size: items per window.
-
-    Returns:
-        Of each window: its sequence, its start, its stop; (W,) int64.
-
-    Source: ours.
+    Returns the sequence, the start and the stop of each window, (W,) int64. Source: ours.
 
     >>> windows(np.array([0]), np.array([7]), 3)
     (array([0, 0, 0]), array([0, 1, 4]), array([1, 4, 7]))
@@ -140,50 +103,31 @@ def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
 
 
 def target_sets(item: Ints, start: Ints, stop: Ints) -> Ints:
-    """Collect each slice's items as a set, in order of first appearance.
+    """Collect the items of slices ``start:stop`` (B,) as sets in order of first appearance.
 
-    Args:
-        item: (E,) int64.
-        start: (B,) int64.
-        stop: (B,) int64, above start.
-
-    Returns:
-        (B, n) int64, padded with PAD; n is the size of the largest set.
-
-    Source: definition.
+    Returns (B, n) int64, padded with PAD; n is the size of the largest set. Source: definition.
 
     >>> target_sets(np.array([5, 5, 7, 5, 2]), np.array([0, 4]), np.array([4, 5]))
     array([[ 5,  7],
            [ 2, -1]])
     """
-    size = stop - start
-    row = np.repeat(np.arange(len(start)), size)  # (sum of sizes,)
-    value = item[np.arange(len(row)) - (np.cumsum(size) - size - start)[row]]
-    _, once = np.unique(row * (item.max() + 1) + value, return_index=True)
-    row, value = row[np.sort(once)], value[np.sort(once)]
-    column = np.arange(len(row)) - np.searchsorted(row, row)
-    targets = np.full((len(start), column.max(initial=-1) + 1), PAD)  # (B, n)
-    targets[row, column] = value
-    return targets
+    sets = [list(dict.fromkeys(item[a:b].tolist())) for a, b in zip(start, stop, strict=True)]
+    width = max(map(len, sets), default=0)
+    padded = [row + [PAD] * (width - len(row)) for row in sets]
+    return np.array(padded, dtype=np.int64).reshape(len(sets), width)
 
 
 def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, Examples]:
-    """Make the training, validation and test examples of a log.
+    """Make the training, validation and test examples of a log; ``name`` is a key of ``SPLITS``.
 
-    Args:
-        line: the events.
-        name: a key of ``SPLITS``.
-        history: most items that the policy sees before a target.
-
-    Returns:
-        Train (windows, without targets), valid and test. A user is in valid or test when there is
-        something before the cut and something after it.
-
-    Raises:
-        InputError: the split needs groups or times that the log lacks, or leaves one part empty.
+    Training examples are windows of at most ``history`` + 1 items. A user is in validation or
+    test when there is something before the cut and something after it. Raises InputError if the log lacks the
+    groups or times that the split needs, or if a part is empty.
     """
     valid, test = SPLITS[name](line)
-    train = _examples(line, *windows(line.start, valid, history + 1))
+    owner, begin, end = windows(line.start, valid, history + 1)
+    no_targets, not_tied = np.empty((len(owner), 0), dtype=np.int64), np.zeros(len(owner), dtype=bool)
+    train = _examples(line, owner, begin, end, no_targets, not_tied)
     parts = (train, _contexts(line, valid, test), _contexts(line, test, line.stop))
     for part, examples in zip(("training", "validation", "test"), parts, strict=True):
         if not len(examples):
@@ -200,21 +144,6 @@ def _contexts(line: Timeline, cut: Ints, stop: Ints) -> Examples:
     return _examples(line, user, start, cut, target_sets(line.item, cut, stop), tied)
 
 
-def _examples(
-    line: Timeline,
-    user: Ints,
-    start: Ints,
-    stop: Ints,
-    targets: Ints | None = None,
-    tied: NDArray | None = None,
-) -> Examples:
-    size = len(user)
-    return Examples(
-        events=torch.from_numpy(line.item),
-        start=torch.from_numpy(start),
-        stop=torch.from_numpy(stop),
-        user=torch.from_numpy(user),
-        condition=torch.zeros(size, len(CONDITION), dtype=torch.int64),  # the next item, no need, no period
-        targets=torch.from_numpy(np.empty((size, 0), dtype=np.int64) if targets is None else targets),
-        tied=torch.zeros(size, dtype=torch.bool) if tied is None else torch.from_numpy(tied),
-    )
+def _examples(line: Timeline, user: Ints, start: Ints, stop: Ints, targets: Ints, tied: NDArray) -> Examples:
+    condition = np.zeros((len(user), len(CONDITION)), dtype=np.int64)  # the next item, no need, no period
+    return Examples(*map(torch.from_numpy, (line.item, start, stop, user, condition, targets, tied)))

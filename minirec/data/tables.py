@@ -1,4 +1,4 @@
-"""Text files from strangers: lines, rows and columns, each error with its file and line.
+"""Text files from strangers: lines, rows and columns; each error names its file and line.
 
 A file is read as a stream, so an endless line or a packed bomb ends in an error and not in a full memory.
 """
@@ -9,7 +9,7 @@ import csv
 import gzip
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 
@@ -27,7 +27,7 @@ LINE_LIMIT = 10_000_000  # bytes
 
 
 def kind(path: Path) -> str:
-    """Return the suffix that says what a file is, a trailing ``.gz`` aside.
+    """Return the suffix that says what a file is, without a trailing ``.gz``.
 
     >>> kind(Path("Beauty.txt.gz"))
     '.txt'
@@ -41,79 +41,56 @@ def shown(text: str) -> str:
 
 
 def lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[str]:
-    """Stream the lines of a UTF-8 text file; gzip is recognised by its first two bytes.
+    """Stream the lines of a UTF-8 text file, each with its line end; gzip is known by its first two bytes.
 
-    Args:
-        path: the file.
-        limit: longest line, in bytes.
-
-    Returns:
-        The lines, each with its line end.
-
-    Raises:
-        InputError: the file cannot be opened, is not UTF-8 text, is damaged, or has an endless line.
+    Raises InputError if the file is unreadable, not UTF-8 text or damaged, or if a line has ``limit`` bytes.
     """
-    done = 0
+    number = 0
     try:
         with path.open("rb") as raw:
             packed = raw.peek(2)[:2] == b"\x1f\x8b"
             stream = BufferedReader(gzip.GzipFile(fileobj=raw)) if packed else raw
             while line := stream.readline(limit):
+                number += 1
                 if b"\0" in line:
-                    raise InputError(f"{path}, line {done + 1}: a binary file; expected text in UTF-8")
+                    raise InputError(f"{path}, line {number}: a binary file; expected text in UTF-8")
                 if len(line) == limit and not line.endswith(b"\n"):
-                    raise InputError(
-                        f"{path}, line {done + 1}: no line end within {limit:,} bytes; expected shorter lines"
-                    )
-                yield line.decode("utf-8" if done else "utf-8-sig")
-                done += 1
+                    wanted = f"no line end within {limit:,} bytes; expected shorter lines"
+                    raise InputError(f"{path}, line {number}: {wanted}")
+                yield line.decode("utf-8" if number > 1 else "utf-8-sig")
+        return
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{path}, after line {done}: the gzip data is damaged or cut off ({error}); fetch the file again"
-        ) from None
+        fault = f", after line {number}: the gzip data is damaged or cut off ({error}); fetch the file again"
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}, line {done + 1}, byte {error.start + 1}: not UTF-8; save the file as UTF-8"
-        ) from None
+        fault = f", line {number}, byte {error.start + 1}: not UTF-8; save the file as UTF-8"
     except OSError as error:  # missing, a directory, no permission
-        raise InputError(f"{path}: {error.strerror or error}; expected a readable text file") from None
+        fault = f": {error.strerror or error}; expected a readable text file"
+    raise InputError(f"{path}{fault}")
 
 
 def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Stream the rows of a table; the first is the header, and every row is as wide as it.
+    """Stream the rows of a table, header first, each with the line on which it starts; skip blank lines.
 
-    Tab, comma or semicolon: whichever the header has most of. In RecBole's atomic files (``.inter``,
-    ``.item``) quotes are letters, and the types in the header (``user_id:token``) are left out.
-
-    Args:
-        path: the file; blank lines are skipped.
-
-    Returns:
-        Pairs of the line number on which a row starts, and its fields.
-
-    Raises:
-        InputError: what ``lines`` raises, an empty file, a row of another width, or broken quotes.
+    Fields are separated by tab, comma or semicolon: whichever the first line has most of. In RecBole's atomic
+    files (``.inter``, ``.item``) quotes are letters, and types in the header (``id:token``) are left out.
+    Raises InputError if the file is broken or empty, or if a row is not as wide as the header.
     """
     text = lines(path)
     first = next(text, "")
     atomic = kind(path) in (".inter", ".item")
-    reader = csv.reader(
-        itertools.chain([first], text),
-        delimiter=max("\t,;", key=first.count),
-        quoting=csv.QUOTE_NONE if atomic else csv.QUOTE_MINIMAL,
-        strict=True,
-    )
+    delimiter = max("\t,;", key=first.count)
+    quoting = csv.QUOTE_NONE if atomic else csv.QUOTE_MINIMAL
+    reader = csv.reader(itertools.chain([first], text), delimiter=delimiter, quoting=quoting, strict=True)
     width, line = 0, 1
     try:
         for row in reader:
+            size = len(row)
             if row and not width:
-                width = len(row)
-                yield line, [name.split(":")[0] if atomic else name.strip() for name in row]
-            elif row and len(row) != width:
-                raise InputError(
-                    f"{path}, line {line}: {len(row)} columns; expected {width} as in the header"
-                )
-            elif row:
+                width = size
+                row = [name.split(":")[0] if atomic else name.strip() for name in row]
+            if row and size != width:
+                raise InputError(f"{path}, line {line}: {size} columns; expected {width} as in the header")
+            if row:
                 yield line, row
             line = reader.line_num + 1
     except csv.Error as error:
@@ -123,16 +100,7 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def named(columns: str) -> dict[str, str]:
-    """Read the setting ``--columns``.
-
-    Args:
-        columns: ``role=name`` pairs separated by commas.
-
-    Returns:
-        Role to column name.
-
-    Raises:
-        InputError: not such pairs, or an unknown role.
+    """Read the setting ``--columns``, pairs ``role=name`` separated by commas: role to column name.
 
     >>> named("user=who,item=what")
     {'user': 'who', 'item': 'what'}
@@ -142,8 +110,8 @@ def named(columns: str) -> dict[str, str]:
     """
     pairs: dict[str, str] = {}
     for pair in filter(None, columns.split(",")):
-        role, equals, name = (part.strip() for part in pair.partition("="))
-        if not equals or not name:
+        role, _, name = (part.strip() for part in pair.partition("="))
+        if not name:
             raise InputError(f"--columns: '{pair}' is no pair; for example user=user_id,item=item_id")
         if role not in COLUMNS:
             raise InputError(f"--columns: unknown role '{role}'{nearest(role, COLUMNS)}")
@@ -151,36 +119,31 @@ def named(columns: str) -> dict[str, str]:
     return pairs
 
 
+def find(names: Iterable[str], header: list[str]) -> int | None:
+    """Find the position of the first name that a header has, whatever the case; None if it has none."""
+    lower = [column.lower() for column in header]
+    return next((lower.index(name.lower()) for name in names if name.lower() in lower), None)
+
+
 def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
-    """Find the columns of a log.
+    """Find the columns of a log: role to position in the row; ``user`` and ``item`` are always there.
 
-    Args:
-        path: the file, for messages.
-        header: its column names.
-        columns: the setting ``--columns``; when it is empty the names in ``COLUMNS`` are looked for.
-
-    Returns:
-        Role to position in the row; ``user`` and ``item`` are always there.
-
-    Raises:
-        InputError: a named column is missing, or no user or item column is found.
+    When the setting ``columns`` is empty, the names in ``COLUMNS`` are looked for. Raises InputError if a
+    named column is missing, or if there is no user or item column.
 
     >>> positions(Path("ratings.csv"), ["userId", "movieId", "rating", "timestamp"], "")
     {'user': 0, 'item': 1, 'time': 3, 'rating': 2}
     """
-    found: dict[str, int] = {}
-    for role, name in named(columns).items():
+    wanted = named(columns)
+    for role, name in wanted.items():
         if name not in header:
             raise InputError(f"{path}, line 1: no column '{name}' for {role}{nearest(name, header)}")
-        found[role] = header.index(name)
+    places = {role: header.index(name) for role, name in wanted.items()}
     if not columns:
-        lower = [name.lower() for name in header]
-        for role, names in COLUMNS.items():
-            there = [lower.index(name) for name in names if name in lower]
-            if there:
-                found[role] = there[0]
+        candidates = {role: find(names, header) for role, names in COLUMNS.items()}
+        places = {role: position for role, position in candidates.items() if position is not None}
     for role in ("user", "item"):
-        if role not in found:
+        if role not in places:
             given = shown(", ".join(header))
             raise InputError(f"{path}, line 1: no {role} column in {given}; name it by --columns {role}=..")
-    return found
+    return places

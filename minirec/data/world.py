@@ -1,23 +1,22 @@
 """One simulated world whose truth is known, for next-item and list claims alike. All of it is ours.
 
-**Items** stand in a topic tree of three levels with V branches each; only an eighth of the V³ places are
+**Items** stand in a topic tree of three levels with V branches each. Only an eighth of the V³ places are
 taken, so most code tuples are no item. The first half of the topics is A, which a logging policy exposes; the
 other half is B, the tail. Each item has two vectors, both sums of one random vector per level of the tree:
 
-- ``features`` say what an item *is*. The level vectors are the same in A and B, so codes fitted on them find
-  the tree back, and the deeper codes are shared by the whole catalogue.
-- ``latent`` says *who likes it*. The vectors of the two deeper levels are other ones in A than in B: the same
-  codes mean other things in the tail. What a ranker learns in A is confidently wrong in B.
+- ``features`` say what an item *is*. The level vectors are the same in A and B, so codes fitted to them find
+  the tree, and the deeper codes are shared by the whole catalogue.
+- ``latent`` says *who likes it*. The vectors of the two deeper levels differ between A and B: the same codes
+  mean other things in the tail. What a ranker learns in A is confidently wrong in B.
 
 **Users** have a taste w, the mix of two latent vectors of one half, and one period, which the policy may see.
-Their items are drawn one after another from the law
+Their items are drawn one after another, with replacement, from the law
 
     p*(next | taste, last item, period) = softmax(β⟨w, e⟩ + 2⟨e_last, e⟩ + b_period)
 
-(the first one without e_last), where b_period is a long-tailed popularity that moves by period. Items are
-drawn with replacement, so the law is exactly what made the data. **Gains** of lists, **clicks** of the
-exposure log and the designed **rankers** all come from the same affinity ⟨w, e⟩. That is a function of a user
-and an item; a table of users × items never exists, only chunks of it.
+where b_period is a long-tailed popularity that moves by period; the first item has no e_last. **Gains** of
+lists, **clicks** of the exposure log and the designed **rankers** all come from the affinity ⟨w, e⟩, which is
+computed for chunks of users: a table of users × items never exists.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from minirec.data.dataset import Catalogue, Dataset, Examples
@@ -49,7 +49,7 @@ SMALLEST = {"world_items": 2, "world_users": 10, "world_events": 2, "world_perio
 
 @dataclass(frozen=True)
 class World:
-    """N items, U users, T periods, and the laws that bind them. Real numbers are float64 unless said."""
+    """N items, U users and T periods. Tensors of real numbers are float64 where nothing else is said."""
 
     seed: int
     beta: float
@@ -66,37 +66,18 @@ class World:
     cuts: Tensor  # (3,) affinities where the gain steps up
 
     def affinity(self, user: Tensor, items: Tensor) -> Tensor:
-        """How much users like items, ⟨w, e⟩.
+        """How much users like items, ⟨w, e⟩: user (B,) and items (B, C) int64 to (B, C) float64 in [−1, 1].
 
-        Args:
-            user: (B,) int64.
-            items: (B, C) int64; HOLE is allowed, its value means nothing.
-
-        Returns:
-            (B, C) float64 in [−1, 1]; a user and an item give the same bits in whatever tensor they stand.
-
-        Source: ours.
+        A user and an item give the same bits in every tensor. A HOLE is allowed; its value means nothing.
         """
         return _affinity(self.taste, self.latent, user, items.clamp(min=0))
 
     def popularity(self, period: int) -> Tensor:
-        """Share of each item among people without a taste in a period, (N,) float64; sums to 1.
-
-        Source: ours.
-        """
+        """The shares of the items among people without a taste in a period, (N,) float64; they sum to 1."""
         return self.bias[period].softmax(0)
 
     def law(self, batch: Batch) -> Tensor:
-        """The exact probability of each next item: the p* of the module's docstring.
-
-        Args:
-            batch: B contexts; what counts is each user, and the last item of the history, if there is one.
-
-        Returns:
-            (B, N) float64, each row sums to 1.
-
-        Source: ours.
-        """
+        """The exact probability of each next item, p* of the module's docstring: (B, N) float64."""
         length = (batch.history != PAD).sum(1, keepdim=True)  # (B, 1)
         padded = torch.cat([torch.full_like(length, PAD), batch.history], 1)
         return self._law(batch.user, padded.gather(1, length)[:, 0])
@@ -107,16 +88,10 @@ class World:
         return torch.addmm(self.bias[self.period[user]], query, self.latent.T).softmax(1)  # (B, N)
 
     def sequences(self) -> Tensor:
-        """Draw every user's items from the law, one after another.
-
-        Returns:
-            (U, events) int64; the same at every call.
-
-        Source: ours; inverse distribution function in float64, on noise made for all users beforehand, so
-        that the size of the chunks does not matter.
-        """
+        """Draw every user's items from the law, one after another: (U, events) int64, always the same."""
         users, items = len(self.taste), len(self.latent)
         random = stream("sequences", self.seed)
+        # Noise for all users at once, so that the size of the chunks does not matter.
         noise = torch.rand(users, self.events, generator=random, dtype=torch.float64)
         drawn = torch.empty(users, self.events, dtype=torch.int64)
         chunks = torch.arange(users).split(max(1, CELLS // items))
@@ -128,66 +103,41 @@ class World:
         return drawn
 
     def dataset(self) -> Dataset:
-        """The world as a Dataset: 80 % of the users train, 10 % validate, 10 % test.
+        """The world as a Dataset with its law: 80 % of the users train, 10 % validate, 10 % test.
 
-        Returns:
-            A Dataset with the law. A training sequence holds all of a user's items; elsewhere the last item
-            is the target. The condition shows the period, but for one in ten training users.
-
-        Source: ours.
+        A training sequence holds all of a user's items; elsewhere the last item is the target. The condition
+        shows the period, but for one in ten training users.
         """
         drawn, users = self.sequences(), len(self.taste)
+        eighty, ninety = users * 8 // 10, users * 9 // 10
         start = torch.arange(users) * self.events
-        condition = torch.zeros(users, 4, dtype=torch.int64)
-        condition[:, 0], condition[:, 3] = NEXT, self.period + 1
-        condition[: users * 8 // 10 : 10, 3] = (
-            0  # so that a history alone, without a period, can be asked too
-        )
+        condition = torch.tensor([[NEXT, 0, 0, 0]]).repeat(users, 1)
+        condition[:, 3] = self.period + 1
+        condition[:eighty:10, 3] = 0  # so that a history alone, without a period, can be asked too
 
         def split(low: int, high: int, held_out: int) -> Examples:
-            rows = slice(low, high)
-            return Examples(
-                events=drawn.flatten(),
-                start=start[rows],
-                stop=start[rows] + self.events - held_out,
-                user=torch.arange(low, high),
-                condition=condition[rows],
-                targets=drawn[rows, self.events - held_out :],
-                tied=torch.zeros(high - low, dtype=torch.bool),
-            )
+            rows, user = slice(low, high), torch.arange(low, high)
+            stop = start[rows] + self.events - held_out
+            targets, tied = drawn[rows, self.events - held_out :], torch.zeros(high - low, dtype=torch.bool)
+            return Examples(drawn.flatten(), start[rows], stop, user, condition[rows], targets, tied)
 
-        titles = [
-            f"topic {a} · {b} · {c} ({'AB'[half]})"
-            for (a, b, c), half in zip(self.place.tolist(), self.tail.tolist(), strict=True)
-        ]
-        return Dataset(
-            catalogue=Catalogue([str(i) for i in range(len(titles))], titles, self.features),
-            users=[str(u) for u in range(users)],
-            train=split(0, users * 8 // 10, 0),
-            valid=split(users * 8 // 10, users * 9 // 10, 1),
-            test=split(users * 9 // 10, users, 1),
-            periods=len(self.bias),
-            world=self,
-        )
+        places = zip(self.place.tolist(), self.tail.tolist(), strict=True)
+        titles = [f"topic {a} · {b} · {c} ({'AB'[half]})" for (a, b, c), half in places]
+        catalogue = Catalogue([str(i) for i in range(len(titles))], titles, self.features)
+        train, valid, test = split(0, eighty, 0), split(eighty, ninety, 1), split(ninety, users, 1)
+        names = [str(u) for u in range(users)]
+        return Dataset(catalogue, names, train, valid, test, periods=len(self.bias), world=self)
 
     def gains(
         self, user: Tensor, candidates: Tensor, novel: Tensor, trend: Tensor, history: Tensor
     ) -> Tensor:
-        """The true gains of candidates for a user and a need.
+        """The true gains of candidates for a user and a need, (B, C) float32 in [0, 1].
 
-        Args:
-            user: (B,) int64.
-            candidates: (B, C) int64.
-            novel: (B,) bool, the need asks for topics that the history lacks: ``condition[:, 1] == ON``.
-            trend: (B,) bool, the need asks for what is popular in the period: ``condition[:, 2] == ON``.
-            history: (B, H) int64, recent items, padded with PAD.
-
-        Returns:
-            (B, C) float32 in [0, 1]. Interest: the affinity in four steps 0, 1/3, 2/3, 1, which a random user
-            and item reach with probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel sets items of the
-            history's topics to 0. Trend multiplies by 1/3, 2/3 or 1 for the least, middle and most popular
-            third of the items in the period. Both may hold. A HOLE gains 0.
-
+        user (B,), candidates (B, C), novel and trend (B,) bool, history (B, H) recent items padded with PAD.
+        Interest is the affinity in four steps 0, 1/3, 2/3, 1, which a random user and item reach with
+        probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel sets items of the history's topics to 0.
+        Trend multiplies by 1/3, 2/3 or 1 for the least, middle and most popular third of the items in the
+        period. Both may hold. A HOLE gains 0.
         Source: the needs are FlexRec's (interest, explore, trend); flags, steps and products are ours.
         """
         step = torch.bucketize(self.affinity(user, candidates), self.cuts, right=True)  # (B, C) 0, 1, 2, 3
@@ -200,65 +150,45 @@ class World:
 
 
 def make_world(cfg: Config) -> World:
-    """Make the world of a config's ``world_*`` settings and seed. Sequences are drawn by ``dataset``.
+    """Make the world of a config's ``world_*`` settings and seed, bit-identical for equal settings.
 
-    Args:
-        cfg: the settings; items do not depend on the number of users, nor on β.
-
-    Returns:
-        A World, bit-identical for equal settings.
-
-    Raises:
-        InputError: a setting is too small.
-
-    Source: ours.
+    Items do not depend on the number of users, nor on β. Raises InputError if a setting is too small.
 
     >>> world = make_world(Config(world_items=512, world_users=10))
     >>> world.place.max().item() + 1, world.tail.sum().item()
     (16, 256)
     """
     for name, least in SMALLEST.items():
-        if getattr(cfg, name) < least:
-            flag = f"--{name.replace('_', '-')}"
-            raise InputError(
-                f"{flag}: {getattr(cfg, name)} is too small; the smallest valid value is {least}"
-            )
+        flag, value = f"--{name.replace('_', '-')}", getattr(cfg, name)
+        if value < least:
+            raise InputError(f"{flag}: {value} is too small; the smallest valid value is {least}")
+    seed, beta, events = cfg.seed, cfg.world_beta, cfg.world_events
     items, users, periods = cfg.world_items, cfg.world_users, cfg.world_periods
     branches = next(v for v in itertools.count(2) if 8 * items <= v**LEVELS)
-    random = stream("world", cfg.seed)
+    random = stream("world", seed)
     place = _tree(items, branches, random)
     tail = place[:, 0] >= branches // 2
     one = torch.zeros_like(tail)  # features have one meaning in A and B
-    features = _sum_of_levels(place, one, FEATURES, FEATURE_SCALES, FEATURE_NOISE, random)
-    latent = _unit(_sum_of_levels(place, tail, LATENT, LATENT_SCALES, LATENT_NOISE, random))
+    features = _sum_of_levels(place, one, FEATURES, FEATURE_SCALES, FEATURE_NOISE, random).float()
+    latent = normalize(_sum_of_levels(place, tail, LATENT, LATENT_SCALES, LATENT_NOISE, random), dim=-1)
     rank = 1 + torch.randperm(items, generator=random)
     phase = torch.rand(items, generator=random, dtype=torch.float64)
     moment = torch.arange(periods, dtype=torch.float64)[:, None] / periods
     bias = -TAIL * rank.double().log() + DRIFT * torch.sin(2 * math.pi * (moment + phase))  # (T, N)
     third = 1 + bias.argsort(1).argsort(1) * 3 // items  # (T, N)
 
-    first = torch.randint(items, (users,), generator=random)
-    second = _same_half(tail, tail[first], random)
-    taste = _unit(latent[first] + latent[second])
+    first = torch.randint(items, (users,), generator=random)  # an item whose latent vector joins the taste
+    tail_user = tail[first]
+    of_half = tail.int().argsort(stable=True)  # the items of A, then those of B
+    in_a = (~tail).sum()
+    start, size = torch.where(tail_user, in_a, 0), torch.where(tail_user, items - in_a, in_a)
+    second = of_half[start + (torch.rand(users, generator=random, dtype=torch.float64) * size).long()]
+    taste = normalize(latent[first] + latent[second], dim=-1)
     period = torch.randint(periods, (users,), generator=random)
-    pairs = torch.randint(users, (PAIRS,), generator=random), torch.randint(items, (PAIRS,), generator=random)
-    cuts = _affinity(taste, latent, pairs[0], pairs[1][:, None]).quantile(
-        torch.tensor(GAIN_QUANTILES).double()
-    )
+    user, item = (torch.randint(n, (PAIRS,), generator=random) for n in (users, items))
+    cuts = _affinity(taste, latent, user, item[:, None]).quantile(torch.tensor(GAIN_QUANTILES).double())
     return World(
-        seed=cfg.seed,
-        beta=cfg.world_beta,
-        events=cfg.world_events,
-        place=place,
-        features=features.float(),
-        latent=latent,
-        tail=tail,
-        bias=bias,
-        third=third,
-        taste=taste,
-        tail_user=tail[first],
-        period=period,
-        cuts=cuts,
+        seed, beta, events, place, features, latent, tail, bias, third, taste, tail_user, period, cuts
     )
 
 
@@ -275,25 +205,13 @@ def _sum_of_levels(
     place: Tensor, half: Tensor, size: int, scales: tuple[float, ...], noise: float, random: torch.Generator
 ) -> Tensor:
     """Add a random unit vector per level and half, by scale, and noise of that length: (N, size)."""
-    vectors = _unit(_normal(LEVELS, 2, int(place.max()) + 1, size, random=random))
+
+    def directions(*shape: int) -> Tensor:
+        return normalize(torch.randn(*shape, generator=random, dtype=torch.float64), dim=-1)
+
+    vectors = directions(LEVELS, 2, int(place.max()) + 1, size)
     levels = (scale * vectors[k, half.long(), place[:, k]] for k, scale in enumerate(scales))
-    return sum(levels) + noise * _unit(_normal(len(place), size, random=random))
-
-
-def _normal(*shape: int, random: torch.Generator) -> Tensor:
-    return torch.randn(*shape, generator=random, dtype=torch.float64)
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=-1, keepdim=True)
-
-
-def _same_half(tail: Tensor, wanted: Tensor, random: torch.Generator) -> Tensor:
-    """Draw for each user an item of the wanted half (True: B), uniformly: (U,) int64."""
-    order = tail.int().argsort(stable=True)  # the items of A, then those of B
-    in_a = (~tail).sum()
-    start, size = torch.where(wanted, in_a, 0), torch.where(wanted, len(tail) - in_a, in_a)
-    return order[start + (torch.rand(len(wanted), generator=random, dtype=torch.float64) * size).long()]
+    return sum(levels) + noise * directions(len(place), size)
 
 
 def _affinity(taste: Tensor, latent: Tensor, user: Tensor, items: Tensor) -> Tensor:

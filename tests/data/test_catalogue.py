@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from minirec.config import from_dict
+
 from minirec.data import catalogue, logs
 from minirec.errors import InputError
 
@@ -19,7 +19,7 @@ def write(path: Path, text: str, packed: bool = False) -> Path:
 
 
 def test_without_a_file_only_the_ids_are_known():
-    made = catalogue.describe(["a", "b"])
+    made = catalogue.make_catalogue(["a", "b"])
     assert (made.ids, made.titles, made.features) == (["a", "b"], None, None)
 
 
@@ -66,23 +66,33 @@ def test_movielens(tmp_path):
 
 def test_words_of_a_description_and_an_item_column_that_is_not_the_first(tmp_path):
     text = "code,item,description\nq,a,RED mug\nr,b,red CUP\n,c,\n"
-    made = catalogue.describe(list("abcd"), write(tmp_path / "items.csv", text))
+    made = catalogue.make_catalogue(list("abcd"), write(tmp_path / "items.csv", text))
     assert made.titles == ["RED mug", "red CUP", "c", "d"]
     assert made.features.shape == (4, 1)  # red, in both spellings
     named = write(tmp_path / "named.csv", text.replace("item", "sku"))
-    assert catalogue.describe(list("ab"), named, "user=u,item=SKU").titles == ["RED mug", "red CUP"]
+    assert catalogue.make_catalogue(list("ab"), named, "user=u,item=SKU").titles == ["RED mug", "red CUP"]
 
 
 def test_the_first_column_is_the_item_and_rows_of_one_item_add_up(tmp_path):
     text = "asin;title;brand\na;A;x\na;A2;y\nb;B;x|y\n"
-    made = catalogue.describe(["a", "b", "c"], write(tmp_path / "items.csv", text, packed=True))
+    made = catalogue.make_catalogue(["a", "b", "c"], write(tmp_path / "items.csv", text, packed=True))
     assert made.titles == ["A", "B", "c"]
     assert made.features.shape == (3, 2)  # brand=x and brand=y, each on a and b
 
 
+def test_a_table_of_titles_alone_knows_its_items(tmp_path):
+    made = catalogue.make_catalogue(["a", "b"], write(tmp_path / "items.csv", "item,title\na,A\n"))
+    assert (made.titles, made.features, made.topics) == (["A", "b"], None, None)
+
+
+def test_a_column_without_a_name_is_not_the_item_column(tmp_path):
+    path = write(tmp_path / "items.csv", ",item,title\n0,a,A\n1,b,B\n")  # with the numbers of the rows
+    assert catalogue.make_catalogue(["a", "b"], path).titles == ["A", "B"]
+
+
 def test_json(tmp_path):
     path = write(tmp_path / "x.json.gz", json.dumps({"a": [1, 2], "b": [2, 1], "c": ["3"]}), packed=True)
-    made = catalogue.describe(list("abcd"), path)
+    made = catalogue.make_catalogue(list("abcd"), path)
     assert made.titles is None
     assert made.features.shape == (4, 2)
     assert made.features[2:].abs().sum() == 0
@@ -110,11 +120,11 @@ def test_json(tmp_path):
 )
 def test_broken_side_information(tmp_path, name, text, message):
     with pytest.raises(InputError) as caught:
-        catalogue.describe(["a", "b"], write(tmp_path / name, text))
+        catalogue.make_catalogue(["a", "b"], write(tmp_path / name, text))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="No such file"):
-        catalogue.describe(["a"], tmp_path / "none.csv")
+        catalogue.make_catalogue(["a"], tmp_path / "none.csv")

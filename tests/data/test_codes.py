@@ -164,7 +164,7 @@ def test_one_level_is_the_item_itself() -> None:
     assert fitted.codes.tolist() == [[i] for i in range(7)]
     assert fitted.size == 7
     assert torch.equal(fitted.centroids, vectors[None])
-    assert codes.describe(fitted, vectors)[0]["residual"] == 0
+    assert codes.usage(fitted, vectors)[0]["residual"] == 0
 
 
 # --- k-means ----------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_an_empty_cluster_takes_the_farthest_point(monkeypatch: pytest.MonkeyPat
 def test_each_level_leaves_less_over(seed: int) -> None:
     vectors = normal(60, 6, seed=seed)
     fitted = codes.fit(vectors, 3, 8, seed=seed)
-    rows = codes.describe(fitted, vectors)
+    rows = codes.usage(fitted, vectors)
     residual = [1.0] + [row["residual"] for row in rows]
     # a repaired last code may leave more over than the level before; the levels before are k-means' own
     assert residual[2] < residual[1] < residual[0]
@@ -255,11 +255,11 @@ def test_a_new_item_takes_the_nearest_centroids_where_that_tuple_is_free() -> No
 # --- what came of it --------------------------------------------------------------------------------------
 
 
-def test_describe_by_hand() -> None:
+def test_usage_by_hand() -> None:
     centroids = torch.tensor([[[0.0], [4.0]], [[0.0], [1.0]]])
     vectors = torch.tensor([[0.0], [1.0], [4.0], [6.0]])
     fitted = codes.Codes(torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]]), 2, centroids, 3)
-    first, second = codes.describe(fitted, vectors)
+    first, second = codes.usage(fitted, vectors)
     assert first == {"used": 2, "entropy": 1.0, "perplexity": 2.0, "residual": pytest.approx(5 / 53)}
     assert second["residual"] == pytest.approx(1 / 53)
     assert codes.summary(fitted, vectors).splitlines() == [

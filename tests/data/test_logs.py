@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from minirec.config import from_dict
+
 from minirec.data import logs
 from minirec.errors import InputError
 
@@ -228,7 +228,7 @@ def test_numbers_follow_the_kept_events(tmp_path):
     assert dataset.users == ["u", "v"]
     assert summary.dropped == 1
     assert summary.unseen == 2  # a and d are only ever targets
-    assert summary.describe().startswith("9 events read, 0 duplicates and 1 outside the k-core dropped; 2 u")
+    assert str(summary).startswith("9 events read, 0 duplicates and 1 outside the k-core dropped; 2 u")
 
 
 ROWS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 50)), min_size=1, max_size=40)

@@ -6,9 +6,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from minirec.data import splits
+from minirec.data.dataset import Examples
 from minirec.data.vectors import training_events
 from minirec.errors import InputError
-from minirec.data.dataset import Examples
 from minirec.records import PAD
 
 
