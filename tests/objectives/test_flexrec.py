@@ -23,7 +23,7 @@ from tests.small_experience import (
     moved,
 )
 
-CFG = replace(Config(), list_group=5, uncertainty="none", kl=0.1, clip_low=0.1, clip_high=0.15, seed=5)
+CFG = replace(Config(), group=5, uncertainty="none", kl=0.1, clip_low=0.1, clip_high=0.15, seed=5)
 FORMS = ["causal", "noncausal", "independent", "list"]
 quarters = st.integers(0, 8).map(lambda i: i / 4)
 
