@@ -15,9 +15,9 @@ from minirec.data.vectors import item_vectors
 from minirec.data.world import make_world
 from minirec.errors import InputError
 from minirec.measure.metrics import paired_bootstrap
+from minirec.measure.rankers import describe_ranker
 from minirec.models import ranker
-from minirec.models.critic import Critic
-from minirec.models.critic import fit as fit_critic
+from minirec.models.critic import Critic, train_critic
 from minirec.policy import Policy
 from minirec.records import Dataset
 from minirec.run import checkpoint
@@ -79,7 +79,7 @@ def item_reward(
         return ranker.trained_on_exposures(world, IMPRESSIONS * len(world.taste), cfg.seed)
 
     model = kept(base / "ranker.pt", cfg, ("seed", "history"), make, empty.requires_grad_(False), processes)
-    said = ranker.describe(model.cpu(), dataset, cfg.history, world) if processes.rank == 0 else []
+    said = describe_ranker(model.cpu(), dataset, cfg.history, world) if processes.rank == 0 else []
     return model.to(processes.device), [f"{title(cfg.objective)}: the reward is a trained ranker", *said]
 
 
@@ -172,7 +172,7 @@ def list_arms(
         base / "critic.pt",
         cfg,
         (*LISTS_READ, "critic_steps"),
-        lambda: fit_critic(new_critic(), train, cfg.seed, cfg.critic_steps),
+        lambda: train_critic(new_critic(), train, cfg.seed, cfg.critic_steps),
         new_critic(),
         processes,
     )
