@@ -2,8 +2,7 @@
 
 Each takes training sequences and the number N of items, and returns a function from a batch to scores over
 the whole catalogue. A policy that is not above them has not earned its parameters. Equal scores fall back to
-popularity, then to the smaller item index. Popularity may never outweigh a real difference, so scores are
-float64.
+popularity, then to the smaller item index; scores are float64, so popularity outweighs no real difference.
 """
 
 from __future__ import annotations
@@ -57,16 +56,15 @@ def item_knn(train: Examples, items: int) -> Scorer:
     The similarity of two items is the cosine between the sets of training sequences that hold them. All items
     are neighbours, so nothing of size N × N is built: similarities are summed by way of the sequences. An
     item is also its own neighbour, with cosine 1; where seen items are masked that changes nothing. An item
-    that was last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``. The weighted sum is
-    rounded in units of GRID, and popularity / (1 + training events) orders equal sums. An empty history gets
-    popularity alone. Source: item-based nearest neighbours with cosine (definition); recency, all neighbours
-    and the tie rule are ours.
+    that was last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``. Sums are rounded in units
+    of GRID, and popularity / (1 + training events) orders equal ones; it is all that an empty history gets.
+    Source: item-based nearest neighbours with cosine (definition); recency, all neighbours and the tie rule
+    are ours.
     """
     row, item = training_events(train)
     fill = _below_one(item, items)
     row, item = torch.stack([row, item]).unique(dim=1)  # a set: once per sequence
-    sequences = torch.bincount(item, minlength=items).double()  # that hold the item, (N,)
-    unit = sequences[item].rsqrt()  # each item's column has length 1
+    unit = torch.bincount(item, minlength=items).double()[item].rsqrt()  # each item's column has length 1
     to_sequences = _sparse(row, item, unit, (int(train.user.max()) + 1, items))
     to_items = to_sequences.T.coalesce()
 

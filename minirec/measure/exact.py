@@ -42,8 +42,8 @@ def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool 
     """Log-probability of every item of the catalogue, by walking all nodes of the trie.
 
     Returns (B, N) in nats, in the policy's dtype; gradients flow. Under the trie's mask the probabilities sum
-    to 1, without it to 1 minus the probability of a hole. Raises ValueError if there are more than 4,096
-    items, or 65,536 where every tuple is an item. Source: definition.
+    to 1, without it to 1 minus the probability of a hole. Each depth is held at once, (B, nodes, V). Raises
+    ValueError for more than 4,096 items, or 65,536 where every tuple is an item. Source: definition.
     """
     most = TUPLES if len(trie) == trie.size**trie.levels else ITEMS
     if len(trie) > most:
@@ -85,9 +85,6 @@ def expected_reward(logp: Tensor, reward: Tensor) -> Tensor:
     """The mean reward of a policy's answers: logp and reward (B, N) to (B,) float64; differentiable.
 
     A hole is not among the N and has reward 0. Source: definition.
-
-    >>> expected_reward(torch.tensor([[0.25, 0.5]]).log(), torch.tensor([[1.0, 0.5]]))
-    tensor([0.5000], dtype=torch.float64)
     """
     return (logp.double().exp() * reward).sum(1)
 
@@ -119,7 +116,7 @@ def policy_gradient(
     """The gradient that every policy-gradient estimate estimates: of the mean over contexts of E[r].
 
     The policy has dropout off. condition (B, 4) int64, history (B, H, L) int64 codes, reward (B, N), where
-    without the mask a hole has 0. Returns gradients by name of parameter, in its shape and dtype. Source:
+    without the mask a hole has 0. Returns a gradient by name of parameter, in its shape and dtype. Source:
     definition, by differentiation of the sum over all items.
     """
     logp = item_logprobs(policy, policy.encode(condition, history), trie, constrained)
@@ -132,10 +129,10 @@ def policy_gradient(
 def kl_optimum(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
     """The policy that maximises E_π[r] - β KL(π‖ref): the Gibbs form, ref · exp(r/β), normalised.
 
-    Policy gradients climb to it where the KL is a part of the reward. GRPO has k3 in the loss instead, and
+    Policy gradients climb to it where the KL is a part of the reward; GRPO, which has k3 in the loss instead,
     settles at ``k3_fixed_point``. reference (B, N) log-probabilities in nats, reward (B, N), beta above 0 in
-    units of reward per nat; returns (B, N) float64 log-probabilities in nats, whose probabilities sum to 1
-    over the N. Source: definition (the Gibbs variational principle).
+    units of reward per nat. Returns (B, N) float64 log-probabilities in nats, normalised over the N. Source:
+    definition (the Gibbs variational principle).
 
     >>> kl_optimum(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
     tensor([[0.7311, 0.2689]], dtype=torch.float64)
@@ -148,11 +145,10 @@ def k3_fixed_point(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
 
     On samples of π, k3 has the value of KL(π‖ref) in the mean, but the gradient of KL(ref‖π). So GRPO comes
     to rest at π = β · ref / (λ - r), with the one λ above every r at which it sums to 1. Its tails fall as
-    1/(λ - r), those of ``kl_optimum`` exponentially. This holds for advantages that are r minus a baseline
-    which is independent of the rollout (leave-one-out). A division by the std, or the mean of the whole group
-    as baseline, rescales r against β. Arguments and result are those of ``kl_optimum``.
-
-    Source: ours; a consequence of the loss of GRPO (2402.03300) where an item is one token.
+    1/(λ - r), those of ``kl_optimum`` exponentially. This holds where an advantage is r minus a baseline that
+    is independent of the rollout (leave-one-out); dividing by the std, or taking the mean of the whole group
+    as baseline, rescales r against β. Arguments and result are those of ``kl_optimum``. Source: ours; a
+    consequence of the loss of GRPO (2402.03300) where an item is one token.
 
     >>> k3_fixed_point(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
     tensor([[0.7071, 0.2929]], dtype=torch.float64)
@@ -174,9 +170,7 @@ def k3_fixed_point_by_code(reference: Tensor, reward: Tensor, beta: float, trie:
 
     The k3 of a later code gives no credit to the codes before it. So every node of the trie settles by
     itself, from the last level up to the root, with the mean reward below each child in the place of r.
-    Arguments and result are those of ``kl_optimum``, and the trie is the catalogue.
-
-    Source: ours; a consequence of the loss of GRPO (2402.03300).
+    Arguments and result are those of ``kl_optimum``. Source: ours; it follows from GRPO's loss (2402.03300).
     """
     mass, value = reference[:, trie.item].double(), reward[:, trie.item].double()  # (B, leaves)
     steps = []

@@ -1,8 +1,8 @@
 """What is measured: pure functions of ranked lists, each metric defined in one place.
 
 Metrics count items, never code tuples. Most have one value per context, (B,) float64, so that methods can be
-compared context by context. On real data a context has a set of targets. On a simulated world the law p*(next
-| context) is known, and a metric is its expectation over one target drawn from the law.
+compared context by context. On real data a context has a set of targets. On a simulated world the law of the
+next item is known, and a metric is its expectation over one target drawn from the law.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ def _compact(items: Tensor, keep: Tensor, width: int) -> Tensor:
 
 
 def distinct(items: Tensor, width: int) -> Tensor:
-    """Drop repetitions in rows (B, W) and keep the order; cut or filled with PAD to (B, width).
-
-    PAD and HOLE stay, so that a hole costs its rank.
+    """Drop repeated items, but not PAD and HOLE, in rows (B, W); cut or fill with PAD to (B, width).
 
     >>> distinct(torch.tensor([[4, 7, 4, -1, 2]]), 4)
     tensor([[ 4,  7, -1,  2]])
@@ -103,11 +101,7 @@ def distinct(items: Tensor, width: int) -> Tensor:
 
 
 def drop_seen(items: Tensor, seen: Tensor, k: int) -> Tensor:
-    """Take past items (B, S) out of ranked lists (B, W), keep the order, cut or fill with PAD to (B, k).
-
-    >>> drop_seen(torch.tensor([[5, 3, 8, 1]]), torch.tensor([[3, 1, 9]]), 3)
-    tensor([[ 5,  8, -1]])
-    """
+    """Take past items (B, S) out of ranked lists (B, W), keep the order, cut or fill with PAD to (B, k)."""
     past = (items[:, :, None] == seen[:, None, :]).any(2) & (items != PAD)
     return _compact(items, ~past, k)
 
@@ -143,8 +137,8 @@ def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
 def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
     """The same metrics in expectation over one target, drawn from a known law (B, N) float64.
 
-    Source: definition: with one target, hr = recall = sum of the law over the list, weighted by 1/log2(rank +
-    1) for ndcg and by 1/rank for mrr.
+    Source: definition. With one target, hr = recall = sum of the law over the list, with the weights
+    1/log2(rank + 1) for ndcg and 1/rank for mrr.
 
     >>> law = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
     >>> values = expected_metrics(torch.tensor([[1, 0]]), law)
@@ -163,9 +157,8 @@ def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
 def pass_at_k(samples: Tensor, judge: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Pass@K: de-duplicate samples (B, G) in the order of drawing, take the first K, 1 if any is a target.
 
-    judge is ``metrics`` or ``expected_metrics`` for these contexts, and it de-duplicates. Returns ``pass@K``
-    for each K of KS: (B,) float64. Source: OpenOneRec-RL's evaluation (2512.24762); on samples, not on beams
-    (ours).
+    judge, ``metrics`` or ``expected_metrics`` for these contexts, de-duplicates. Returns (B,) float64 by
+    name. Source: OpenOneRec-RL's evaluation (2512.24762); on samples, not on beams (ours).
     """
     values = judge(samples)
     return {f"pass@{k}": values[f"hr@{k}"] for k in KS}
@@ -180,11 +173,7 @@ def hallucination(items: Tensor) -> Tensor:
 
 
 def coverage(items: Tensor, catalogue: int, k: int) -> float:
-    """Share of a catalogue of N items that is among the first k of a list (B, W). Source: definition.
-
-    >>> coverage(torch.tensor([[0, 1], [0, 2]]), catalogue=4, k=2)
-    0.75
-    """
+    """Share of N items that is among the first k of at least one list (B, W). Source: definition."""
     top = items[:, :k].flatten()
     return len(top[top != PAD].unique()) / catalogue
 
@@ -205,9 +194,9 @@ def popularity_buckets(train: Examples, catalogue: int) -> Tensor:
 def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tensor]:
     """Split recall@10 of lists (B, W) by the popularity of the target, bucket (N,) int64 of 0, 1, 2.
 
-    law (B, N) float64, the chance of each item to be a target, whose rows sum to 1. Returns found and mass,
-    (B, 3) float64: the chance of each bucket that is in the top 10, and in all. recall@10 of a bucket is the
-    sum of found / the sum of mass; found sums to recall@10. Source: definition.
+    law (B, N) float64 is the chance of each item to be a target; rows sum to 1. Returns found and mass, both
+    (B, 3) float64: the chance of each bucket in the top 10, and in all. recall@10 of a bucket is the sum of
+    found / the sum of mass; found sums to recall@10. Source: definition.
     """
     member = F.one_hot(bucket, len(BUCKETS)).double()  # (N, 3)
     top = distinct(items, WIDTH)[:, :10]
@@ -218,9 +207,8 @@ def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tenso
 def paired_bootstrap(a: Tensor, b: Tensor, seed: int, draws: int = 2000) -> tuple[float, float, float]:
     """Difference of two methods' means over the same contexts, with its 95 % percentile interval.
 
-    a, b (B,) float64, the metric of each method on each context. Returns mean(a) - mean(b), and the 2.5 % and
-    97.5 % quantiles of that difference over ``draws`` resamples of the B contexts. Source: definition
-    (Efron's percentile bootstrap, contexts as units).
+    a, b (B,) float64, a metric by context. Returns mean(a) - mean(b), and the 2.5 % and 97.5 % quantiles of
+    that difference over ``draws`` resamples. Source: definition (Efron's percentile bootstrap of contexts).
     """
     random = torch.Generator().manual_seed(seed)
     difference = (a - b).double()

@@ -27,16 +27,12 @@ LOG_VARIANCE = (-8.0, 2.0)  # of gains between 0 and 1
 
 
 class Critic(nn.Module):
-    """μ and s² of gains, given history, condition and item.
-
-    Source: FlexRec (2603.11901) for what it predicts; the network is ours.
-    """
+    """μ and s² of gains, given history, condition and item [paper]; the network is ours."""
 
     def __init__(self, vectors: Tensor, periods: int, seed: int = 0) -> None:
         """Make an untrained critic; ``load_state_dict`` makes it a trained one.
 
-        vectors (N, F) float32 is what is known of the items; periods of the condition, 0 where there are
-        none.
+        vectors (N, F) float32 is what is known of the items; periods is 0 where the condition has none.
         """
         super().__init__()
         self.register_buffer("vectors", vectors)
@@ -91,7 +87,7 @@ def train_critic(critic: Critic, source: ListSource, seed: int, steps: int = 600
     random = stream("critic", seed)
     order = torch.randperm(len(source), generator=random)
     kept_out, trained = order.tensor_split([min(len(order) // 10, KEPT_OUT)])
-    judges = source.draw(kept_out, needs_of_step(seed, 0, len(kept_out)))
+    judge_sets = source.draw(kept_out, needs_of_step(seed, 0, len(kept_out)))
 
     def step_loss(step: int) -> Tensor:
         rows = trained[torch.randint(len(trained), (BATCH,), generator=random)]
@@ -100,16 +96,13 @@ def train_critic(critic: Critic, source: ListSource, seed: int, steps: int = 600
     optimiser = torch.optim.AdamW(critic.parameters(), RATE, weight_decay=DECAY, fused=True)
     with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
         torch.manual_seed(seed)
-        minimise(optimiser, step_loss, steps, "critic", judge=lambda: loss(critic.eval(), judges).item())
+        minimise(optimiser, step_loss, steps, "critic", judge=lambda: loss(critic.eval(), judge_sets).item())
     return critic.requires_grad_(False).eval()
 
 
 def fill(gains: Tensor, observed: Tensor, mean: Tensor) -> Tensor:
-    """Put the critic's mean, cut to [0, 1], the range of a gain, where feedback is missing; all (B, C).
+    """Put the critic's mean where feedback is missing; all (B, C).
 
-    Source: FlexRec (2603.11901); the cut is ours.
-
-    >>> fill(torch.tensor([1.0, 1.0]), torch.tensor([True, False]), torch.tensor([0.3, -0.2]))
-    tensor([1., 0.])
+    Source: FlexRec (2603.11901); the cut to [0, 1], the range of a gain, is ours.
     """
     return torch.where(observed, gains, mean.clamp(0, 1))

@@ -43,12 +43,9 @@ USER_PRIOR, ITEM_PRIOR = 1e-2, 1e-5  # weights of squared norms: of a user's vec
 
 
 def squash(z: Tensor) -> Tensor:
-    """Map logits, cut to ± ``MOST_LOGIT``, to (0, 1) by a sigmoid that has the same bits everywhere.
+    """Map logits to (0, 1) by a sigmoid that has the same bits everywhere, the link of the world's clicks.
 
-    Source: ours; the link of the world's clicks (``exposure.true_score``).
-
-    >>> squash(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]))
-    tensor([0.1250, 0.2500, 0.5000, 0.7500, 0.8750])
+    Logits are cut to ± ``MOST_LOGIT``. Source: ours; as in ``exposure.true_score``.
     """
     z = z.clamp(-MOST_LOGIT, MOST_LOGIT)
     return 0.5 + 0.5 * z / (1 + z.abs())
@@ -64,8 +61,7 @@ def _scores(query: Tensor, table: Tensor, more: Tensor, items: Tensor) -> Tensor
 class LogRanker(nn.Module):
     """z = log q(i) + ⟨Σ_a w_a e_(history, a), e_i⟩ + r·1[i is in the history], where a is an item's age.
 
-    The vectors alone would put the latest item first; r sets straight how often an item comes again. Source:
-    ours.
+    The vectors alone would put the latest item first; r corrects how often one comes again. Source: ours.
     """
 
     def __init__(self, items: int, history: int, seed: int = 0) -> None:
@@ -86,8 +82,8 @@ class LogRanker(nn.Module):
         age = real.sum(1, keepdim=True) - 1 - torch.arange(history.shape[1], device=history.device)
         weight = F.embedding(age.clamp(0, len(self.age) - 1), self.age)  # (B, H, 1)
         vectors = F.embedding(history.clamp(min=0), self.item) * weight * real[..., None]  # (B, H, d)
-        nothing = self.item.new_zeros(len(history), LOG_WIDTH)
-        return sum(vectors.unbind(1), nothing)  # oldest first; padding then adds exact zeros
+        # Oldest first: padding then adds exact zeros.
+        return sum(vectors.unbind(1), self.item.new_zeros(len(history), LOG_WIDTH))
 
     def known(self, history: Tensor, items: Tensor) -> Tensor:
         """Return which of the items (B, C) are in histories (B, H): (B, C) bool."""
@@ -190,19 +186,17 @@ def trained_on_exposures(world: World, n: int, seed: int) -> ExposureRanker:
     """Train a ranker on the clicks of n impressions of a simulated world; 500 per user make a strong one.
 
     The log is drawn apart from the users' sequences: no target of theirs is among its examples. A score
-    estimates ``exposure.true_score``, the probability of a click. The seed decides the log and the weights,
-    bit for bit on one machine. Source: logistic regression with the world's own link (``squash``) and ridge
-    penalties; ours.
+    estimates ``exposure.true_score``, the probability of a click. The seed decides the weights, bit for bit
+    on one machine. Source: logistic regression with the world's link (``squash``), ridge penalties; ours.
     """
     log = exposure.exposures(world, n, seed)
     model = ExposureRanker(len(world.taste), world.features, seed)
-    clicked = log.clicked.float()
 
     def loss(rows: Tensor) -> Tensor:
         user = F.embedding(log.user[rows], model.user)  # (n, d)
         z = model.offset + (user * F.embedding(log.item[rows], model.table())).sum(1)
         prior = USER_PRIOR * user.square().sum(1).mean() + ITEM_PRIOR * model.map.square().sum()
-        return F.binary_cross_entropy(squash(z), clicked[rows]) + prior
+        return F.binary_cross_entropy(squash(z), log.clicked[rows].float()) + prior
 
     optimiser = torch.optim.Adam(model.parameters(), CLICK_RATE, fused=True)
     _fit(optimiser, loss, n, CLICK_BATCH, CLICK_EPOCHS, stream("click ranker", seed))
