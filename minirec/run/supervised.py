@@ -122,7 +122,7 @@ class Supervised(Training):
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=on_gpu):
             loss = nll(self.model, trie, batch) * weight / items  # per item
         # The gradient is per code, so that the rate means the same for every L.
-        norm = update(loss / trie.levels, self.policy, self.optimiser, cfg.clip)
+        norm = update(loss / trie.levels, self.optimiser, cfg.clip)
         self.tally.add("nll", loss.item() * items / processes.count, items / processes.count)
         self.tally.add("gradient_norm", norm)
         self.step += 1
