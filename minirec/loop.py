@@ -4,8 +4,6 @@ The policy that acts is the policy that learns, without dropout, in float32. The
 change the gradient: each has its share of the contexts, and the loss is divided by those of all.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterable

@@ -5,8 +5,6 @@ the whole catalogue. A policy that is not above them has not earned its paramete
 popularity, then to the smaller item index; scores are float64, so popularity outweighs no real difference.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

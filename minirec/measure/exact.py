@@ -6,8 +6,6 @@ share of every sum is exactly 0. Without a mask, the items of a catalogue have l
 the probability of a hole. ``every_tuple`` is the catalogue in which nothing is a hole.
 """
 
-from __future__ import annotations
-
 import math
 from itertools import permutations
 

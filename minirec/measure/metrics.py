@@ -5,8 +5,6 @@ compared context by context. On real data a context has a set of targets. On a s
 next item is known, and a metric is its expectation over one target drawn from the law.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

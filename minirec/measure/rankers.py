@@ -1,17 +1,16 @@
 """How good a ranker is: of the whole catalogue, and of the pairs of items whose true order is known."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
+from minirec.data.dataset import Dataset, Examples
 from minirec.data.exposure import true_score
 from minirec.data.world import World
 from minirec.measure.baselines import popularity
 from minirec.measure.evaluation import evaluate_scorer
 from minirec.models.ranker import Ranker
 from minirec.noise import stream
-from minirec.records import Batch, Dataset, Examples
+from minirec.records import Batch
 from minirec.settings import Config
 
 DESCRIBED, ORDERED = 2000, 200  # at most, contexts on which hr@10 and the order of pairs are measured

@@ -9,8 +9,6 @@ and the condition go through an MLP with one hidden layer to μ and log s². log
 a gain that can be predicted exactly, the NLL has no lower bound.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -1,7 +1,5 @@
 """The loop of supervised training: a loss per step, minimised with one progress bar."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

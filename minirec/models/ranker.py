@@ -14,8 +14,6 @@ are made of products, sums and quotients element by element: a library's matrix 
 order in another shape, and its exp has other last bits at the end of a tensor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

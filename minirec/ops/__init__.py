@@ -13,8 +13,6 @@ names the argument. ``out`` is written into and returned, which saves touching n
 memory with the inputs.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -1,7 +1,5 @@
 """The arguments of the operations: checked, broadcast, contiguous. Errors name the argument."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

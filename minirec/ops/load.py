@@ -1,7 +1,5 @@
 """Find the compiled kernels, say what serves which device and why, and let it compute."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

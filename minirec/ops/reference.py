@@ -10,8 +10,6 @@ The last three run where no kernel is built. All compute in the dtype of their i
 any device. One swap changes NDCG by (g_k - g_j)(d_k - d_j)/IDCG; that also holds where a cut-off makes d 0.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

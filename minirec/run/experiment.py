@@ -4,8 +4,6 @@ An arm is the settings of the run with an objective's own. Arms have the same co
 same number of rollouts; beside every arm of next items stands *supervised continued*.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace

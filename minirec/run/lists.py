@@ -1,7 +1,5 @@
 """The arms that rank closed sets: their sets, critic and start, the supervised control, and the table."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

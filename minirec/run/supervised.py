@@ -7,8 +7,6 @@ rows, and the loss is divided by the items of the whole batch: but for dropout, 
 not change the gradient.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path
