@@ -1,121 +1,159 @@
-"""Item vectors: co-occurrence against counts by hand, and what is read and what is not."""
+"""The published vectors: as this code makes them, and as plain Python finds them without torch."""
 
-from __future__ import annotations
-
-import math
-from dataclasses import replace
-from itertools import product
+import json
+import re
+import subprocess
+import sys
 
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor
 
-from minirec.data.vectors import WIDTH, WINDOW, _ppmi, cooccurrence_vectors, item_vectors
-from minirec.data.dataset import Catalogue, Dataset
-from tests.small import examples
+from tests import literal
+from tests.make_vectors import FOLDER, MAKERS
+
+SINGLE = {"advantages", "prefix_score", "expected_group_gradient"}  # rounded to float32
+VECTORS = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in MAKERS}
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+def close(values, single=False):
+    """Float32: its rounding, 6e-8, on both sides. Float64: sums of a few numbers in another order."""
+    return pytest.approx(values, rel=2e-7 if single else 1e-12, abs=1e-9 if single else 1e-15)
 
 
-def test_ppmi_by_hand() -> None:
-    # One sequence, 0 1 2: pairs (0, 1) and (1, 2) weigh 1, (0, 2) weighs 1/2, both ways; 5 in all.
-    matrix = _ppmi(examples([[0, 1, 2]]), 4).to_dense()
-    near, far = math.log(1 * 5 / (1.5 * 2)), math.log(0.5 * 5 / (1.5 * 1.5))
-    expected = [[0, near, far, 0], [near, 0, near, 0], [far, near, 0, 0], [0, 0, 0, 0]]
-    assert matrix.flatten().tolist() == pytest.approx([x for row in expected for x in row])
+def same(published, found, single=False):
+    """Compare two pieces of JSON, floats closely and all else exactly."""
+    assert type(published) is type(found)
+    if isinstance(published, dict):
+        assert list(published) == list(found)
+        for name, value in published.items():
+            same(value, found[name], single or name in SINGLE)
+    elif isinstance(published, list):
+        assert len(published) == len(found)
+        for pair in zip(published, found, strict=True):
+            same(*pair, single)
+    elif isinstance(published, float):
+        assert found == close(published, single)
+    else:
+        assert published == found
 
 
-@given(st.lists(st.lists(st.integers(0, 4), max_size=9), min_size=1, max_size=6))
-def test_ppmi_against_a_literal_count(log: list[list[int]]) -> None:
-    counts = torch.zeros(5, 5, dtype=torch.float64)
-    for sequence in log:
-        for i, j in product(range(len(sequence)), repeat=2):
-            if 0 < abs(i - j) <= WINDOW:
-                counts[sequence[i], sequence[j]] += 1 / abs(i - j)
-    margin = counts.sum(0)
-    matrix = _ppmi(examples(log), 5).to_dense()
-    for i, j in product(range(5), repeat=2):
-        chance = margin[i] * margin[j] / margin.sum()
-        expected = math.log(counts[i, j] / chance) if i != j and counts[i, j] > chance else 0.0
-        assert matrix[i, j].item() == pytest.approx(expected, abs=1e-12)  # float64 sums in another order
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_published_vectors_are_those_of_this_code(name):
+    same(VECTORS[name], json.loads(json.dumps(MAKERS[name]())))
 
 
-def test_items_found_together_lie_together() -> None:
-    generator = torch.Generator().manual_seed(0)
-    sequences = [
-        (group + 3 * torch.randint(4, (8,), generator=generator)).tolist() for group in [0, 1, 2] * 20
-    ]
-    vectors = cooccurrence_vectors(examples(sequences), 14, 3, seed=0)  # items 12 and 13 have no events
-    assert vectors.shape == (14, 3)
-    assert vectors.dtype == torch.float32
-    assert vectors[12:].abs().max() == 0
-    wide = cooccurrence_vectors(examples(sequences), 14, 14, seed=0)  # more columns than the rank
-    assert wide[12:].abs().max() == 0
-    # unit rows, up to the rounding of float32
-    assert torch.allclose(vectors[:12].norm(dim=1), torch.ones(12), atol=1e-6)
-    alike = vectors[:12] @ vectors[:12].T
-    same = (torch.arange(12)[:, None] - torch.arange(12)) % 3 == 0
-    assert alike[same].min() > alike[~same].max() + 0.5
+def test_advantages_follow_from_the_page():
+    data = VECTORS["advantages"]
+    assert len(data["conventions"]) == len(data["advantages"]) == 5
+    for convention, settings in data["conventions"].items():
+        for name, rewards in data["rewards"].items():
+            found = literal.advantages(rewards, **settings)
+            assert data["advantages"][convention][name] == close(found, single=True)
+            if name in ("silent_0.7", "alone"):
+                assert set(data["advantages"][convention][name]) == {0.0}
 
 
-def test_vectors_of_few_items_are_filled_with_zeros() -> None:
-    vectors = cooccurrence_vectors(examples([[0, 1, 2]]), 3, 8, seed=0)
-    assert vectors.shape == (3, 8)
-    assert vectors[:, 3:].abs().max() == 0
+def test_swap_rewards_follow_from_the_page():
+    data = VECTORS["swap"]
+    assert {case["cut"] for case in data["lists"]} == {None, 2}
+    for case in data["lists"]:
+        gains, cut = case["gains"], case["cut"]
+        best = literal.ideal(gains, len(gains), cut)
+        assert case["ideal"] == close(best)
+        assert case["ndcg"] == close(literal.ndcg(gains, best, cut))
+        for form in ("causal", "noncausal", "independent"):
+            # a mean of differences of NDCG, each known to 1e-16 of 1 and not of itself
+            assert case[form] == pytest.approx(literal.credit(gains, best, form, cut), rel=1e-12, abs=1e-14)
+    group = data["group"]
+    best = literal.ideal(group["gains"][0], 3)
+    for form, found in group["advantages"].items():
+        rewards = [literal.credit(gains, best, form) for gains in group["gains"]]
+        columns = [literal.advantages(column) for column in zip(*rewards, strict=True)]
+        for k, column in enumerate(columns):
+            assert [row[k] for row in found] == close(column, single=True)
+    us = [literal.list_variance(variance, best) for variance in group["variance"]]
+    assert group["list_variance"] == close(us)
+    assert group["trust"] == close(literal.trust(us))
 
 
-def test_vectors_are_deterministic_and_leave_the_global_generator_alone() -> None:
-    train = examples(torch.randint(30, (40, 6), generator=torch.Generator().manual_seed(0)).tolist())
-    torch.manual_seed(1)
-    state = torch.get_rng_state()
-    first = cooccurrence_vectors(train, 30, 4, seed=5)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(2)
-    assert torch.equal(cooccurrence_vectors(train, 30, 4, seed=5), first)
+def test_gates_follow_from_the_page():
+    seen = set()
+    for case in VECTORS["gate"]["cases"]:
+        items, said, reward = case["items"], case["policy_scores"], case["ranker_scores"]
+        ranks = (
+            literal.rank(said, items, case["target_policy_score"], case["target"]),
+            literal.rank(reward, items, case["target_ranker_score"], case["target"]),
+            [
+                literal.rank(reward, items, score, item)
+                for score, item in zip(case["negatives_ranker_scores"], case["negatives"], strict=True)
+            ],
+        )
+        assert ranks == (case["rank_policy"], case["rank_target"], case["rank_negatives"])
+        for decision in case["decisions"]:
+            found = literal.gate(*ranks, len(items), decision["tau"], decision["rho"])
+            assert found == (decision["D"], decision["Q"], decision["alpha"])
+            seen.add(found[:2])
+    assert len(seen) == 4  # every outcome of the two halves
 
 
-def dataset(later: tuple[int, int] = (0, 0), features: Tensor | None = None, law=None) -> Dataset:
-    """Twelve items; each sequence's last two events are the validation and the test target."""
-    rows = torch.randint(12, (30, 6), generator=torch.Generator().manual_seed(0)).tolist()
-    log = [[*row, *later] for row in rows]
-    held = torch.tensor(later)
-    valid, test = (
-        replace(examples(log, keep_out=n), targets=held[-n].expand(len(log), 1).clone()) for n in (2, 1)
+def test_repair_and_contrast_follow_from_the_page():
+    for case in VECTORS["recast"]["cases"]:
+        codes, targets, likelihood = case["codes"], case["targets"], case["log_likelihood"]
+        assert case["hits"] == [int(code in targets) for code in codes]
+        scores = [literal.prefix_score(code, targets) for code in codes]
+        assert case["prefix_score"] == close(scores, single=True)
+        place = literal.repair(codes, targets, likelihood)
+        assert case["repair"] == place
+        before = literal.contrast(codes, targets, likelihood)
+        assert case["contrast_without_repair"] == (before and list(before))
+        mended = [targets[0] if i == place else code for i, code in enumerate(codes)]
+        after = literal.contrast(mended, targets, likelihood)
+        assert case["contrast"] == (after and list(after))
+
+
+def test_gradients_follow_from_the_page():
+    data = VECTORS["gradient"]
+    logits, rewards = data["logits"], data["rewards"]
+    p = literal.softmax(logits)
+    assert data["probabilities"] == close(p)
+    assert data["expected_reward"] == close(sum(a * r for a, r in zip(p, rewards, strict=True)))
+    exact = literal.policy_gradient(logits, rewards)
+    assert data["policy_gradient"] == close(exact)
+    for name, settings in data["conventions"].items():
+        found = literal.expected_group_gradient(logits, rewards, data["group"], **settings)
+        # sums of advantages up to 1, each rounded to float32
+        assert data["expected_group_gradient"][name] == pytest.approx(found, abs=1e-7)
+    assert data["expected_group_gradient"]["rloo"] == pytest.approx(exact, abs=1e-7)
+    assert data["expected_group_gradient"]["dr_grpo"] == pytest.approx([g * 2 / 3 for g in exact], abs=1e-7)
+
+
+BY_NAME = {"conventions", "rewards", "advantages", "expected_group_gradient"}  # keys beneath are names
+
+
+def fields(value):
+    """Every field inside a piece of JSON."""
+    if isinstance(value, list):
+        return set().union(*map(fields, value))
+    if not isinstance(value, dict):
+        return set()
+    return set(value).union(*(fields(part) for name, part in value.items() if name not in BY_NAME))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_page_names_every_field(name):
+    page = (FOLDER / "README.md").read_text()
+    own = page[page.index(f"**{name}.json**") :].split("\n\n")[0]
+    settings = set(VECTORS["advantages"]["conventions"]["rloo"])
+    expected = fields(VECTORS[name]) | (settings if name == "advantages" else set())
+    assert not {field for field in expected if f"`{field}" not in own}
+
+
+def test_the_program_on_the_page_runs_and_says_ok():
+    program = re.search(r"```python\n(.*?)```", (FOLDER / "README.md").read_text(), re.S)[1]
+    root = FOLDER.parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
     )
-    catalogue = Catalogue([str(i) for i in range(12)], features=features)
-    return Dataset(catalogue, [str(i) for i in range(30)], examples(log, keep_out=2), valid, test, law=law)
-
-
-@pytest.mark.parametrize("features", [None, normal(12, 4)])
-def test_vectors_read_training_events_only(features: Tensor | None) -> None:
-    one, other = (item_vectors(dataset(later, features), seed=0) for later in ((1, 2), (7, 3)))
-    assert torch.equal(one, other)
-
-
-def test_side_information_stands_beside_cooccurrence() -> None:
-    alone = item_vectors(dataset(), seed=0)
-    assert alone.shape == (12, WIDTH)
-    features = normal(12, 4)
-    both = item_vectors(dataset(features=features), seed=0)
-    assert both.shape == (12, 4 + WIDTH)
-    for block in (both[:, :4], both[:, 4:]):
-        assert block.square().sum(1).mean() == pytest.approx(1, abs=1e-6)  # float32
-    ratio = both[:, :4] / features
-    assert torch.allclose(ratio, ratio[0, 0].expand_as(ratio))  # narrow features are only scaled
-
-
-def test_wide_side_information_is_reduced_but_keeps_its_geometry() -> None:
-    features = normal(12, 100)
-    block = item_vectors(dataset(features=features), seed=0)[:, :WIDTH]
-    gram = features @ features.T
-    # rank 12 fits into WIDTH columns, so inner products survive up to one factor and float32's rounding
-    assert torch.allclose(block @ block.T, gram / gram.trace() * 12, atol=1e-4)
-
-
-def test_a_simulated_world_is_coded_by_its_features() -> None:
-    features = normal(12, 4)
-    assert item_vectors(dataset(features=features, law=lambda batch: None), seed=0) is features
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 35
+    assert all(line.startswith("ok") for line in lines), done.stdout

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from minirec.config import from_dict
 
 from minirec.data import catalogue, logs
 from minirec.errors import InputError
+from minirec.settings import from_dict
 
 
 def write(path: Path, text: str, packed: bool = False) -> Path:

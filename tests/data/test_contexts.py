@@ -3,9 +3,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirec.data.contexts import contexts, leave_fresh, step_rows
+from minirec.data.contexts import contexts, leave_fresh
 from minirec.data.dataset import Examples
 from minirec.records import PAD
+from minirec.tasks import step_rows
 
 
 def windows(log, size):

@@ -9,13 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minirec.data import catalogue, codes, lists, logs
+from minirec.data import catalogue, codes, lists, logs, prepare
 from minirec.data.contexts import leave_fresh
-from minirec.data.lists import HELD_OUT, NEEDS, PARTS, evaluate_order, make_lists, needs_of_step
+from minirec.data.lists import HELD_OUT, NEEDS, PARTS, make_lists, needs_of_step
 from minirec.data.world import make_world
 from minirec.errors import InputError
+from minirec.measure.rankings import list_floors
 from minirec.records import LIST, ON, PAD
-from minirec.run import checkpoint, prepare
+from minirec.run import folder
 from minirec.settings import Config
 
 MOVIELENS = Path(__file__).parents[2] / ".." / "shared" / "data" / "ml_latest_small"
@@ -117,7 +118,7 @@ def test_rows_are_drawn_alike_alone_and_together_and_a_smaller_set_is_the_first_
     rows, need = torch.tensor([7, 0, 31]), torch.tensor([1, 2, 3])
     together = source.draw(rows, need)
     for k in range(3):
-        alone = source.draw(rows[k : k + 1], need[k : k + 1], size=3)
+        alone = source.first(40, 3).draw(rows[k : k + 1], need[k : k + 1])
         for name in ("candidates", "gains", "observed"):
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[k, :3])
 
@@ -289,8 +290,8 @@ def test_an_item_without_topics_is_never_new(tmp_path):
 def test_ratings_times_and_topics_survive_the_run_folder(tmp_path):
     dataset = log(tmp_path, random_events(4))
     fitted = codes.fit(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), 2, 4, 0)
-    checkpoint.save_data(tmp_path, dataset, fitted, [])
-    read, _, _ = checkpoint.load_data(tmp_path, Config())
+    folder.save_data(tmp_path, dataset, fitted, [])
+    read, _, _ = folder.load_data(tmp_path, Config())
     assert torch.equal(read.rating, dataset.rating)
     assert torch.equal(read.time, dataset.time)
     assert torch.equal(read.catalogue.topics, dataset.catalogue.topics)
@@ -337,58 +338,6 @@ def test_a_log_without_topics_too_large_sets_and_no_users_for_rl_are_refused(tmp
         make_lists(Config(), replace(dataset, fresh=None), "train")
 
 
-def test_measures_of_an_order_by_hand():
-    gains = torch.tensor([[1.0, 0.0, 2 / 3, 0.0, 0.0, 1.0], [0.5] * 6, [0.0] * 6])
-    placed = gains.flip(1)  # first row: 1, 0, 0, 2/3, 0, 1
-    found = evaluate_order(placed, gains)
-    dcg = 1 + 2 / 3 / math.log2(5)
-    best = 1 + 1 / math.log2(3) + 2 / 3 / math.log2(4)
-    assert found["ndcg@5"][:2].tolist() == pytest.approx([dcg / best, 1.0], abs=1e-7)  # 2/3 in float32
-    assert found["recall@5"][0] == pytest.approx(2 / 3)  # the sixth is relevant too
-    assert found["ndcg@5"][2].isnan()
-    assert found["recall@5"][1:].isnan().all()  # halves are not relevant
-
-
-def test_equal_scores_keep_the_order_of_the_candidates():
-    gains = torch.arange(40.0)[None]
-    assert torch.equal(lists.by_score(torch.zeros(1, 40), gains), gains)
-    assert torch.equal(lists.by_score(gains, gains), gains.flip(1))
-
-
-def test_item_means_are_of_what_was_seen_and_drawn_to_the_mean():
-    _, parts = world_parts()
-    source, items = parts["known"], WORLD.world_items
-    mean = lists.item_mean(source, items)
-    for need in range(4):
-        pairs = list(zip(*(x.flatten().tolist() for x in seen_of(source, need)), strict=True))
-        whole = sum(g for _, g in pairs) / len(pairs)
-        for item in (0, 50, 95):
-            own = [g for i, g in pairs if i == item]
-            expected = (sum(own) + lists.PRIOR * whole) / (len(own) + lists.PRIOR)
-            assert mean[need, item].item() == pytest.approx(expected, rel=1e-9)
-
-
-def seen_of(source, need):
-    """Items and gains that were seen."""
-    return source.candidates[source.observed], source.gains[need][source.observed].double()
-
-
-def test_floors_rank_as_they_say():
-    _, parts = world_parts()
-    test, known = parts["test"], parts["known"]
-    found = lists.floors(known, test, WORLD.world_items, seed=0)
-    mean = lists.item_mean(known, WORLD.world_items)
-    for place, need in enumerate(NEEDS):
-        assert found[need].keys() == {"random", "popularity", "item mean"}
-        for name, score in {"popularity": test.popular, "item mean": mean[place][test.candidates]}.items():
-            for row in range(len(test)):
-                order = sorted(range(WORLD.candidates), key=lambda c: -score[row, c].item())
-                placed = test.gains[place, row, order][None]
-                expected = evaluate_order(placed, test.gains[place, row][None])
-                for metric, value in expected.items():
-                    torch.testing.assert_close(found[need][name][metric][row], value[0], equal_nan=True)
-
-
 @pytest.mark.skipif(not MOVIELENS.is_dir(), reason="real data is not there")
 def test_movielens_has_sets_for_every_need_and_the_item_mean_is_above_chance():
     cfg = Config(data=str(MOVIELENS / "ratings.csv.gz"), items=str(MOVIELENS / "movies.csv"), fresh=0.2)
@@ -398,6 +347,6 @@ def test_movielens_has_sets_for_every_need_and_the_item_mean_is_above_chance():
     parts = {part: make_lists(cfg, dataset, part) for part in ("train", "test")}
     assert {part: len(source) for part, source in parts.items()} == {"train": 1257, "test": 122}
     assert ((parts["train"].gains.sum(2) > 0).double().mean(1) > 0.9).all()
-    found = lists.floors(parts["train"], parts["test"], len(dataset.catalogue), seed=0)["interest"]
-    gap = found["item mean"]["ndcg@5"] - found["random"]["ndcg@5"]
+    found = list_floors(parts["train"], parts["test"], len(dataset.catalogue), seed=0)
+    gap = found["item mean"]["interest"]["ndcg@5"] - found["random"]["interest"]["ndcg@5"]
     assert gap.mean() > 2 * gap.std() / math.sqrt(len(gap))  # fixed data; 3.9 errors when this was written

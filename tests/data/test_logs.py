@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minirec.config import from_dict
 
 from minirec.data import logs
 from minirec.errors import InputError
+from minirec.settings import from_dict
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 EVENTS = [("u", "a", 1), ("u", "b", 2), ("v", "b", 5), ("u", "c", 3), ("v", "a", 4)]

@@ -19,8 +19,8 @@ from minirec.measure.exact import (
     list_logprobs,
     policy_gradient,
 )
-from minirec.rollout import rank
 from minirec.policy import MASKED
+from minirec.rollout import rank
 from minirec.trie import Trie
 from tests.small import CONDITION, HISTORY, levels, make, random_codes
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minirec.data import lists
+from minirec.data import prepare
 from minirec.data.lists import HELD_OUT, NEEDS, ListSource, make_lists
 from minirec.data.vectors import item_vectors
+from minirec.measure.rankings import by_score, evaluate_order, item_mean
 from minirec.models import critic
 from minirec.models.critic import Critic, fill, gaussian_nll, train_critic
 from minirec.records import PAD
-from minirec.run import prepare
 from minirec.settings import Config
 from tests.small import examples
 
@@ -191,12 +191,10 @@ def test_on_the_world_it_orders_unseen_candidates_better_than_zeros_and_than_ite
     score = {
         "critic": fill(asked.gains, asked.observed, mean),
         "zeros": fill(asked.gains, asked.observed, torch.zeros_like(mean)),
-        "item mean": fill(
-            asked.gains, asked.observed, lists.item_mean(train, 256)[0][asked.candidates].float()
-        ),
+        "item mean": fill(asked.gains, asked.observed, item_mean(train, 256)[0][asked.candidates].float()),
     }
     ndcg = {
-        name: lists.evaluate_order(lists.by_score(each, asked.gains), asked.gains)["ndcg@5"]
+        name: evaluate_order(by_score(each, asked.gains), asked.gains)["ndcg@5"]
         for name, each in score.items()
     }
     for floor in ("zeros", "item mean"):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from minirec.measure.exact import item_logprobs
-from minirec.rollout import beam, rank, sample
 from minirec.policy import score
+from minirec.rollout import beam, rank, sample
 from tests.small import CONDITION, HISTORY, make
 from tests.test_train import SMALL, run, state
 
