@@ -23,8 +23,7 @@ from bench.claims import BASE, SEEDS, TUNING, Start, begin, interval
 from minirec import rankings
 from minirec.data.lists import HELD_OUT, NEEDS, ListSource, floors, item_mean, make_lists
 from minirec.data.vectors import item_vectors
-from minirec.models.critic import Critic
-from minirec.models.critic import fit as fit_critic
+from minirec.models.critic import Critic, train_critic
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy
 from minirec.run.arms import settings
@@ -113,7 +112,7 @@ def one_seed(job: tuple[int, dict[str, float], str]) -> dict[str, dict[str, floa
                 critic = ItemMean(lists["train"], len(start.trie))
             if filler == "critic":
                 vectors = item_vectors(start.dataset, seed)
-                critic = fit_critic(Critic(vectors, start.dataset.periods, seed), lists["train"], seed)
+                critic = train_critic(Critic(vectors, start.dataset.periods, seed), lists["train"], seed)
             found[key] = judge(
                 start, reinforce(start, copy.deepcopy(first), lists, critic, own), lists[split]
             )

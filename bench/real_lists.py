@@ -22,8 +22,7 @@ from minirec import rankings
 from minirec.data.lists import HELD_OUT, NEEDS, PARTS, floors, make_lists
 from minirec.data.vectors import item_vectors
 from minirec.measure.metrics import paired_bootstrap
-from minirec.models.critic import Critic
-from minirec.models.critic import fit as fit_critic
+from minirec.models.critic import Critic, train_critic
 from minirec.objectives import OBJECTIVES
 from minirec.run.arms import settings
 from minirec.run.machine import Processes, keep_freed_memory
@@ -82,7 +81,7 @@ def main() -> None:
     run = minirec.load(args.run)
     lists = {part: make_lists(run.cfg, run.dataset, part) for part in PARTS}
     vectors = item_vectors(run.dataset, run.cfg.seed)
-    critic = fit_critic(Critic(vectors, run.dataset.periods, 0), lists["train"], 0)
+    critic = train_critic(Critic(vectors, run.dataset.periods, 0), lists["train"], 0)
     starts = {
         seed: rankings.warm_start(replace(run.cfg, seed=seed), run.policy, run.trie, lists["train"])
         for seed in (TUNING, *SEEDS)

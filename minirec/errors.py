@@ -1,7 +1,5 @@
 """Bad input ends in one clear line and exit code 2, never in a traceback."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import sys

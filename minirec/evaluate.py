@@ -3,8 +3,6 @@
 python -m minirec.evaluate --run runs/tiny --predictions top50.jsonl
 """
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import replace
 from pathlib import Path

@@ -4,9 +4,8 @@ The policy that acts is the policy that learns, without dropout, in float32. The
 change the gradient: each has its share of the contexts, and the loss is divided by those of all.
 """
 
-from __future__ import annotations
-
 import copy
+import math
 from collections.abc import Iterable
 
 import torch
@@ -82,10 +81,11 @@ class Learner:
         self.optimiser = torch.optim.Adam(parameters, cfg.rl_rate, betas=(0.9, 0.98), fused=True)
 
 
-def update(loss: Tensor, model: nn.Module, optimiser: torch.optim.Optimizer, clip: float) -> float:
-    """One step of the optimiser, with the gradient cut to the norm ``clip``; returns its norm before."""
+def update(loss: Tensor, optimiser: torch.optim.Optimizer, clip: float = math.inf) -> float:
+    """One step of any training, with the gradient cut to the norm ``clip``; returns its norm before."""
     loss.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip).item()
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, clip).item()
     optimiser.step()
     optimiser.zero_grad()
     return norm
@@ -106,7 +106,7 @@ def reinforce(learner: Learner, task: Task, objective: Objective, step: int) -> 
         old = logprobs(policy, trie, x.batch, signal, allowed) if cfg.updates > 1 else None
     for _ in range(cfg.updates):
         loss, facts = learner.loss(x.batch, signal, allowed, old, reference, cfg.contexts)
-        norm = update(loss * processes, policy, learner.optimiser, cfg.clip)  # the wrapper takes a mean
+        norm = update(loss * processes, learner.optimiser, cfg.clip)  # the wrapper takes a mean
         tally.add("loss", loss.item(), 1 / processes)  # each process has a part of the sum
         tally.add("gradient_norm", norm / processes, 1 / processes)
         for name, (total, count) in facts.items():

@@ -4,8 +4,6 @@ A run has no random state to save: whatever is drawn can be drawn again. Each us
 all uses are named here, so that no two of them can share one.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

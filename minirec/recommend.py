@@ -4,8 +4,6 @@ python -m minirec.recommend --run runs/tiny --user 17
 python -m minirec.recommend --run runs/tiny --history 3,17,29 --top 5 --json
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 

@@ -6,8 +6,6 @@ is worth 0, whatever its order. Everywhere, gains (..., K) stand in the order of
 the IDCG, broadcastable, and ``cut`` is the number of ranks that count, by default all.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

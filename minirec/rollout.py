@@ -5,8 +5,6 @@ All of them branch on a prompt that was encoded once, and all take their probabi
 gradients, and none changes the policy's mode: dropout is off only if the caller has set ``eval()``.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

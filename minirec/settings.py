@@ -4,8 +4,6 @@ A field's ``help`` is its line in ``--help``. ``--tiny`` is the one dial: it tur
 minute on the built-in world.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import asdict, dataclass, field, fields, replace

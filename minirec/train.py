@@ -1,7 +1,5 @@
 """The whole run, from a log to a report: ``python -m minirec.train --tiny``."""
 
-from __future__ import annotations
-
 import sys
 import time
 from dataclasses import replace

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from minirec.data.dataset import Catalogue, Dataset, Examples
 from minirec.policy import Policy, Prompt
-from minirec.data.dataset import Examples
 from minirec.settings import PolicyConfig
 from minirec.trie import Trie
 
@@ -49,3 +51,18 @@ def examples(sequences: list[list[int]], keep_out: int = 0) -> Examples:
         targets=torch.empty(len(sequences), 0, dtype=torch.int64),
         tied=torch.zeros(len(sequences), dtype=torch.bool),
     )
+
+
+def log(sequences: list[list[int]], keep_out: int = 0, items: int = 30) -> Dataset:
+    """Train on sequences; after them, ``keep_out`` events are kept out, the first is the target elsewhere."""
+    train = examples(sequences, keep_out)
+    held = replace(train, targets=train.events[train.stop.clamp(max=len(train.events) - 1)][:, None])
+    names = [str(user) for user in range(len(sequences))]
+    return Dataset(Catalogue([str(item) for item in range(items)]), names, train, held, held)
+
+
+def random_log(sequences: int, length: int, weight: Tensor, seed: int = 0) -> list[list[int]]:
+    """Items drawn one by one, whatever came before."""
+    random = torch.Generator().manual_seed(seed)
+    drawn = torch.multinomial(weight, sequences * length, replacement=True, generator=random)
+    return drawn.view(sequences, length).tolist()

@@ -7,8 +7,8 @@ from threading import Barrier
 
 import torch
 
-from minirec.objectives.loss import Learner
-from minirec.records import PAD, Batch, Experience, Rollout
+from minirec.objectives.loss import Loss, logprobs
+from minirec.records import PAD, Batch, Experience, Lists, Rollout
 from minirec.rollout import closed_masks, rank, sample
 from tests.small import make
 
@@ -29,7 +29,7 @@ def batch_of(targets=TARGETS):
     return Batch(torch.arange(4), HISTORY, CONDITION, targets, HISTORY)
 
 
-def experience(cfg, trie, batch, rollout, worth, logp, **lists):
+def experience(cfg, trie, batch, rollout, worth, logp, lists=None, constrained=True):
     """An Experience of one process. ``worth`` (B, N) is the reward of each item; a hole has 0."""
 
     def reward(items):
@@ -41,7 +41,14 @@ def experience(cfg, trie, batch, rollout, worth, logp, **lists):
     def noise(count):
         return uniform(len(batch), count, seed=cfg.seed)
 
-    return Experience(cfg, batch, rollout, own, trie, reward, logp, mine, lambda x: x, noise, **lists)
+    def masks(signal):
+        if lists is not None:
+            return closed_masks(trie.codes[lists.candidates[signal.rows]], signal.codes, trie.size)
+        return trie.masks(signal.codes) if constrained else None
+
+    return Experience(
+        cfg, trie, batch, rollout, own, masks, mine, lambda x: x, noise, reward, logp, lists=lists
+    )
 
 
 def next_item(cfg, constrained=True, seed=0):
@@ -62,7 +69,7 @@ def next_item(cfg, constrained=True, seed=0):
         return torch.tensor(prior)
 
     legal = catalogue(trie) if constrained else anything(trie)
-    return policy, experience(cfg, trie, batch, rollout, worth, logp)
+    return policy, experience(cfg, trie, batch, rollout, worth, logp, constrained=constrained)
 
 
 def by_hand(cfg, items, likelihood, worth, targets):
@@ -85,13 +92,13 @@ def lists(cfg, candidates=CANDIDATES, gains=GAINS, seed=0):
     policy, trie, _ = make(items=20, size=4, seed=seed)
     batch, (_, total) = batch_of(), candidates.shape
     prompt = policy.encode(batch.condition, trie.encode(batch.history))
-    rollout = rank(policy, prompt, trie, candidates, uniform(4, cfg.list_group, total, 3, seed=seed))
+    rollout = rank(policy, prompt, trie, candidates, uniform(4, cfg.group, total, 3, seed=seed))
     variance = uniform(4, total, seed=seed + 1).float()
-    known = {"candidates": candidates, "gains": gains, "variance": variance}
-    return policy, experience(cfg, trie, batch, rollout, torch.zeros(4, 20), lambda items: None, **known)
+    known = Lists(batch, candidates, gains.float(), torch.ones_like(candidates).bool(), variance)
+    return policy, experience(cfg, trie, batch, rollout, torch.zeros(4, 20), lambda items: None, known)
 
 
-LISTS = ("candidates", "gains", "variance")
+LISTS = ("candidates", "gains", "observed", "variance")
 
 
 # What may be said after a prefix, as Python sets
@@ -164,20 +171,13 @@ def moved(policy, by, seed):
     return other
 
 
-def masks(x, signal, constrained=True):
-    """The masks of a signal's sequences."""
-    if x.candidates is not None:
-        return closed_masks(x.trie.codes[x.candidates[signal.rows]], signal.codes, x.trie.size)
-    return x.trie.masks(signal.codes) if constrained else None
-
-
-def learned(x, signal, now, old, reference, constrained=True):
+def learned(x, signal, now, old, reference):
     """The code under test: the loss and its facts, float64."""
-    learner, allowed = Learner(now, x.trie, x.cfg), masks(x, signal, constrained)
+    allowed = x.masks(signal)
     with torch.no_grad():
-        ref = learner.logp(x.batch, signal, allowed, reference)
-        was = None if old is None else learner.logp(x.batch, signal, allowed, old)
-    return learner(x.batch, signal, allowed, was, ref, len(x.batch))
+        ref = logprobs(reference, x.trie, x.batch, signal, allowed)
+        was = None if old is None else logprobs(old, x.trie, x.batch, signal, allowed)
+    return Loss(now, x.trie, x.cfg)(x.batch, signal, allowed, was, ref, len(x.batch))
 
 
 def gradient(loss, policy):
@@ -217,9 +217,11 @@ def processes(x, objective, shares):
             return x.logp(whole)[mine]
 
         calls, r = [0], x.rollout
-        own = {name: None if (v := getattr(x, name)) is None else v[mine] for name in LISTS}
         rollout, batch = Rollout(r.items[mine], r.codes[mine], r.logp[mine]), x.batch.select(mine)
-        own |= {"batch": batch, "rollout": rollout, "rewards": x.rewards[mine], "mine": mine}
+        own = {"batch": batch, "rollout": rollout, "rewards": x.rewards[mine], "mine": mine}
+        if x.lists is not None:
+            l = x.lists
+            own["lists"] = Lists(batch, l.candidates[mine], l.gains[mine], l.observed[mine], l.variance[mine])
         return objective(replace(x, gather=gather, reward=reward, logp=logp, **own))
 
     with ThreadPoolExecutor(len(shares)) as pool:

@@ -21,10 +21,10 @@ from minirec.measure.exact import (
     policy_gradient,
 )
 from minirec.objectives.grpo import advantages
-from minirec.objectives.loss import Learner, k3, token_loss
+from minirec.objectives.loss import Loss, k3, token_loss
+from minirec.policy import score
 from minirec.records import Batch, Signal
 from minirec.rollout import sample
-from minirec.policy import score
 from minirec.settings import Config
 from tests.small import CONDITION, HISTORY, make
 
@@ -48,7 +48,7 @@ def largest_z(constrained, masked, leave_one_out):
     """How far the mean of many estimates lies from the exact gradient, along four directions, in standard
     errors. Sampled with or without the trie's mask, and scored with or without it."""
     policy, trie, prompt = make(items=12, levels=2, size=4)
-    learner, batch = Learner(policy, trie, replace(Config(), kl=0.0)), batch_of(HISTORY)
+    learner, batch = Loss(policy, trie, replace(Config(), kl=0.0)), batch_of(HISTORY)
     reward = torch.rand(3, 12, generator=torch.Generator().manual_seed(5))
     worth = torch.cat([reward, torch.zeros(3, 1)], 1)  # the last for a hole, -1
     exact = policy_gradient(policy, CONDITION, trie.encode(HISTORY), trie, reward, constrained)

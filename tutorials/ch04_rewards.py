@@ -17,14 +17,14 @@
 
 # %%
 # introduces: minirec.rewards minirec.models.ranker minirec.data.exposure minirec.data.contexts
-# introduces: minirec.tasks minirec.objectives minirec.measure.probe
+# introduces: minirec.tasks minirec.objectives minirec.measure.probe minirec.measure.rankers
 import book
 import matplotlib.pyplot as plt
 import torch
 
 from minirec import objectives, rewards, tasks
 from minirec.data import contexts, exposure
-from minirec.measure import exact, probe
+from minirec.measure import exact, probe, rankers
 from minirec.models import ranker
 from minirec.records import HOLE, PAD
 
@@ -236,7 +236,7 @@ print(f"clicked, of A and B   {clicked_by[~of_b].mean():.3f}  {clicked_by[of_b].
 # items that it puts into the true order.
 
 # %%
-pairs = ranker.ordered(trained, truth, users)  # (B,), of items of the user's half; 0.5 is chance
+pairs = rankers.ordered(trained, truth, users)  # (B,), of items of the user's half; 0.5 is chance
 in_b = truth.tail_user[users.user]
 
 # %% tags=["hide"] caption="A ranker trained on clicks, user by user. The line is chance."
@@ -256,7 +256,7 @@ bins = torch.linspace(0.2, 1, 33).tolist()
 panels[2].hist(pairs[~in_b], bins, color="C0", label="users of A")
 panels[2].hist(pairs[in_b], bins, color="C1", alpha=0.8, label="users of B")
 panels[2].axvline(0.5, color="k", lw=0.8)
-itself = ranker.ordered(trained, truth, batch).item()
+itself = rankers.ordered(trained, truth, batch).item()
 panels[2].plot(itself, 0, "^", color="k", clip_on=False, label=f"user {book.USER}")
 panels[2].set(xlabel="share of pairs in true order", ylabel="users", title=f"all {len(users)}")
 labels = panels[2].get_legend_handles_labels()

@@ -405,7 +405,7 @@ book.show(critic.loss, critic.fill)
 # %%
 vector = vectors.item_vectors(dataset, cfg.seed)
 judge = critic.Critic(vector, dataset.periods, cfg.seed)
-judge = critic.fit(judge, fresh, cfg.seed, steps=300)
+judge = critic.train_critic(judge, fresh, cfg.seed, steps=300)
 print(f"{cfg.feedback:.0%} of the gains are observed")
 
 # %% tags=["hide"] caption="Left: the candidates of user 17, whom the critic never saw either; bars are the critic's mean plus and minus one standard deviation. Right: users whom the critic never saw, sorted by its standard deviation and cut into ten parts."

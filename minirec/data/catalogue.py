@@ -1,7 +1,5 @@
 """What is known of the items besides the log: titles, topics, and attributes as vectors."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

@@ -6,8 +6,6 @@ Items with similar vectors share their first codes, and a policy can generalise 
 share all L codes are moved apart, by the smallest move, so that a tuple names exactly one item.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import Counter

@@ -5,8 +5,6 @@ further. So users are split: some are left to RL, and to *supervised continued*,
 objective is held against.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ The log exposes popular items and hides the tail, so a ranker trained on it is b
 are. The designed rankers make that bias a setting. All of it is ours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """From a log or the simulated world to a Dataset and the codes of its items."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

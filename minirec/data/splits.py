@@ -5,8 +5,6 @@ the second the test target set. A history is everything before its targets, so t
 validation targets and nothing later.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

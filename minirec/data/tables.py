@@ -3,8 +3,6 @@
 A file is read as a stream, so an endless line or a packed bomb ends in an error and not in a full memory.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import itertools

@@ -1,7 +1,5 @@
 """Items as vectors: from side information, and from neighbours in training sequences."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad

@@ -19,8 +19,6 @@ lists, **clicks** of the exposure log and the designed **rankers** all come from
 computed for chunks of users: a table of users × items never exists.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import dataclass

@@ -1,16 +1,15 @@
 """Floors: three scorers that know no codes and learn nothing but counts.
 
-Each takes the training sequences and returns a function from a batch to scores over the whole catalogue.
-A policy that is not above them has not earned its parameters. Equal scores fall back to popularity, then
-to the smaller item index; so that popularity can never outweigh a real difference, scores are float64.
+Each takes training sequences and the number N of items, and returns a function from a batch to scores over
+the whole catalogue. A policy that is not above them has not earned its parameters. Equal scores fall back to
+popularity, then to the smaller item index; scores are float64, so popularity outweighs no real difference.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from minirec.data.dataset import Examples
@@ -24,17 +23,7 @@ GRID = 1e-6  # item-kNN: sums of similarities that round to one multiple of this
 
 
 def popularity(train: Examples, items: int) -> Scorer:
-    """Score each item by its number of training events, the same for every context.
-
-    Args:
-        train: training sequences.
-        items: N.
-
-    Returns:
-        A scorer.
-
-    Source: definition.
-    """
+    """Score each item by its number of training events, the same for every context. Source: definition."""
     count = torch.bincount(training_events(train)[1], minlength=items).double()  # (N,)
     return lambda batch: count.expand(len(batch), items)
 
@@ -42,15 +31,8 @@ def popularity(train: Examples, items: int) -> Scorer:
 def markov(train: Examples, items: int) -> Scorer:
     """Score each item by how often it came right after the context's last item: a first-order Markov chain.
 
-    Args:
-        train: training sequences; transitions are pairs of neighbouring events of one sequence.
-        items: N.
-
-    Returns:
-        A scorer: count(last → item) + popularity / (1 + training events). The second part is below 1, so it
-        only orders equal counts. An empty history has no transitions and gets popularity alone.
-
-    Source: definition; the tie rule is ours.
+    A score is count(last → item) + popularity / (1 + training events). The second part is below 1, so it only
+    orders equal counts. An empty history gets popularity alone. Source: definition; the tie rule is ours.
     """
     row, item = training_events(train)
     follows = row[1:] == row[:-1]
@@ -61,8 +43,7 @@ def markov(train: Examples, items: int) -> Scorer:
 
     def score(batch: Batch) -> Tensor:
         length = (batch.history != PAD).sum(1, keepdim=True)
-        nothing = torch.full((len(batch), 1), PAD)
-        last = torch.cat([nothing, batch.history], 1).gather(1, length)[:, 0]  # (B,) PAD where empty
+        last = F.pad(batch.history, (1, 0), value=PAD).gather(1, length)[:, 0]  # (B,) PAD where empty
         return counts.index_select(0, last + 1).to_dense() + fill  # (B, N)
 
     return score
@@ -71,34 +52,28 @@ def markov(train: Examples, items: int) -> Scorer:
 def item_knn(train: Examples, items: int) -> Scorer:
     """Score each item by its summed similarity to the items of the context, recent ones counting more.
 
-    The similarity of two items is the cosine between the sets of training sequences that hold them. All
-    items are neighbours, so nothing of size N × N is built: similarities are summed by way of the
-    sequences. An item is also its own neighbour, with cosine 1; where seen items are masked that changes
-    nothing. An item that was last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``.
-
-    Args:
-        train: training sequences.
-        items: N.
-
-    Returns:
-        A scorer: the weighted sum in units of GRID, rounded, + popularity / (1 + training events), so that
-        popularity only orders equal sums. An empty history gets popularity alone.
-
+    The similarity of two items is the cosine between the sets of training sequences that hold them. All items
+    are neighbours, so nothing of size N × N is built: similarities are summed by way of the sequences. An
+    item is also its own neighbour, with cosine 1; where seen items are masked that changes nothing. An item
+    that was last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``. Sums are rounded in units
+    of GRID, and popularity / (1 + training events) orders equal ones; it is all that an empty history gets.
     Source: item-based nearest neighbours with cosine (definition); recency, all neighbours and the tie rule
     are ours.
     """
     row, item = training_events(train)
+    fill = _below_one(item, items)
     row, item = torch.stack([row, item]).unique(dim=1)  # a set: once per sequence
-    sequences = torch.bincount(item, minlength=items).double()  # that hold the item, (N,)
-    unit = sequences[item].rsqrt()  # each item's column has length 1
-    users = int(train.user.max()) + 1
-    to_sequences = _sparse(row, item, unit, (users, items))
-    to_items = _sparse(item, row, unit, (items, users))
-    fill = _below_one(training_events(train)[1], items)
+    unit = torch.bincount(item, minlength=items).double()[item].rsqrt()  # each item's column has length 1
+    to_sequences = _sparse(row, item, unit, (int(train.user.max()) + 1, items))
+    to_items = to_sequences.T.coalesce()
 
     def score(batch: Batch) -> Tensor:
-        weight = _recency(batch.seen, items).T.contiguous()  # (N, B)
-        total = torch.sparse.mm(to_items, torch.sparse.mm(to_sequences, weight))
+        real = batch.seen != PAD  # (B, S)
+        age = real.sum(1, keepdim=True) - 1 - torch.arange(batch.seen.shape[1])  # (B, S)
+        recency = torch.where(real, RECENCY ** age.double(), 0)
+        weight = torch.zeros(len(batch), items, dtype=torch.float64)  # (B, N), by when an item was last seen
+        weight.scatter_reduce_(1, batch.seen.clamp(min=0), recency, "amax")
+        total = torch.sparse.mm(to_items, torch.sparse.mm(to_sequences, weight.T.contiguous()))  # (N, B)
         return (total.T / GRID).round() + fill  # (B, N)
 
     return score
@@ -114,33 +89,18 @@ def _sparse(row: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) 
     return torch.sparse_coo_tensor(torch.stack([row, column]), value, shape, check_invariants=True).coalesce()
 
 
-def _recency(seen: Tensor, items: int) -> Tensor:
-    """Weight (B, N) float64 of each item by when it was last seen in (B, S), padded; 0 where it was not."""
-    age = (seen != PAD).sum(1, keepdim=True) - 1 - torch.arange(seen.shape[1])  # (B, S)
-    value = torch.where(seen != PAD, RECENCY ** age.double(), 0)
-    weight = torch.zeros(len(seen), items, dtype=torch.float64)
-    return weight.scatter_reduce_(1, seen.clamp(min=0), value, "amax")
-
-
 def top_k(scores: Tensor, seen: Tensor | None, k: int) -> Tensor:
-    """Rank the catalogue and keep the best.
+    """Rank the catalogue by scores (B, N), where -inf excludes an item, and keep the best: (B, k) int64.
 
-    Args:
-        scores: (B, N) float, higher is better; -inf excludes an item.
-        seen: (B, S) int64 items to leave out, padded with PAD, or None.
-        k: items to keep.
-
-    Returns:
-        (B, k) int64 items, best first, the smaller index first among equal scores; PAD where none remain.
-
-    Source: definition; torch.topk leaves the order of equal scores open.
+    Items seen (B, S), if any, are left out. The smaller index is first among equal scores; PAD stands where
+    no item remains. Source: definition; torch.topk leaves the order of equal scores open.
 
     >>> top_k(torch.tensor([[0.5, 2.0, 2.0, 0.5]]), torch.tensor([[1, PAD]]), 4)
     tensor([[ 2,  0,  3, -1]])
     """
     size, items = scores.shape
     if seen is not None:
-        padded = torch.nn.functional.pad(scores, (0, 1))  # PAD, -1, writes to the extra column
+        padded = F.pad(scores, (0, 1))  # PAD, -1, writes to the extra column
         scores = padded.scatter(1, seen % (items + 1), -math.inf)[:, :items]
     kept = min(k, items)
     least = scores.topk(kept, 1).values[:, -1:]  # the k-th best score; which of its equals is open
@@ -149,4 +109,4 @@ def top_k(scores: Tensor, seen: Tensor | None, k: int) -> Tensor:
     best = (above | (equal & (equal.cumsum(1) <= room))).nonzero()[:, 1].view(size, kept)  # by index
     value, order = scores.gather(1, best).sort(dim=1, descending=True, stable=True)
     best = torch.where(value > -math.inf, best.gather(1, order), PAD)
-    return torch.nn.functional.pad(best, (0, k - kept), value=PAD)
+    return F.pad(best, (0, k - kept), value=PAD)

@@ -5,8 +5,6 @@ list are exact, in expectation over the true law; on real data they are counted 
 depends on samples in both.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,12 +1,10 @@
 """Exact quantities by enumeration: what every estimate is held against.
 
-``item_logprobs`` and ``list_logprobs`` say everything that a policy could say; the rest are sums over it, in
-float64. Log-probabilities are finite: where a mask forbids an item its own is about -1e9, and its share of
-every sum is exactly 0. Without a mask the items of a catalogue have less than 1 in all; the rest is the
-probability of a hole. ``every_tuple`` is the catalogue in which nothing is a hole.
+``item_logprobs`` and ``list_logprobs`` give the probability of every answer that a policy could give. The
+rest are sums over these, in float64. Log-probabilities are finite: a masked item has about -1e9, and its
+share of every sum is exactly 0. Without a mask, the items of a catalogue have less than 1 in all; the rest is
+the probability of a hole. ``every_tuple`` is the catalogue in which nothing is a hole.
 """
-
-from __future__ import annotations
 
 import math
 from itertools import permutations
@@ -24,19 +22,9 @@ CANDIDATES = 6  # the largest closed set: 720 orders
 
 
 def every_tuple(levels: int, size: int) -> Trie:
-    """Make the catalogue of all V^L tuples: over it, a policy without a mask is enumerated, holes and all.
+    """Make the catalogue of all V^L tuples, item i in base V: what a policy without a mask can say.
 
-    Args:
-        levels: L.
-        size: V.
-
-    Returns:
-        A trie whose item i is i written in base V.
-
-    Raises:
-        ValueError: more than 65,536 tuples.
-
-    Source: ours.
+    Raises ValueError if there are more than 65,536 tuples. Source: ours.
 
     >>> every_tuple(levels=2, size=2).codes.tolist()
     [[0, 0], [0, 1], [1, 0], [1, 1]]
@@ -50,20 +38,9 @@ def every_tuple(levels: int, size: int) -> Trie:
 def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool = True) -> Tensor:
     """Log-probability of every item of the catalogue, by walking all nodes of the trie.
 
-    Args:
-        policy: the policy.
-        prompt: of B contexts.
-        trie: the catalogue. Every depth is held at once, (B, nodes, V).
-        constrained: under the trie's mask the probabilities sum to 1; without it they sum to 1 minus the
-            probability of a hole.
-
-    Returns:
-        (B, N) in the policy's dtype, in nats; gradients flow.
-
-    Raises:
-        ValueError: more than 4,096 items; 65,536 where every tuple is one.
-
-    Source: definition.
+    Returns (B, N) in nats, in the policy's dtype; gradients flow. Under the trie's mask the probabilities sum
+    to 1, without it to 1 minus the probability of a hole. Each depth is held at once, (B, nodes, V). Raises
+    ValueError for more than 4,096 items, or 65,536 where every tuple is an item. Source: definition.
     """
     most = TUPLES if len(trie) == trie.size**trie.levels else ITEMS
     if len(trie) > most:
@@ -73,123 +50,71 @@ def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool 
     total = prompt.last.new_zeros(size, 1)  # (B, nodes of this depth), the root first
     hidden = prompt.last[:, None]
     for level in range(trie.levels):
-        parent, first = torch.unique(nodes[:, level], return_inverse=False), trie.first[level]
+        parent = nodes[:, level].unique()
         if level:  # one item below each node, for the codes of its prefix
-            item = torch.arange(len(trie)).to(parent)
-            below = torch.empty_like(parent).scatter_(0, nodes[:, level], item)
+            below = torch.empty_like(parent).scatter_(0, nodes[:, level], torch.arange(len(trie)).to(parent))
             prefix = trie.codes[below, :level].expand(size, -1, -1)  # (B, nodes, level)
             hidden = policy.branch(prompt, prefix)[0][:, :, -1]
         allowed = trie.allowed(level, parent) if constrained else None  # (nodes, V)
         logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, nodes, V)
-        owner = torch.repeat_interleave(parent, first.diff())  # (children,) the parent of each child
+        owner = torch.repeat_interleave(trie.first[level].diff())  # (children,) the parent of each child
         total = total[:, owner] + logp[:, owner, trie.code[level].long()]
     return torch.empty_like(total).index_copy(1, trie.item, total)
 
 
 def list_logprobs(policy: Policy, prompt: Prompt, trie: Trie, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of every order of a closed candidate set.
+    """Log-probability of every order of a closed candidate set (B, C) int64, distinct in a row, no padding.
 
-    Args:
-        policy: the policy.
-        prompt: of B contexts.
-        trie: the catalogue, for the candidates' codes.
-        candidates: (B, C) int64 items, distinct in a row, no padding.
-
-    Returns:
-        The orders (C!, C) int64, as indexes into the candidates, and their log-probabilities (B, C!), which
-        sum to 1, in the policy's dtype, in nats; gradients flow.
-
-    Raises:
-        ValueError: more than 6 candidates.
-
-    Source: definition; the mask is that of ``rollout.rank``.
+    Returns the orders (C!, C) int64, as indexes into the candidates, and their log-probabilities (B, C!) in
+    nats, in the policy's dtype; gradients flow. The probabilities sum to 1. Raises ValueError if there are
+    more than 6 candidates. Source: definition; the mask is that of ``rollout.rank``.
     """
-    total = candidates.shape[1]
-    if total > CANDIDATES:
-        raise ValueError(
-            f"candidates: the orders of {total}; at most those of {CANDIDATES} can be enumerated"
-        )
-    orders = torch.tensor(list(permutations(range(total))), device=candidates.device)  # (C!, C)
+    size = candidates.shape[1]
+    if size > CANDIDATES:
+        raise ValueError(f"candidates: the orders of {size}; at most those of {CANDIDATES} can be enumerated")
+    orders = torch.tensor(list(permutations(range(size))), device=candidates.device)  # (C!, C)
     codes = trie.codes[candidates[:, orders]]  # (B, C!, C, L)
     masks = closed_masks(trie.codes[candidates], codes, trie.size)
     return orders, score(policy, prompt, codes, masks).sum((2, 3))
 
 
 def expected_reward(logp: Tensor, reward: Tensor) -> Tensor:
-    """The mean reward of what the policy says; of a hole, which is not among the N, it is 0.
+    """The mean reward of a policy's answers: logp and reward (B, N) to (B,) float64; differentiable.
 
-    Args:
-        logp: (B, N) in nats.
-        reward: (B, N).
-
-    Returns:
-        (B,) float64; differentiable.
-
-    Source: definition.
-
-    >>> expected_reward(torch.tensor([[0.25, 0.5]]).log(), torch.tensor([[1.0, 0.5]]))
-    tensor([0.5000], dtype=torch.float64)
+    A hole is not among the N and has reward 0. Source: definition.
     """
     return (logp.double().exp() * reward).sum(1)
 
 
 def entropy(logp: Tensor) -> Tensor:
-    """The entropy -Σ p log p.
+    """The entropy -Σ p log p of logp (B, N) in nats: (B,) float64; differentiable. Source: definition.
 
-    Args:
-        logp: (B, N) in nats; where they sum to less than 1, the missing part of the sum is not guessed.
-
-    Returns:
-        (B,) float64 in nats; differentiable.
-
-    Source: definition.
+    Where the probabilities sum to less than 1, the missing part is not guessed.
 
     >>> entropy(torch.tensor([[0.0, -1e9], [-math.log(2), -math.log(2)]]))
     tensor([0.0000, 0.6931], dtype=torch.float64)
     """
-    logp = logp.double()
-    return (logp.exp() * -logp).sum(1)
+    return (logp.double().exp() * -logp.double()).sum(1)
 
 
 def kl(logp: Tensor, other: Tensor) -> Tensor:
-    """The divergence KL(π‖other) = Σ p (log p - log other).
+    """The divergence KL(π‖other) = Σ p (log p - log other) of logp, that of π, and other, (B, N) in nats.
 
-    Args:
-        logp: (B, N) of π, in nats.
-        other: (B, N), in nats. Both must sum to 1: it is not a divergence where only one has holes. Where
-            ``other`` masks what π can say it is about 1e9 × that probability, in place of infinity.
-
-    Returns:
-        (B,) float64 in nats; differentiable in both.
-
-    Source: definition.
+    Returns (B,) float64 in nats, differentiable in both. Both must sum to 1: the sum is no divergence where
+    one policy alone has holes. Where ``other`` masks an item that π can give, the value is about 1e9 times
+    the item's probability, in place of infinity. Source: definition.
     """
-    logp = logp.double()
-    return (logp.exp() * (logp - other)).sum(1)
+    return (logp.double().exp() * (logp.double() - other)).sum(1)
 
 
 def policy_gradient(
-    policy: Policy,
-    condition: Tensor,
-    history: Tensor,
-    trie: Trie,
-    reward: Tensor,
-    constrained: bool = True,
+    policy: Policy, condition: Tensor, history: Tensor, trie: Trie, reward: Tensor, constrained: bool = True
 ) -> dict[str, Tensor]:
     """The gradient that every policy-gradient estimate estimates: of the mean over contexts of E[r].
 
-    Args:
-        policy: the policy, with dropout off.
-        condition: (B, 4) int64.
-        history: (B, H, L) int64 codes, padded with -1 on the right.
-        trie: the catalogue.
-        reward: (B, N).
-        constrained: as in ``item_logprobs``; without the mask, a hole is worth 0.
-
-    Returns:
-        Name of a parameter to its gradient, in the parameter's shape and dtype.
-
-    Source: definition, by differentiation of the sum over all items.
+    The policy has dropout off. condition (B, 4) int64, history (B, H, L) int64 codes, reward (B, N), where
+    without the mask a hole has 0. Returns a gradient by name of parameter, in its shape and dtype. Source:
+    definition, by differentiation of the sum over all items.
     """
     logp = item_logprobs(policy, policy.encode(condition, history), trie, constrained)
     names, parameters = zip(*policy.named_parameters(), strict=True)
@@ -201,18 +126,10 @@ def policy_gradient(
 def kl_optimum(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
     """The policy that maximises E_π[r] - β KL(π‖ref): the Gibbs form, ref · exp(r/β), normalised.
 
-    Policy gradients climb to here where the KL is a part of the reward. GRPO has k3 in the loss instead, and
-    settles at ``k3_fixed_point``.
-
-    Args:
-        reference: (B, N) log-probabilities, in nats.
-        reward: (B, N).
-        beta: above 0, in units of reward per nat.
-
-    Returns:
-        (B, N) float64 log-probabilities in nats; they sum to 1 over the N.
-
-    Source: definition (the Gibbs variational principle).
+    Policy gradients climb to it where the KL is a part of the reward; GRPO, which has k3 in the loss instead,
+    settles at ``k3_fixed_point``. reference (B, N) log-probabilities in nats, reward (B, N), beta above 0 in
+    units of reward per nat. Returns (B, N) float64 log-probabilities in nats, normalised over the N. Source:
+    definition (the Gibbs variational principle).
 
     >>> kl_optimum(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
     tensor([[0.7311, 0.2689]], dtype=torch.float64)
@@ -223,20 +140,12 @@ def kl_optimum(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
 def k3_fixed_point(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
     """Where GRPO settles with k3 in its loss: the policy that maximises E_π[r] - β KL(ref‖π).
 
-    On samples of π, k3 has the value of KL(π‖ref) in the mean, but the gradient of KL(ref‖π). So the rest is
-    at π = β · ref / (λ - r), with the λ above every r at which it sums to 1. Its tails fall as 1/(λ - r),
-    those of ``kl_optimum`` exponentially. Advantages must be r minus a baseline that is independent of the
-    rollout (leave-one-out): a std, or the mean of the whole group, rescales r against β.
-
-    Args:
-        reference: (B, N) log-probabilities, in nats.
-        reward: (B, N).
-        beta: above 0, in units of reward per nat.
-
-    Returns:
-        (B, N) float64 log-probabilities in nats; they sum to 1 over the N.
-
-    Source: ours; a consequence of the loss of GRPO (2402.03300) where an item is one token.
+    On samples of π, k3 has the value of KL(π‖ref) in the mean, but the gradient of KL(ref‖π). So GRPO comes
+    to rest at π = β · ref / (λ - r), with the one λ above every r at which it sums to 1. Its tails fall as
+    1/(λ - r), those of ``kl_optimum`` exponentially. This holds where an advantage is r minus a baseline that
+    is independent of the rollout (leave-one-out); dividing by the std, or taking the mean of the whole group
+    as baseline, rescales r against β. Arguments and result are those of ``kl_optimum``. Source: ours; a
+    consequence of the loss of GRPO (2402.03300) where an item is one token.
 
     >>> k3_fixed_point(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
     tensor([[0.7071, 0.2929]], dtype=torch.float64)
@@ -254,21 +163,11 @@ def k3_fixed_point(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
 
 
 def k3_fixed_point_by_code(reference: Tensor, reward: Tensor, beta: float, trie: Trie) -> Tensor:
-    """``k3_fixed_point`` where an item is L tokens, each with its own k3, as the loss has it.
+    """``k3_fixed_point`` where an item is L tokens, each with a k3 of its own, as the loss has it.
 
     The k3 of a later code gives no credit to the codes before it. So every node of the trie settles by
-    itself, with the mean reward below each of its children for r: from the last level up to the root.
-
-    Args:
-        reference: (B, N) log-probabilities, in nats.
-        reward: (B, N).
-        beta: above 0, in units of reward per nat.
-        trie: the catalogue.
-
-    Returns:
-        (B, N) float64 log-probabilities in nats; they sum to 1 over the N.
-
-    Source: ours; a consequence of the loss of GRPO (2402.03300).
+    itself, from the last level up to the root, with the mean reward below each child in the place of r.
+    Arguments and result are those of ``kl_optimum``. Source: ours; it follows from GRPO's loss (2402.03300).
     """
     mass, value = reference[:, trie.item].double(), reward[:, trie.item].double()  # (B, leaves)
     steps = []

@@ -1,11 +1,9 @@
 """What is measured: pure functions of ranked lists, each metric defined in one place.
 
-Metrics count items, never code tuples. Most are given per context, (B,) float64, so that methods can be
-compared context by context. On real data a context has a set of targets; on a simulated world the law
-p*(next | context) is known, and a metric is its expectation over one target drawn from the law.
+Metrics count items, never code tuples. Most have one value per context, (B,) float64, so that methods can be
+compared context by context. On real data a context has a set of targets. On a simulated world the law of the
+next item is known, and a metric is its expectation over one target drawn from the law.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 
@@ -51,39 +49,20 @@ def _compact(items: Tensor, keep: Tensor, width: int) -> Tensor:
 
 
 def distinct(items: Tensor, width: int) -> Tensor:
-    """Drop the repetitions of each row, keep the order. PAD and HOLE are kept: a hole costs its rank.
-
-    Args:
-        items: (B, W) int64.
-        width: columns of the result.
-
-    Returns:
-        (B, width) int64, cut or filled with PAD.
+    """Drop repeated items, but not PAD and HOLE, in rows (B, W); cut or fill with PAD to (B, width).
 
     >>> distinct(torch.tensor([[4, 7, 4, -1, 2]]), 4)
     tensor([[ 4,  7, -1,  2]])
     """
     ordered, place = items.sort(dim=1, stable=True)
-    again = F.pad((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != PAD), (1, 0))
-    again = again[:, : items.shape[1]]  # a row without columns has nothing to pad
+    again = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != PAD)
+    again = F.pad(again, (1, 0))[:, : items.shape[1]]  # a row without columns has nothing to pad
     repeated = torch.zeros_like(again).scatter(1, place, again)
     return _compact(items, ~repeated, width)
 
 
 def drop_seen(items: Tensor, seen: Tensor, k: int) -> Tensor:
-    """Take the items of the past out of ranked lists.
-
-    Args:
-        items: (B, W) int64, best first.
-        seen: (B, S) int64, padded with PAD.
-        k: columns of the result.
-
-    Returns:
-        (B, k) int64 in the same order, filled with PAD.
-
-    >>> drop_seen(torch.tensor([[5, 3, 8, 1]]), torch.tensor([[3, 1, 9]]), 3)
-    tensor([[ 5,  8, -1]])
-    """
+    """Take past items (B, S) out of ranked lists (B, W), keep the order, cut or fill with PAD to (B, k)."""
     past = (items[:, :, None] == seen[:, None, :]).any(2) & (items != PAD)
     return _compact(items, ~past, k)
 
@@ -91,17 +70,9 @@ def drop_seen(items: Tensor, seen: Tensor, k: int) -> Tensor:
 def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Compare ranked lists with target sets. An item repeated in a list counts once, at its first rank.
 
-    Args:
-        items: (B, W) int64, best first; PAD and HOLE match nothing.
-        targets: (B, n) int64, sets padded with PAD.
-
-    Returns:
-        hr, recall, ndcg and mrr at each K of KS, as ``hr@10``: (B,) float64 each.
-
-    Raises:
-        ValueError: a context without a target.
-
-    Source: definition (DEFINITIONS).
+    items (B, W) int64, best first, where PAD and HOLE match nothing; targets (B, n) int64, sets padded with
+    PAD. Returns hr, recall, ndcg and mrr at each K of KS, as ``hr@10``: (B,) float64 each. Raises ValueError
+    if a context has no target. Source: definition (DEFINITIONS).
 
     >>> values = metrics(torch.tensor([[3, 1, 2]]), torch.tensor([[1, 5]]))  # one of two, at rank 2
     >>> {name: round(values[name].item(), 4) for name in ("hr@1", "hr@5", "recall@5", "ndcg@5", "mrr@5")}
@@ -125,17 +96,10 @@ def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
 
 
 def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
-    """The same metrics in expectation over one target drawn from a known law.
+    """The same metrics in expectation over one target, drawn from a known law (B, N) float64.
 
-    Args:
-        items: (B, W) int64, best first; PAD and HOLE match nothing.
-        law: (B, N) float64, the probability of each item to be the target.
-
-    Returns:
-        As ``metrics``: (B,) float64 each.
-
-    Source: definition: with one target, hr = recall = sum of the law over the list, weighted by
-    1/log2(rank + 1) for ndcg and by 1/rank for mrr.
+    Source: definition. With one target, hr = recall = sum of the law over the list, with the weights
+    1/log2(rank + 1) for ndcg and 1/rank for mrr.
 
     >>> law = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
     >>> values = expected_metrics(torch.tensor([[1, 0]]), law)
@@ -146,80 +110,40 @@ def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
     chance = law.gather(1, items.clamp(min=0)) * (items != PAD)  # (B, 50)
     rank = torch.arange(1, WIDTH + 1, dtype=torch.float64, device=items.device)
     hits = chance.cumsum(1)
-    curves = {
-        "hr": hits,
-        "recall": hits,
-        "ndcg": (chance / torch.log2(rank + 1)).cumsum(1),
-        "mrr": (chance / rank).cumsum(1),
-    }
+    ndcg, mrr = (chance / torch.log2(rank + 1)).cumsum(1), (chance / rank).cumsum(1)
+    curves = {"hr": hits, "recall": hits, "ndcg": ndcg, "mrr": mrr}
     return {f"{name}@{k}": curve[:, k - 1] for name, curve in curves.items() for k in KS}
 
 
 def pass_at_k(samples: Tensor, judge: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Pass@K: de-duplicate the samples in order, take the first K, 1 if any is a target.
+    """Pass@K: de-duplicate samples (B, G) in the order of drawing, take the first K, 1 if any is a target.
 
-    Args:
-        samples: (B, G) int64 sampled items, in the order in which they were drawn.
-        judge: ``metrics`` or ``expected_metrics`` for these contexts; it de-duplicates.
-
-    Returns:
-        ``pass@K`` for each K of KS: (B,) float64 each.
-
-    Source: OpenOneRec-RL's evaluation (2512.24762); on samples, not on beams (ours).
+    judge, ``metrics`` or ``expected_metrics`` for these contexts, de-duplicates. Returns (B,) float64 by
+    name. Source: OpenOneRec-RL's evaluation (2512.24762); on samples, not on beams (ours).
     """
     values = judge(samples)
     return {f"pass@{k}": values[f"hr@{k}"] for k in KS}
 
 
 def hallucination(items: Tensor) -> Tensor:
-    """Share of holes among the top 10 of an unconstrained beam.
-
-    Args:
-        items: (B, 50) int64, best first, HOLE where the code tuple is no item.
-
-    Returns:
-        (B,) float64.
+    """Share of holes among the top 10 of an unconstrained beam (B, 50), best first; returns (B,) float64.
 
     Source: ours; the exact formula of the paper (AdaGRPO, 2606.08480) is not known.
-
-    >>> hallucination(torch.tensor([[3, -1, 4, 9]]))
-    tensor([0.2500], dtype=torch.float64)
     """
     return (items[:, :10] == HOLE).double().mean(1)
 
 
 def coverage(items: Tensor, catalogue: int, k: int) -> float:
-    """Share of the catalogue that is among the first k of at least one list.
-
-    Args:
-        items: (B, W) int64, best first, padded with PAD.
-        catalogue: N.
-        k: entries of each list that count.
-
-    Returns:
-        A number from 0 to 1.
-
-    Source: definition.
-
-    >>> coverage(torch.tensor([[0, 1], [0, 2]]), catalogue=4, k=2)
-    0.75
-    """
+    """Share of N items that is among the first k of at least one list (B, W). Source: definition."""
     top = items[:, :k].flatten()
     return len(top[top != PAD].unique()) / catalogue
 
 
 def popularity_buckets(train: Examples, catalogue: int) -> Tensor:
-    """Cut the items, most popular first, into head, mid and tail with a third of the training events each.
+    """Cut the N items, most popular first, into head, mid and tail with a third of the training events each.
 
-    Args:
-        train: the training split.
-        catalogue: N.
-
-    Returns:
-        (N,) int64, 0 head, 1 mid, 2 tail: three times the events of the items ahead of this one, divided by
-        all events, rounded down, 2 at most. Equal counts are ordered by the item's index.
-
-    Source: ours.
+    Returns (N,) int64, 0 head, 1 mid, 2 tail: three times the events of the items ahead of this one, divided
+    by all events, rounded down, 2 at most. Equal counts are ordered by the item's index. Source: ours.
     """
     count = torch.bincount(training_events(train)[1], minlength=catalogue)
     order = count.argsort(descending=True, stable=True)
@@ -229,18 +153,11 @@ def popularity_buckets(train: Examples, catalogue: int) -> Tensor:
 
 
 def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tensor]:
-    """Split recall@10 by the popularity of the target.
+    """Split recall@10 of lists (B, W) by the popularity of the target, bucket (N,) int64 of 0, 1, 2.
 
-    Args:
-        items: (B, W) int64, best first.
-        law: (B, N) float64, the chance of each item to be a target; rows sum to 1.
-        bucket: (N,) int64 of 0, 1, 2.
-
-    Returns:
-        found (B, 3) and mass (B, 3), float64: the chance of each bucket that is in the top 10, and in all.
-        recall@10 of a bucket is the sum of found / the sum of mass; found sums to recall@10.
-
-    Source: definition.
+    law (B, N) float64 is the chance of each item to be a target; rows sum to 1. Returns found and mass, both
+    (B, 3) float64: the chance of each bucket in the top 10, and in all. recall@10 of a bucket is the sum of
+    found / the sum of mass; found sums to recall@10. Source: definition.
     """
     member = F.one_hot(bucket, len(BUCKETS)).double()  # (N, 3)
     top = distinct(items, WIDTH)[:, :10]
@@ -251,23 +168,12 @@ def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tenso
 def paired_bootstrap(a: Tensor, b: Tensor, seed: int, draws: int = 2000) -> tuple[float, float, float]:
     """Difference of two methods' means over the same contexts, with its 95 % percentile interval.
 
-    Args:
-        a, b: (B,) float64, the metric of each method on each context.
-        seed: of the resampling.
-        draws: resamples of the B contexts.
-
-    Returns:
-        mean(a) - mean(b), and the 2.5 % and 97.5 % quantiles of that difference over the resamples.
-
-    Source: definition (Efron's percentile bootstrap, contexts as units).
-
-    >>> paired_bootstrap(torch.ones(9).double(), torch.zeros(9).double(), seed=0)
-    (1.0, 1.0, 1.0)
+    a, b (B,) float64, a metric by context. Returns mean(a) - mean(b), and the 2.5 % and 97.5 % quantiles of
+    that difference over ``draws`` resamples. Source: definition (Efron's percentile bootstrap of contexts).
     """
-    generator = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(seed)
     difference = (a - b).double()
-    means = torch.empty(draws, dtype=torch.float64)
-    for i in range(draws):
-        means[i] = difference[torch.randint(len(a), (len(a),), generator=generator)].mean()
+    resamples = (torch.randint(len(a), (len(a),), generator=random) for _ in range(draws))
+    means = torch.stack([difference[rows].mean() for rows in resamples])
     low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return difference.mean().item(), low, high

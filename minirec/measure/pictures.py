@@ -6,8 +6,6 @@ arms.png       reinforcement learning: validation, and the exact value beside it
 groups.png     what groups of rollouts hold, before and after ReCast's repair
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from collections.abc import Sequence

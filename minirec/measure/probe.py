@@ -1,7 +1,5 @@
 """Estimates from rollouts beside the exact values of the same contexts: what the oracle is for."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

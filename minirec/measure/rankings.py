@@ -1,7 +1,5 @@
 """How good rankings of closed sets are, by need, and the floors beside them."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

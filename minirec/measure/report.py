@@ -4,8 +4,6 @@ The rows stand in the order of the results, floors first. Where a floor or SASRe
 policy on ndcg@10 or recall@10, a sentence says so.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import re

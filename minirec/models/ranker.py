@@ -1,68 +1,44 @@
 """The reward model R(x, y) of AdaGRPO: a ranker that is right for some contexts and wrong for others.
 
-In the paper it is a production ranker trained on exposure-biased logs [paper]. What stands in for it is ours:
+In the paper it is a production ranker trained on exposure-biased logs [paper]. We have three in its place:
 
 - ``designed``: on the simulated world, with reliability as a knob (``exposure.ranker``).
-- ``trained_on_exposures``: on the simulated world, from the exposure log: one vector per user, and an item's
-  features mapped to a vector, fitted to clicks. Features have one meaning in the whole catalogue, tastes
-  another in the tail B, which the log hardly shows. So it is right in A, and in B wrong with confidence.
-- ``trained_on_log``: on any data, from training events against negatives drawn by popularity: a sum of the
-  history's item vectors, weighted by age, times the vector of the item.
+- ``trained_on_exposures``: a vector per user times an item's features mapped to a vector, fitted to clicks of
+  the world's exposure log. Features have one meaning in the whole catalogue, tastes have another in the tail
+  B, which the log hardly shows. So the ranker is right in A, and wrong with confidence in B.
+- ``trained_on_log``: on any data, a sum of the history's item vectors, weighted by age, times the item's
+  vector, fitted to training events against negatives drawn by popularity.
 
-All three map a batch and items to scores in (0, 1), and are functions of context and item alone: equal items
-have equal bits wherever they stand. So they are made of products, sums and quotients element by element: a
-library's matrix product may add in another order in another shape, and its exp has other last bits at the
-end of a tensor.
+All three are functions of context and item alone: equal items have equal bits wherever they stand. So scores
+are made of products, sums and quotients element by element: a library's matrix product may add in another
+order in another shape, and its exp has other last bits at the end of a tensor.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 
 from minirec.data import exposure
 from minirec.data.contexts import contexts
 from minirec.data.dataset import Dataset, Examples
+from minirec.data.exposure import squash
 from minirec.data.vectors import training_events
 from minirec.data.world import World
 from minirec.errors import InputError
-from minirec.measure.baselines import popularity
-from minirec.measure.evaluation import evaluate_scorer
+from minirec.models.fit import minimise
 from minirec.noise import draw, stream
 from minirec.records import HOLE, PAD, Batch
-from minirec.settings import Config
 
 # A batch of B contexts and items (B, C) to scores (B, C) float32 in (0, 1); a HOLE, and PAD, score 0.
 Ranker = Callable[[Batch, Tensor], Tensor]
 
-MOST_LOGIT = 1e4  # beyond it, float32 would round a score to 0 or 1
 LOG_WIDTH, LOG_BATCH, LOG_NEGATIVES, LOG_RATE, LOG_DECAY, LOG_EPOCHS = 64, 512, 1024, 4e-3, 0.1, 10
 CALIBRATED = 4096  # at most, training contexts that the worth of a repetition is found on
 CLICK_WIDTH, CLICK_BATCH, CLICK_RATE, CLICK_EPOCHS = 32, 8192, 0.03, 3
 USER_PRIOR, ITEM_PRIOR = 1e-2, 1e-5  # weights of squared norms: of a user's vector, of the map from features
-SAID, ORDERED = 2000, 200  # at most, validation contexts that hr@10 and the order of pairs are measured on
-
-
-def squash(z: Tensor) -> Tensor:
-    """Map logits to (0, 1) by a sigmoid that has the same bits everywhere.
-
-    Args:
-        z: (...) float.
-
-    Returns:
-        (...) ½ + ½ z/(1 + |z|), with z cut to ± ``MOST_LOGIT``.
-
-    Source: ours; the link of the world's clicks (``exposure.true_score``).
-
-    >>> squash(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]))
-    tensor([0.1250, 0.2500, 0.5000, 0.7500, 0.8750])
-    """
-    z = z.clamp(-MOST_LOGIT, MOST_LOGIT)
-    return 0.5 + 0.5 * z / (1 + z.abs())
 
 
 def _scores(query: Tensor, table: Tensor, more: Tensor, items: Tensor) -> Tensor:
@@ -75,18 +51,13 @@ def _scores(query: Tensor, table: Tensor, more: Tensor, items: Tensor) -> Tensor
 class LogRanker(nn.Module):
     """z = log q(i) + ⟨Σ_a w_a e_(history, a), e_i⟩ + r·1[i is in the history], where a is an item's age.
 
-    The vectors alone would put the latest item first; r sets straight how often an item comes again.
-
-    Source: ours.
+    The vectors alone would put the latest item first; r corrects how often one comes again. Source: ours.
     """
 
     def __init__(self, items: int, history: int, seed: int = 0) -> None:
-        """Make an untrained ranker; ``load_state_dict`` makes it a trained one.
+        """Make an untrained ranker of N items; ``load_state_dict`` makes it a trained one.
 
-        Args:
-            items: N.
-            history: ages with a weight of their own; what is older weighs as the last.
-            seed: of the item vectors.
+        ``history`` ages have a weight of their own; what is older weighs as the last.
         """
         super().__init__()
         random = stream("log ranker weights", seed)
@@ -101,8 +72,8 @@ class LogRanker(nn.Module):
         age = real.sum(1, keepdim=True) - 1 - torch.arange(history.shape[1], device=history.device)
         weight = F.embedding(age.clamp(0, len(self.age) - 1), self.age)  # (B, H, 1)
         vectors = F.embedding(history.clamp(min=0), self.item) * weight * real[..., None]  # (B, H, d)
-        nothing = self.item.new_zeros(len(history), LOG_WIDTH)
-        return sum(vectors.unbind(1), nothing)  # oldest first; padding then adds exact zeros
+        # Oldest first: padding then adds exact zeros.
+        return sum(vectors.unbind(1), self.item.new_zeros(len(history), LOG_WIDTH))
 
     def known(self, history: Tensor, items: Tensor) -> Tensor:
         """Return which of the items (B, C) are in histories (B, H): (B, C) bool."""
@@ -118,24 +89,14 @@ class LogRanker(nn.Module):
 
 
 class ExposureRanker(nn.Module):
-    """z = b + ⟨u_user, W f_i + c⟩, where f_i are the features of item i.
-
-    Source: ours.
-    """
+    """z = b + ⟨u_user, W f_i + c⟩, where f_i are the features of item i. Source: ours."""
 
     def __init__(self, users: int, features: Tensor, seed: int = 0) -> None:
-        """Make an untrained ranker; ``load_state_dict`` makes it a trained one.
-
-        Args:
-            users: of the world.
-            features: (N, F) float32, of its items.
-            seed: of the user vectors.
-        """
+        """Make an untrained ranker of features (N, F); ``load_state_dict`` makes it a trained one."""
         super().__init__()
         self.register_buffer("features", features)
-        self.user = nn.Parameter(
-            0.1 * torch.randn(users, CLICK_WIDTH, generator=stream("click ranker weights", seed))
-        )
+        random = stream("click ranker weights", seed)
+        self.user = nn.Parameter(0.1 * torch.randn(users, CLICK_WIDTH, generator=random))
         # From zero: a direction that no item shown has is never learned, and then it counts for nothing.
         self.map = nn.Parameter(torch.zeros(features.shape[1], CLICK_WIDTH))
         self.shift = nn.Parameter(torch.zeros(CLICK_WIDTH))
@@ -152,19 +113,9 @@ class ExposureRanker(nn.Module):
 
 
 def designed(world: World, kind: str) -> Ranker:
-    """A ranker of designed reliability, which reads nothing of a batch but its users.
+    """A ranker of designed reliability, which reads nothing of a batch but its users. Source: ours.
 
-    Args:
-        world: the world.
-        kind: "right", "noise" or "harmful", as in ``exposure.ranker``.
-
-    Returns:
-        The ranker.
-
-    Raises:
-        InputError: there is no such kind.
-
-    Source: ours.
+    The kind is "right", "noise" or "harmful", as in ``exposure.ranker``; raises InputError for any other.
     """
     rank = exposure.ranker(world, kind)
     return lambda batch, items: rank(batch.user.cpu(), items.cpu()).to(items.device)
@@ -175,20 +126,9 @@ def trained_on_log(dataset: Dataset, history: int, seed: int) -> LogRanker:
 
     Sampled softmax of each item of a training sequence but the first, against negatives that the batch
     shares, drawn by popularity q. The optimum of the vector product is log p(i | x) − log q(i), so the ranker
-    adds log q(i) when it scores: the logQ correction, without which it underrates what is popular.
-
-    Args:
-        dataset: no sequence left to RL, no validation and no test target is read.
-        history: most recent items that the ranker sees.
-        seed: decides the weights, bit for bit on one machine.
-
-    Returns:
-        The ranker.
-
-    Raises:
-        InputError: no training user has two events.
-
-    Source: logQ: Yi et al. (RecSys 2019); the rest is ours.
+    adds log q(i) when it scores: the logQ correction, without which it underrates what is popular. It sees
+    the ``history`` most recent items. The seed decides the weights, bit for bit on one machine. Raises
+    InputError if no training user has two events. Source: logQ: Yi et al. (RecSys 2019); the rest is ours.
     """
     examples = contexts(dataset.train)
     if not len(examples):
@@ -202,13 +142,13 @@ def trained_on_log(dataset: Dataset, history: int, seed: int) -> LogRanker:
         batch = examples.batch(rows, history)
         negative = draw(count, torch.rand(LOG_NEGATIVES, generator=random, dtype=torch.float64))  # (M,)
         query = model.query(batch.history)  # (B, d)
-        own = (query * F.embedding(batch.targets[:, 0], model.item)).sum(1, keepdim=True)  # (B, 1)
+        target = (query * F.embedding(batch.targets[:, 0], model.item)).sum(1, keepdim=True)  # (B, 1)
         others = query @ F.embedding(negative, model.item).T  # (B, M)
         # A target that is drawn as a negative too stays one: to leave it out would favour what is popular.
-        return -torch.cat([own, others], 1).log_softmax(1)[:, 0].mean()
+        return -torch.cat([target, others], 1).log_softmax(1)[:, 0].mean()
 
     optimiser = torch.optim.AdamW(model.parameters(), LOG_RATE, weight_decay=LOG_DECAY, fused=True)
-    _fit(model, loss, len(examples), LOG_BATCH, LOG_EPOCHS, optimiser, random)
+    _fit(optimiser, loss, len(examples), LOG_BATCH, LOG_EPOCHS, random)
     some = torch.randperm(len(examples), generator=random)[:CALIBRATED]
     model.again.copy_(_again(model, examples.select(some), history))
     return model
@@ -233,138 +173,30 @@ def _again(model: LogRanker, examples: Examples, history: int) -> Tensor:
 
 
 def trained_on_exposures(world: World, n: int, seed: int) -> ExposureRanker:
-    """Train a ranker on the clicks of n impressions of a simulated world.
+    """Train a ranker on the clicks of n impressions of a simulated world; 500 per user make a strong one.
 
-    The log is drawn apart from the users' sequences: no target of theirs is among its examples.
-
-    Args:
-        world: the world.
-        n: impressions; 500 per user make a strong ranker.
-        seed: of the log and the weights, which it decides bit for bit on one machine.
-
-    Returns:
-        The ranker; a score estimates ``exposure.true_score``, the probability of a click.
-
-    Source: logistic regression, its link the world's own (``squash``), with ridge penalties; ours.
+    The log is drawn apart from the users' sequences: no target of theirs is among its examples. A score
+    estimates ``exposure.true_score``, the probability of a click. The seed decides the weights, bit for bit
+    on one machine. Source: logistic regression with the world's link (``squash``), ridge penalties; ours.
     """
     log = exposure.exposures(world, n, seed)
     model = ExposureRanker(len(world.taste), world.features, seed)
-    clicked = log.clicked.float()
 
     def loss(rows: Tensor) -> Tensor:
         user = F.embedding(log.user[rows], model.user)  # (n, d)
         z = model.offset + (user * F.embedding(log.item[rows], model.table())).sum(1)
         prior = USER_PRIOR * user.square().sum(1).mean() + ITEM_PRIOR * model.map.square().sum()
-        return F.binary_cross_entropy(squash(z), clicked[rows]) + prior
+        return F.binary_cross_entropy(squash(z), log.clicked[rows].float()) + prior
 
     optimiser = torch.optim.Adam(model.parameters(), CLICK_RATE, fused=True)
-    return _fit(model, loss, n, CLICK_BATCH, CLICK_EPOCHS, optimiser, stream("click ranker", seed))
-
-
-def _fit(
-    model: nn.Module,
-    loss: Callable[[Tensor], Tensor],
-    size: int,
-    batch: int,
-    epochs: int,
-    optimiser: torch.optim.Optimizer,
-    random: torch.Generator,
-) -> nn.Module:
-    """Minimise the loss of rows (b,) of ``size``, with a rate that falls to zero."""
-    steps = epochs * -(-size // batch)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
-    with tqdm(total=steps, desc="ranker", unit=" steps", delay=2, leave=False, disable=None) as bar:
-        for _ in range(epochs):
-            for rows in torch.randperm(size, generator=random).split(batch):
-                optimiser.zero_grad()
-                loss(rows).backward()
-                optimiser.step()
-                schedule.step()
-                bar.update()
+    _fit(optimiser, loss, n, CLICK_BATCH, CLICK_EPOCHS, stream("click ranker", seed))
     return model
 
 
-def hr10(ranker: Ranker, dataset: Dataset, examples: Examples, history: int) -> float:
-    """Rank the full catalogue by the ranker alone, and measure HR@10.
-
-    Args:
-        ranker: to be measured.
-        dataset: for its catalogue and law.
-        examples: contexts with targets, such as ``dataset.valid``.
-        history: most recent items of a context.
-
-    Returns:
-        HR@10, 0 to 1; on a simulated world exact under the law. Items of the past are left out on real data,
-        as the world alone shows them again.
-
-    Source: definition.
-    """
-    catalogue = torch.arange(len(dataset.catalogue))
-    cfg = Config(history=history, keep_seen=dataset.law is not None)
-    result = evaluate_scorer(
-        lambda batch: ranker(batch, catalogue.expand(len(batch), -1)), dataset, examples, cfg
-    )
-    return result.values["hr@10"].mean().item()
-
-
-def ordered(ranker: Ranker, world: World, batch: Batch) -> Tensor:
-    """Measure how well a ranker orders the items of each context's own half of the world.
-
-    Args:
-        ranker: to be measured.
-        world: for the true scores.
-        batch: B contexts.
-
-    Returns:
-        (B,) float64: the share of pairs of items, of A for a user of A and of B for one of B, that the ranker
-        orders as the true score does; ½ is chance.
-
-    Source: definition (AUC over pairs, as Kendall's tau).
-    """
-    share = []
-    for row, tail in enumerate(world.tail_user[batch.user].tolist()):
-        one = batch.select(torch.tensor([row]))
-        items = (world.tail == tail).nonzero().T  # (1, C)
-        true = exposure.true_score(world, one.user, items)[0]  # (C,)
-        score = ranker(one, items)[0]
-        agree = (score[:, None] - score).sign() * (true[:, None] - true).sign()  # (C, C)
-        share.append(0.5 + 0.5 * agree.sum() / (len(true) * (len(true) - 1)))
-    return torch.stack(share)
-
-
-def describe(ranker: Ranker, dataset: Dataset, history: int, world: World | None = None) -> list[str]:
-    """Say how good a ranker is on validation contexts, beside popularity.
-
-    Args:
-        ranker: to be measured.
-        dataset: for the contexts, at most ``SAID`` a line, and the popularity in its training split.
-        history: most recent items of a context.
-        world: where the data come from a simulated world: users of A and of B then have a line each.
-
-    Returns:
-        A line for all contexts, for those of users left to RL if there are any, and for each half of a world.
-
-    Source: ours.
-    """
-    valid = dataset.valid
-    groups = {"all": torch.ones(len(valid), dtype=torch.bool)}
-    if dataset.fresh is not None:
-        groups["users left to RL"] = torch.isin(valid.user, dataset.fresh.user)
-    if world is not None:
-        groups |= {"users of A": ~world.tail_user[valid.user], "users of B": world.tail_user[valid.user]}
-    floor = popularity(dataset.train, len(dataset.catalogue))
-    # At random, as the order of users may mean something, and from a stream that nothing else draws from.
-    order = torch.randperm(len(valid), generator=stream("judged contexts", 0))
-    said = []
-    for name, inside in groups.items():
-        mine = valid.select(order[inside[order]][:SAID])
-        if not len(mine):
-            continue
-        own = hr10(ranker, dataset, mine, history)
-        least = hr10(lambda batch, items: floor(batch), dataset, mine, history)
-        line = f"ranker, {name}: hr@10 {own:.4f}, popularity {least:.4f}, {len(mine):,} validation contexts"
-        if world is not None:
-            batch = mine.batch(torch.arange(min(len(mine), ORDERED)), history)
-            line += f", pairs of the own half in true order {ordered(ranker, world, batch).mean():.3f}"
-        said.append(line)
-    return said
+def _fit(
+    optimiser: Optimizer, loss: Callable[[Tensor], Tensor], n: int, batch: int, epochs: int, random: Generator
+) -> None:
+    """Minimise the loss of rows (b,) out of n, each once per epoch, with a rate that falls to zero."""
+    orders = (torch.randperm(n, generator=random) for _ in range(epochs))  # drawn when the epoch begins
+    rows = (part for order in orders for part in order.split(batch))
+    minimise(optimiser, lambda step: loss(next(rows)), epochs * -(-n // batch), "ranker", final=0.0)

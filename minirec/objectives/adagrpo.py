@@ -24,8 +24,6 @@ alone, ``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
 Left out: the production ranker; ``models/ranker.py`` has what stands in for it.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

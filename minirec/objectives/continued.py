@@ -6,8 +6,6 @@ The rollouts are made and measured as for the others, and nothing is learned fro
 gate shut.
 """
 
-from __future__ import annotations
-
 from minirec.records import Experience, Objective, Signal
 
 

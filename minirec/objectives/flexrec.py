@@ -23,8 +23,6 @@ reported, and not in training.
 Left out: tokens outside items, of which the policy has none; the switch that gives observed items variance 0.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

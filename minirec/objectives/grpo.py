@@ -17,8 +17,6 @@ Ours: G = 16, and samples under the trie by default. A silent group, all rewards
 Left out: nothing of the objective; the paper's process supervision has no counterpart here.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -15,8 +15,6 @@ by enumeration]: an item of one code settles at β·ref/(λ - r), not at ref·ex
 node of the trie does so for itself. ``measure/exact.py`` knows all three.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

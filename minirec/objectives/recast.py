@@ -20,8 +20,6 @@ are learnable. ``--no-contrast`` is repair alone: GRPO on the repaired groups; `
 alone. Left out: u over lists of several items (our rollouts are one item).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

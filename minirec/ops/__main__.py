@@ -1,5 +1,5 @@
 """python -m minirec.ops: which backend serves what, and why."""
 
-from minirec.ops.load import describe
+from minirec.ops.load import backends
 
-print("\n".join(describe()))
+print("\n".join(backends()))

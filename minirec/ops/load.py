@@ -1,36 +1,37 @@
-"""Find the compiled kernels, say what serves which device, and why."""
-
-from __future__ import annotations
+"""Find the compiled kernels, say what serves which device and why, and let it compute."""
 
 import os
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+from minirec.ops import reference
 
 FOLDER = Path(__file__).parent
+WHY_NOT: dict[str, str] = {}  # per device type: "" where kernels serve it, else the reason why torch does
 
 
-def _load() -> dict[str, str]:
-    """Load what is built; per device type, "" where kernels serve it, else the reason why torch does."""
+def _load(device: str, name: str) -> str:
+    """Load the library of kernels for a device; returns "", or the reason why it is not there."""
     if os.environ.get("MINIREC_NO_EXT"):
-        return dict.fromkeys(("cpu", "cuda"), "MINIREC_NO_EXT is set")
-    reasons = {}
-    for device, name in (("cpu", "_C"), ("cuda", "_cuda")):
-        reasons[device] = reasons.get("cpu", "")  # the schemas are in the CPU's library
-        if device == "cuda" and not torch.cuda.is_available():
-            reasons[device] = "no CUDA device"
-        found = sorted(FOLDER.glob(f"{name}*.so"))
-        if not found and not reasons[device]:
-            reasons[device] = "the extension is not built: pip install --no-build-isolation -e ."
-        if not reasons[device]:
-            try:
-                torch.ops.load_library(found[0])
-            except OSError as error:
-                reasons[device] = f"{found[0].name} cannot be loaded: {str(error).splitlines()[0]}"
-    return reasons
+        return "MINIREC_NO_EXT is set"
+    if device == "cuda" and not torch.cuda.is_available():
+        return "no CUDA device"
+    if WHY_NOT.get("cpu"):  # the schemas are in the CPU's library
+        return WHY_NOT["cpu"]
+    libraries = sorted(FOLDER.glob(f"{name}*.so"))
+    if not libraries:
+        return "the extension is not built: pip install --no-build-isolation -e ."
+    try:
+        torch.ops.load_library(libraries[0])
+    except OSError as error:
+        return f"{libraries[0].name} cannot be loaded: {str(error).splitlines()[0]}"
+    return ""
 
 
-WHY_NOT = _load()
+WHY_NOT["cpu"] = _load("cpu", "_C")
+WHY_NOT["cuda"] = _load("cuda", "_cuda")
 
 if not WHY_NOT["cpu"]:
     for _name in ("swap_ndcg", "group_normalize", "swap_normalize", "ideal_dcg"):
@@ -39,11 +40,29 @@ if not WHY_NOT["cpu"]:
 
 
 def built_for(device: torch.device) -> bool:
-    """Whether kernels serve a device; plain torch does otherwise."""
+    """Whether kernels serve a device; plain torch serves it otherwise."""
     return WHY_NOT.get(device.type) == ""
 
 
-def describe() -> list[str]:
+def compute(name: str, inputs: tuple[Tensor | None, ...], choices: tuple, out: Tensor) -> Tensor:
+    """Fill ``out`` by the kernel of that name where it is built, else by that function of ``reference``.
+
+    The inputs of an operation on lists end in their lengths and mask; ``reference`` takes the valid positions
+    in their place. Returns ``out``.
+    """
+    # IDCG has no kernel on CUDA, where torch sorts fast.
+    if built_for(out.device) and not (out.is_cuda and name == "ideal_dcg"):
+        written = out if out.is_contiguous() else torch.empty_like(out, memory_format=torch.contiguous_format)
+        getattr(torch.ops.minirec, name)(*inputs, *choices, written)
+        return out if written is out else out.copy_(written)
+    first, *others = inputs
+    if name != "group_normalize":
+        others = [*others[:-2], reference.valid_positions(first, *others[-2:])]
+    result = getattr(reference, name)(first.to(out.dtype), *others, *choices)
+    return out.copy_(result.view(out.shape))
+
+
+def backends() -> list[str]:
     """What serves what, and why: the lines that ``python -m minirec.ops`` prints."""
     lines = []
     for device, reason in WHY_NOT.items():
@@ -53,8 +72,8 @@ def describe() -> list[str]:
         lines.append(f"{device:5} swap_ndcg, group_normalize, swap_normalize: {serves}")
     try:
         from minirec.ops import _info
+
+        lines += [f"{name}: {value}" for name, value in _info.build_info().items()]
     except ImportError as error:
         lines.append(f"build_info: {error}")
-    else:
-        lines += [f"{name}: {value}" for name, value in _info.build_info().items()]
     return lines

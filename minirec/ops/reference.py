@@ -10,24 +10,14 @@ The last three run where no kernel is built. All compute in the dtype of their i
 any device. One swap changes NDCG by (g_k - g_j)(d_k - d_j)/IDCG; that also holds where a cut-off makes d 0.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 
 def discounts(length: int, cut: int | None = None, device: torch.device | None = None) -> Tensor:
-    """The weight of each rank in DCG, d_k = 1/log2(k + 1), and 0 beyond a cut-off.
+    """The weight of each rank in DCG, d_k = 1/log2(k + 1), and 0 beyond the first ``cut`` ranks (None: all).
 
-    Args:
-        length: K.
-        cut: ranks that count; None is all.
-        device: to make them on, so that a CUDA graph need not copy.
-
-    Returns:
-        (K,) float64.
-
-    Source: definition.
+    Returns (length,) float64, made on the device, so that a CUDA graph need not copy. Source: definition.
 
     >>> discounts(3, cut=2)
     tensor([1.0000, 0.6309, 0.0000], dtype=torch.float64)
@@ -36,25 +26,26 @@ def discounts(length: int, cut: int | None = None, device: torch.device | None =
     return (rank <= (length if cut is None else cut)) / torch.log2(rank + 1)
 
 
+def valid_positions(gains: Tensor, lengths: Tensor | None, mask: Tensor | None) -> Tensor:
+    """Which positions are valid, (..., K) bool, given lengths (...) int64 and mask (..., K) bool, or None."""
+    valid = torch.ones_like(gains, dtype=torch.bool) if mask is None else mask
+    if lengths is not None:
+        valid = valid & (torch.arange(gains.shape[-1], device=gains.device) < lengths[..., None])
+    return valid
+
+
 def ideal_dcg(gains: Tensor, valid: Tensor, cut: int) -> Tensor:
-    """DCG of the best order of a list's own valid gains, at the ranks from 1 on.
+    """DCG of the best order of a list's own valid gains, which take the ranks from 1 on.
 
-    Args:
-        gains: (n, K) float32 or float64, at least 0 where valid.
-        valid: (n, K) bool.
-        cut: ranks that count.
-
-    Returns:
-        (n,) in the dtype of the gains.
-
-    Source: definition.
+    gains (n, K) float32 or float64, at least 0 where valid; valid (n, K) bool; cut is how many ranks count.
+    Returns (n,) in the dtype of the gains. Source: definition.
     """
     best = gains.masked_fill(~valid, 0).sort(-1, descending=True).values  # (n, K)
     return (best * discounts(gains.shape[1], cut, best.device).to(best)).sum(-1)
 
 
 def _mean(total: Tensor, count: Tensor, idcg: Tensor, valid: Tensor) -> Tensor:
-    """Sums over partners to their mean over IDCG, (n, K); 0 without them, without IDCG, where not valid."""
+    """Divide sums over partners (n, K) by their count and by IDCG; 0 where one is 0 and if not valid."""
     zero = ~valid | (count == 0) | (idcg < torch.finfo(idcg.dtype).tiny)[:, None]
     return (total / (count * idcg[:, None])).masked_fill(zero, 0)
 
@@ -62,15 +53,9 @@ def _mean(total: Tensor, count: Tensor, idcg: Tensor, valid: Tensor) -> Tensor:
 def swap_literal(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool) -> Tensor:
     """The swap reward by its definition: mean of NDCG(list) - NDCG(list with k and j exchanged).
 
-    Args:
-        gains: (n, K) float32 or float64 in the order of the lists.
-        idcg: (n,).
-        valid: (n, K) bool; a slot that is not keeps its rank, is nobody's partner and gets 0.
-        cut: ranks that count.
-        later: partners are the j > k; otherwise all j but k.
-
-    Returns:
-        (n, K) in the dtype of the gains.
+    gains (n, K) float32 or float64 in the order of the lists; idcg (n,); valid (n, K) bool: masked positions
+    keep their rank, take part in no swap and get reward 0; cut is how many ranks count. Partners are all
+    j > k with ``later``, else all j but k. Returns (n, K) in the dtype of the gains.
 
     Source: FlexRec (2603.11901), the swap reward; its sign is ours.
     """
@@ -78,9 +63,8 @@ def swap_literal(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bo
     gains, d = gains.masked_fill(~valid, 0), discounts(size, cut, gains.device).to(gains)
     total, count = torch.zeros_like(gains), torch.zeros_like(gains)
     for k in range(size):
-        for j in range(k + 1 if later else 0, size):
-            if j == k:
-                continue
+        partners = range(k + 1, size) if later else [j for j in range(size) if j != k]
+        for j in partners:
             order = torch.arange(size)
             order[k], order[j] = j, k
             fall = (gains * d).sum(1) - (gains[:, order] * d).sum(1)  # (n,) of DCG
@@ -91,15 +75,9 @@ def swap_literal(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bo
 
 
 def swap_pairs(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool) -> Tensor:
-    """The same over a K × K table of pairs.
+    """``swap_literal`` from a K × K table of pairs: a swap changes NDCG by (g_k - g_j)(d_k - d_j)/IDCG.
 
-    Args:
-        gains, idcg, valid, cut, later: as in ``swap_literal``.
-
-    Returns:
-        As ``swap_literal``.
-
-    Source: definition; one swap changes NDCG by (g_k - g_j)(d_k - d_j)/IDCG.
+    Source: definition.
     """
     gains = gains.masked_fill(~valid, 0)
     d = discounts(gains.shape[1], cut, gains.device).to(gains)
@@ -115,7 +93,7 @@ def _after(values: Tensor) -> Tensor:
 
 
 def swap_ndcg(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool) -> Tensor:
-    """The same from running sums.
+    """``swap_literal`` from running sums.
 
     With the pivot x = g - min g all terms are at least 0, so nothing cancels, and a constant list is x = 0
     and gives exactly 0. For later partners, with Δ_t = d_t - d_{t+1},
@@ -125,12 +103,6 @@ def swap_ndcg(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool)
         r_k = (x_k U_k - T_k) / (n_k IDCG)
 
     and for all partners r_k = n/(n-1) · [(x_k - x̄)(d_k - d̄) + cov(x, d)] / IDCG.
-
-    Args:
-        gains, idcg, valid, cut, later: as in ``swap_literal``.
-
-    Returns:
-        As ``swap_literal``.
 
     Source: ours.
     """
@@ -162,19 +134,13 @@ def group_normalize(
     scale: bool,
     leave_one_out: bool,
 ) -> Tensor:
-    """Compare each reward with its group. The first reward is subtracted first: equal ones are exact zeros.
+    """Compare each reward with its group. The first one is subtracted first, so equal rewards give exact 0.
 
-    Args:
-        rewards: (A, G, I) float32 or float64; a group is a column of the middle dimension, or a piece of one.
-        mask: (A, G, I) bool; what is not counted gets 0. Not together with offsets.
-        offsets: (m + 1,) int64 from 0 to G, ascending: group s is offsets[s] to offsets[s + 1].
-        ddof: the variance is the sum of squares over n - ddof, at least over 1.
-        eps: added to the std.
-        scale: divide by std + eps.
-        leave_one_out: centre on the mean of the n - 1 others.
-
-    Returns:
-        (A, G, I) in the dtype of the rewards.
+    rewards (A, G, I) float32 or float64; a group is a column of the middle dimension. mask (A, G, I) bool:
+    rewards where it is False are not counted and get 0. Instead of a mask, offsets (m + 1,) int64, ascending
+    from 0 to G, divide each column into the groups offsets[s] to offsets[s + 1]. The variance is the sum of
+    squares over n - ddof, or over 1 if that is larger. ``scale`` divides by std + eps; ``leave_one_out``
+    centres on the mean of the n - 1 others. Returns (A, G, I) in the dtype of the rewards.
 
     Source: GRPO (2402.03300), with the options of ``objectives.grpo``.
     """
@@ -186,11 +152,9 @@ def group_normalize(
     if offsets is None:
         place, first = slice(None), mask.int().argmax(1, keepdim=True)  # (A, 1, I)
     else:
-        place = torch.repeat_interleave(
-            torch.arange(len(offsets) - 1).to(offsets), offsets.diff(), output_size=size
-        )
-        first = offsets[:-1].clamp(max=size - 1)[None, :, None]
-        first = first.expand(len(rewards), -1, rewards.shape[2])  # (A, m, I)
+        groups = torch.arange(len(offsets) - 1, device=offsets.device)
+        place = groups.repeat_interleave(offsets.diff(), output_size=size)  # (G,) the group of each one
+        first = offsets[:-1, None].clamp(max=size - 1).expand(len(rewards), -1, rewards.shape[2])  # (A, m, I)
 
     def total(values: Tensor) -> Tensor:
         """The sum of each group, at each of its members: (A, 1, I) or (A, G, I)."""
@@ -209,30 +173,12 @@ def group_normalize(
     return (x / spread).masked_fill((spread == 0) | ~mask, 0) if scale else x
 
 
-def swap_normalize(
-    gains: Tensor,
-    idcg: Tensor,
-    valid: Tensor,
-    cut: int,
-    later: bool,
-    ddof: int,
-    eps: float,
-    scale: bool,
-    leave_one_out: bool,
-) -> Tensor:
+def swap_normalize(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool, *how: float) -> Tensor:
     """Swap rewards, then each position against the same position of the group's other lists.
 
-    Args:
-        gains: (B, G, K).
-        idcg: (B, G).
-        valid: (B, G, K) bool; also what is counted in a group.
-        cut, later: as in ``swap_literal``.
-        ddof, eps, scale, leave_one_out: as in ``group_normalize``.
-
-    Returns:
-        (B, G, K) in the dtype of the gains.
-
-    Source: FlexRec (2603.11901); per position over the group is ours.
+    gains (B, G, K); idcg (B, G); valid (B, G, K) bool: only valid positions are counted. cut and later are as
+    in ``swap_literal``; how are the last four arguments of ``group_normalize``. Returns (B, G, K) in the
+    dtype of the gains. Source: FlexRec (2603.11901); per position over the group is ours.
     """
     flat = swap_ndcg(gains.flatten(0, 1), idcg.flatten(), valid.flatten(0, 1), cut, later)
-    return group_normalize(flat.view_as(gains), valid, None, ddof, eps, scale, leave_one_out)
+    return group_normalize(flat.view_as(gains), valid, None, *how)

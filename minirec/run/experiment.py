@@ -4,8 +4,6 @@ An arm is the settings of the run with an objective's own. Arms have the same co
 same number of rollouts; beside every arm of next items stands *supervised continued*.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,6 +17,7 @@ from minirec.data.contexts import contexts
 from minirec.errors import InputError, nearest
 from minirec.measure.evaluation import evaluate_policy
 from minirec.measure.probe import CONTEXTS
+from minirec.measure.rankers import describe_ranker
 from minirec.measure.report import Row
 from minirec.models import ranker
 from minirec.objectives import OBJECTIVES, settings_of
@@ -112,7 +111,7 @@ def item_reward(cfg: Config, run: Run) -> tuple[Reward, list[str]]:
         return ranker.trained_on_exposures(world, IMPRESSIONS * len(world.taste), cfg.seed)
 
     model = kept(run, "ranker.pt", ("seed", "history"), make, empty.requires_grad_(False))
-    about = ranker.describe(model.cpu(), dataset, cfg.history, world) if processes.rank == 0 else []
+    about = describe_ranker(model.cpu(), dataset, cfg.history, world) if processes.rank == 0 else []
     return model.to(processes.device), [f"{title}: the reward is a trained ranker", *about]
 
 

@@ -9,8 +9,6 @@
 On a simulated world data.pt holds no world: it is made again from the settings.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The arms that rank closed sets: their sets, critic and start, the supervised control, and the table."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,18 +7,16 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from minirec import rollout
 from minirec.data.lists import PARTS, ListSource, make_lists
 from minirec.data.vectors import item_vectors
-from minirec.loop import update
 from minirec.measure.metrics import paired_bootstrap
 from minirec.measure.probe import CANDIDATES, LISTS
 from minirec.measure.rankings import METRIC, by_score, list_floors, rank_for_needs, trained_needs
 from minirec.measure.report import Row
-from minirec.models.critic import Critic, fill_lists
-from minirec.models.critic import fit as fit_critic
+from minirec.models.critic import Critic, fill_lists, train_critic
+from minirec.models.fit import minimise
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy, score
 from minirec.records import NEXT, Lists
@@ -64,13 +60,16 @@ def imitate(
     """
     policy = copy.deepcopy(start).eval().requires_grad_(True)
     optimiser = torch.optim.Adam(policy.parameters(), rate, betas=(0.9, 0.98))
-    for step in tqdm(range(steps), "lists", unit=" steps", delay=2, leave=False, disable=None):
+
+    def loss(step: int) -> Tensor:
         rows = step_rows(len(source), cfg.contexts, cfg.seed, step)
         lists = source.of_step(rows, torch.arange(len(rows)), cfg.seed, step).to(trie.codes.device)
         codes = trie.encode(by_score(scores(lists), lists.candidates))[:, None]  # (B, 1, C, L)
         allowed = rollout.closed_masks(codes[:, 0], codes, trie.size)
         prompt = policy.encode(lists.batch.condition, trie.encode(lists.batch.history))
-        update(-score(policy, prompt, codes, allowed).mean(), policy, optimiser, cfg.clip)
+        return -score(policy, prompt, codes, allowed).mean()
+
+    minimise(optimiser, loss, steps, "lists", clip=cfg.clip)
     return policy
 
 
@@ -160,7 +159,7 @@ def prepare_lists(run: Run, supervised: Policy) -> ListArms:
 
     def make() -> Critic:
         critic = Critic(vectors, dataset.periods, cfg.seed)
-        return fit_critic(critic, sources["train"], cfg.seed, CRITIC_STEPS)
+        return train_critic(critic, sources["train"], cfg.seed, CRITIC_STEPS)
 
     critic = kept(run, "critic.pt", ("seed", "candidates", "feedback"), make, empty)
     start = kept(

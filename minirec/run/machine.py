@@ -1,7 +1,5 @@
 """What a run stands on: a device, memory, the other processes of ``torchrun``, and Ctrl-C."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

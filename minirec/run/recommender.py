@@ -1,7 +1,5 @@
 """A trained run answers: a history in, items out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Drive reinforcement learning: lines of metrics, and the probe where exact values stand beside estimates."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from tqdm import tqdm

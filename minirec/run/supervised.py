@@ -7,8 +7,6 @@ rows, and the loss is divided by the items of the whole batch: but for dropout, 
 not change the gradient.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -122,7 +120,7 @@ class Supervised(Training):
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=on_gpu):
             loss = nll(self.model, trie, batch) * weight / items  # per item
         # The gradient is per code, so that the rate means the same for every L.
-        norm = update(loss / trie.levels, self.policy, self.optimiser, cfg.clip)
+        norm = update(loss / trie.levels, self.optimiser, cfg.clip)
         self.tally.add("nll", loss.item() * items / processes.count, items / processes.count)
         self.tally.add("gradient_norm", norm)
         self.step += 1

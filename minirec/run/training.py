@@ -1,7 +1,5 @@
 """Drive a training to its end, supervised or reinforced: lines of metrics, checkpoints, and Ctrl-C."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

@@ -10,7 +10,7 @@ from minirec.data import lists
 from minirec.data.lists import HELD_OUT, NEEDS, ListSource, make_lists
 from minirec.data.vectors import item_vectors
 from minirec.models import critic
-from minirec.models.critic import Critic, fill, fit, gaussian_nll
+from minirec.models.critic import Critic, fill, gaussian_nll, train_critic
 from minirec.records import PAD
 from minirec.run import prepare
 from minirec.settings import Config
@@ -53,7 +53,7 @@ def test_nll_is_that_of_a_normal_distribution_without_its_constant():
 def noisy():
     """A critic of gains whose noise is five times as large on the odd items, and fresh gains of that kind."""
     spread = torch.where(torch.arange(40) % 2 == 1, 0.3, 0.06)
-    model = fit(untrained(), designed(spread), seed=0, steps=500)
+    model = train_critic(untrained(), designed(spread), seed=0, steps=500)
     return model, spread, designed(spread, sets=2000, seed=1)
 
 
@@ -84,10 +84,10 @@ def test_fresh_gains_lie_as_far_from_the_mean_as_the_variance_says(noisy):
 def test_feedback_that_was_not_seen_changes_no_weight():
     source = designed(torch.full((40,), 0.2), share=0.3)
     other = replace(source, gains=torch.where(source.observed, source.gains, 7.0))
-    weights = [fit(untrained(), s, seed=1, steps=30).state_dict() for s in (source, other)]
+    weights = [train_critic(untrained(), s, seed=1, steps=30).state_dict() for s in (source, other)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     seen = replace(source, gains=torch.where(source.observed, 0.1, source.gains))
-    changed = fit(untrained(), seen, seed=1, steps=30).state_dict()
+    changed = train_critic(untrained(), seen, seed=1, steps=30).state_dict()
     assert not torch.equal(changed["hidden.weight"], weights[0]["hidden.weight"])
 
 
@@ -95,11 +95,11 @@ def test_training_is_decided_by_the_seed_and_leaves_the_global_generator_alone()
     source = designed(torch.full((40,), 0.2))
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one = fit(untrained(), source, seed=1, steps=30).state_dict()
+    one = train_critic(untrained(), source, seed=1, steps=30).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(6)
-    two = fit(untrained(), source, seed=1, steps=30).state_dict()
-    three = fit(untrained(), source, seed=2, steps=30).state_dict()
+    two = train_critic(untrained(), source, seed=1, steps=30).state_dict()
+    three = train_critic(untrained(), source, seed=2, steps=30).state_dict()
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert not torch.equal(one["hidden.weight"], three["hidden.weight"])
 
@@ -110,7 +110,8 @@ def test_the_held_out_need_is_never_trained():
     gains = source.gains.clone()
     gains[place] = 99.0
     weights = [
-        fit(untrained(), s, seed=1, steps=30).state_dict() for s in (source, replace(source, gains=gains))
+        train_critic(untrained(), s, seed=1, steps=30).state_dict()
+        for s in (source, replace(source, gains=gains))
     ]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
@@ -128,7 +129,7 @@ def test_the_weights_kept_are_the_best_on_sets_that_train_nothing(monkeypatch):
         return value
 
     monkeypatch.setattr(critic, "loss", spy)
-    kept = fit(untrained(), source, seed=0, steps=200)
+    kept = train_critic(untrained(), source, seed=0, steps=200)
     values, last = [value for value, _ in judged], judged[-1][1]
     assert len(values) == 8
     assert real(kept, last).item() == min(values) < values[-1]
@@ -184,7 +185,7 @@ def test_only_what_is_missing_is_filled():
 def test_on_the_world_it_orders_unseen_candidates_better_than_zeros_and_than_item_means():
     dataset, _ = prepare.read(WORLD)
     train, test = (make_lists(WORLD, dataset, part) for part in ("train", "test"))
-    model = fit(Critic(item_vectors(dataset, 0), dataset.periods), train, seed=0, steps=250)
+    model = train_critic(Critic(item_vectors(dataset, 0), dataset.periods), train, seed=0, steps=250)
     asked = all_of(test)
     mean, variance = model(asked.batch, asked.candidates)
     score = {

@@ -11,25 +11,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minirec.data.contexts import contexts, leave_fresh
+from minirec.data.dataset import Examples
 from minirec.data.exposure import ranker as by_user
 from minirec.data.exposure import true_score
 from minirec.data.world import World, make_world
 from minirec.errors import InputError
+from minirec.measure.rankers import hr10, ordered
 from minirec.models.ranker import (
     ExposureRanker,
     LogRanker,
-    describe,
     designed,
-    hr10,
-    ordered,
     squash,
     trained_on_exposures,
     trained_on_log,
 )
-from minirec.data.dataset import Catalogue, Dataset, Examples
 from minirec.records import HOLE, PAD, Batch
 from minirec.settings import Config
-from tests.small import examples
+from tests.small import examples, log, random_log
 
 ITEMS, HISTORY = 30, 4
 
@@ -56,21 +54,6 @@ def random_log_ranker(seed: int = 0) -> LogRanker:
     for tensor in model.state_dict().values():
         tensor.copy_(torch.randn(tensor.shape, generator=random))
     return model
-
-
-def log(sequences: list[list[int]], keep_out: int = 0, items: int = ITEMS) -> Dataset:
-    """Train on sequences; after them, ``keep_out`` events are kept out, the first is the target elsewhere."""
-    train = examples(sequences, keep_out)
-    held = replace(train, targets=train.events[train.stop.clamp(max=len(train.events) - 1)][:, None])
-    names = [str(user) for user in range(len(sequences))]
-    return Dataset(Catalogue([str(item) for item in range(items)]), names, train, held, held)
-
-
-def random_log(sequences: int, length: int, weight: Tensor, seed: int = 0) -> list[list[int]]:
-    """Items drawn one by one, whatever came before."""
-    random = torch.Generator().manual_seed(seed)
-    drawn = torch.multinomial(weight, sequences * length, replacement=True, generator=random)
-    return drawn.view(sequences, length).tolist()
 
 
 # --- scores -----------------------------------------------------------------------------------------------
@@ -300,46 +283,3 @@ def test_the_exposure_ranker_is_wrong_in_the_tail_with_a_system(
     assert within(one, true) < 0.5 * within(one, reading)
     in_a = clicked[0](asked, (~world.tail).nonzero()[:, 0].expand(200, -1))
     assert one.std(1).mean() > 0.5 * in_a.std(1).mean()  # nearly as sure of itself as in A
-
-
-# --- measures ---------------------------------------------------------------------------------------------
-
-
-def test_order_of_pairs_is_1_for_the_truth_and_0_for_its_reverse(world: World) -> None:
-    asked = batch([[]] * 20, list(range(20)))
-    tail = world.tail_user[:20]
-    # float32 makes a few pairs of 32,640 equal, and equal ones count a half
-    assert (ordered(designed(world, "right"), world, asked) > 0.9999).all()
-    harmful = ordered(designed(world, "harmful"), world, asked)
-    assert (harmful[tail] < 0.0001).all()
-    assert (harmful[~tail] > 0.9999).all()
-    constant = ordered(lambda batch, items: torch.ones(items.shape), world, asked)
-    assert (constant == 0.5).all()
-
-
-def test_hr10_leaves_out_the_past_on_real_data_only() -> None:
-    dataset = log([[0, 1, 2, 3, 2], [4, 5, 6, 7, 20]], keep_out=1)
-
-    def by_number(asked: Batch, items: Tensor) -> Tensor:
-        return 1 - (1 + items) / 100
-
-    assert hr10(by_number, dataset, dataset.valid, HISTORY) == 0.0  # 2 was seen, 20 is not among the first
-    dataset = log([[0, 1, 2, 3, 13], [4, 5, 6, 7, 14]], keep_out=1)
-    assert hr10(by_number, dataset, dataset.valid, HISTORY) == 0.5  # 4 to 13 are the first ten left
-
-
-def test_a_ranker_is_described_beside_popularity_by_group(
-    world: World, clicked: list[ExposureRanker]
-) -> None:
-    said = describe(clicked[0], world.dataset(), 6, world)
-    assert [line.split(":")[0] for line in said] == [
-        "ranker, all",
-        "ranker, users of A",
-        "ranker, users of B",
-    ]
-    assert all("popularity 0." in line and "true order 0." in line for line in said)
-    dataset = log(random_log(40, 6, torch.ones(ITEMS)), keep_out=1)
-    train, fresh = leave_fresh(dataset.train, 0.25, seed=0)
-    said = describe(random_log_ranker(), replace(dataset, train=train, fresh=fresh), HISTORY)
-    assert [line.split(":")[0] for line in said] == ["ranker, all", "ranker, users left to RL"]
-    assert said[1].endswith("10 validation contexts")

@@ -87,7 +87,7 @@ def test_the_gradient_is_that_of_the_formula_written_out(constrained, again):
     arguments = (legal, now, old if again else None, reference)
     expected = literal_loss(CFG, x.trie, x.batch, sequences, 6, *arguments, nll=True, weight=2.0)
     signal = adagrpo.signal(x)
-    loss, _ = learned(x, signal, now, old if again else None, reference, constrained)
+    loss, _ = learned(x, signal, now, old if again else None, reference)
     assert signal.rows.tolist() == [b for b in range(4) if gates[b]]
     # float64, and the advantages rounded to float32 on both sides: what is left is the order of sums
     assert loss.item() == pytest.approx(expected.item(), abs=1e-10)
@@ -99,7 +99,7 @@ def test_with_the_gate_shut_it_is_supervised_continued_and_open_it_is_the_fixed_
     now, reference = moved(start, 0.02, seed=1), start.double()
 
     def slope(signal):
-        return gradient(learned(x, signal, now, reference, reference, constrained=False)[0], now)
+        return gradient(learned(x, signal, now, reference, reference)[0], now)
 
     shut = adagrpo.signal(replace(x, cfg=replace(CFG, gate="shut")))
     nll = slope(continued.signal(x))

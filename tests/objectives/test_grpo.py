@@ -56,7 +56,7 @@ def test_the_gradient_is_that_of_the_formula_written_out(convention, constrained
     legal = (catalogue if constrained else anything)(x.trie)
     arguments = (legal, now, old if again else None, reference)
     expected = literal_loss(cfg, x.trie, x.batch, sequences, 5, *arguments)
-    loss, facts = learned(x, grpo.signal(x), now, old if again else None, reference, constrained)
+    loss, facts = learned(x, grpo.signal(x), now, old if again else None, reference)
     # float64, and the advantages rounded to float32 on both sides: what is left is the order of sums
     assert loss.item() == pytest.approx(expected.item(), abs=1e-10)
     torch.testing.assert_close(gradient(loss, now), gradient(expected, now), atol=1e-9, rtol=0)

@@ -6,19 +6,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minirec.loop import Learner, reinforce
 from minirec.objectives import OBJECTIVES
-from minirec.objectives.loss import Learner, k3, target_nll, token_loss
+from minirec.objectives.loss import Loss, k3, logprobs, target_nll, token_loss
 from minirec.records import PAD
-from minirec.run.machine import Processes
-from minirec.run.reinforce import Reinforcement
 from minirec.settings import Config
+from minirec.tasks import Alone
 from tests.small_experience import (
     TARGETS,
     anything,
     gradient,
     learned,
     lists,
-    masks,
     moved,
     next_item,
     part,
@@ -26,7 +25,7 @@ from tests.small_experience import (
     tokens,
 )
 
-CFG = replace(Config(), group=6, list_group=6, tau=1 / 3, rho=0.0, negatives=2, kl=0.1, seed=5)
+CFG = replace(Config(), group=6, tau=1 / 3, rho=0.0, negatives=2, kl=0.1, seed=5)
 ADA = replace(CFG, rl_weight=2.0)
 CASES = {
     "continued": CFG,
@@ -43,27 +42,25 @@ SUMS = {"atol": 1e-12, "rtol": 0}  # float64, gradients below 10: the order of s
 
 
 def made(case):
-    """The objective, its experience (unmasked for adagrpo), whether that is constrained, and the policy."""
+    """The signal of an objective, its experience (unmasked for adagrpo), and the policy."""
     name, cfg = case.split(",")[0], CASES[case]
-    constrained = name != "adagrpo"
-    start, x = lists(cfg, seed=5) if name == "flexrec" else next_item(cfg, constrained, seed=5)
-    return OBJECTIVES[name], x, constrained, start
+    start, x = lists(cfg, seed=5) if name == "flexrec" else next_item(cfg, name != "adagrpo", seed=5)
+    return OBJECTIVES[name].signal, x, start
 
 
-def whole_gradient(x, signal, constrained, start):
+def whole_gradient(x, signal, start):
     now, old = moved(start, 0.02, seed=1), start.double()
-    return gradient(learned(x, signal, now, old, old, constrained)[0], now)
+    return gradient(learned(x, signal, now, old, old)[0], now)
 
 
-def parts_gradient(x, shares, signals, constrained, start):
+def parts_gradient(x, shares, signals, start):
     """The sum of the gradients that every share finds by itself, with the divisor of the whole batch."""
     now, old, total = moved(start, 0.02, seed=1), start.double(), 0.0
-    learner = Learner(now, x.trie, x.cfg)
+    learner = Loss(now, x.trie, x.cfg)
     for mine, signal in zip(shares, signals, strict=True):
-        own = replace(x, candidates=None if x.candidates is None else x.candidates[mine])
-        batch, allowed = x.batch.select(mine), masks(own, signal, constrained)
+        batch, allowed = x.batch.select(mine), x.masks(replace(signal, rows=mine[signal.rows]))
         with torch.no_grad():
-            was = learner.logp(batch, signal, allowed, old)
+            was = logprobs(old, x.trie, batch, signal, allowed)
         total = total + gradient(learner(batch, signal, allowed, was, was, len(x.batch))[0], now)
     return total
 
@@ -73,46 +70,46 @@ SHARES = [torch.tensor([0, 2]), torch.tensor([1]), torch.tensor([3])]
 
 @cases
 def test_micro_batches_add_up_to_the_gradient_of_the_batch(case):
-    objective, x, constrained, start = made(case)
+    objective, x, start = made(case)
     signal = objective(x)
-    whole = whole_gradient(x, signal, constrained, start)
+    whole = whole_gradient(x, signal, start)
     assert whole.abs().max() > 1e-3
     shares = [part(signal, mine) for mine in SHARES]
-    torch.testing.assert_close(parts_gradient(x, SHARES, shares, constrained, start), whole, **SUMS)
+    torch.testing.assert_close(parts_gradient(x, SHARES, shares, start), whole, **SUMS)
 
 
 @cases
 def test_processes_with_their_share_of_the_contexts_add_up_to_the_gradient_of_one(case):
-    objective, x, constrained, start = made(case)
-    whole = whole_gradient(x, objective(x), constrained, start)
+    objective, x, start = made(case)
+    whole = whole_gradient(x, objective(x), start)
     signals = processes(x, objective, SHARES)
-    torch.testing.assert_close(parts_gradient(x, SHARES, signals, constrained, start), whole, **SUMS)
+    torch.testing.assert_close(parts_gradient(x, SHARES, signals, start), whole, **SUMS)
 
 
 @cases
 def test_the_order_of_the_batch_does_not_change_the_gradient(case):
-    objective, x, constrained, start = made(case)
+    objective, x, start = made(case)
     whole, order = objective(x), torch.tensor([2, 0, 3, 1])
-    found = parts_gradient(x, [order], [part(whole, order)], constrained, start)
-    torch.testing.assert_close(found, whole_gradient(x, whole, constrained, start), **SUMS)
+    found = parts_gradient(x, [order], [part(whole, order)], start)
+    torch.testing.assert_close(found, whole_gradient(x, whole, start), **SUMS)
 
 
 @cases
 def test_padding_of_histories_and_targets_does_not_change_the_gradient(case):
-    objective, x, constrained, start = made(case)
+    objective, x, start = made(case)
     none = torch.full((4, 3), PAD)
     b = x.batch
     wide = replace(b, history=torch.cat([b.history, none], 1), targets=torch.cat([b.targets, none], 1))
     padded = replace(x, batch=wide)
-    found = whole_gradient(padded, objective(padded), constrained, start)
-    torch.testing.assert_close(found, whole_gradient(x, objective(x), constrained, start), **SUMS)
+    found = whole_gradient(padded, objective(padded), start)
+    torch.testing.assert_close(found, whole_gradient(x, objective(x), start), **SUMS)
 
 
 @cases
 def test_a_process_without_contexts_of_its_own_to_learn_from_runs_backward(case):
-    objective, x, constrained, start = made(case)
+    objective, x, start = made(case)
     empty, now = replace(part(objective(x), torch.tensor([], dtype=torch.int64)), nll=False), start.double()
-    loss, facts = learned(x, empty, now, None, now, constrained)
+    loss, facts = learned(x, empty, now, None, now)
     assert loss.item() == 0
     assert facts == {}
     assert (gradient(loss, now) == 0).all()
@@ -146,7 +143,7 @@ def test_on_policy_the_ratio_is_exactly_1_and_the_clip_never_acts(logps, advanta
 
 
 def test_on_policy_the_loss_is_near_zero_while_the_gradient_is_not():
-    objective, x, _, start = made("grpo")
+    objective, x, start = made("grpo")
     now = start.double()
     loss, facts = learned(x, objective(x), now, None, now)
     assert abs(loss.item()) < 1e-6  # advantages sum to zero, each rounded to float32
@@ -202,13 +199,10 @@ class Task:
     """One batch, again and again."""
 
     def __init__(self, x):
-        self.x, self.trie = x, x.trie
+        self.x, self.cfg, self.trie, self.processes = x, x.cfg, x.trie, Alone()
 
     def act(self, policy, step):
         return self.x
-
-    def allowed(self, x, signal):
-        return masks(x, signal)
 
 
 @pytest.mark.parametrize("name", ["grpo", "recast"])
@@ -218,16 +212,16 @@ def test_every_ratio_of_a_batchs_first_update_is_exactly_1_and_of_the_second_is_
     cfg = replace(CFG, contexts=4, updates=2, rl_rate=0.02, clip_low=0.0, clip_high=0.0, device="cpu")
     start, x = next_item(cfg, seed=5)
     x = replace(x, rollout=replace(x.rollout, logp=x.rollout.logp - 1))
-    loop = Reinforcement(cfg, start, Task(x), OBJECTIVES[name], Processes(cfg))
-    shares, model = [], loop.model
+    task, learner, shares = Task(x), Learner(cfg, start, x.trie), []
+    loss_of = learner.loss
 
     def spy(*arguments):
-        loss, facts = model(*arguments)
+        loss, facts = loss_of(*arguments)
         shares.append(facts["clipped"][0] / facts["clipped"][1])
         return loss, facts
 
-    loop.model = spy
-    for _ in range(2):
-        loop.update()
+    learner.loss = spy
+    for step in range(2):
+        reinforce(learner, task, OBJECTIVES[name], step)
     assert shares[0] == shares[2] == 0
     assert min(shares[1], shares[3]) > 0.1

@@ -11,8 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from minirec.ops import group_normalize, reference, swap_advantages, swap_ndcg
+from tests.ops.test_ops_reference import arguments
 from tests.strategies import CONVENTIONS, GAINS, REWARDS, lists, masks, offsets, tables
-from tests.test_ops_reference import arguments
 
 CLOSE = {torch.float64: 1e-12, torch.float32: 4e-6, torch.bfloat16: 4e-6}
 DTYPES = st.sampled_from(list(CLOSE))

@@ -1,0 +1,62 @@
+"""How good a ranker is said to be, where the answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from minirec.data.contexts import leave_fresh
+from minirec.data.world import World, make_world
+from minirec.measure.rankers import describe_ranker, hr10, ordered
+from minirec.models.ranker import LogRanker, designed, trained_on_exposures
+from minirec.records import Batch
+from minirec.settings import Config
+from tests.small import examples, log, random_log
+
+ITEMS, HISTORY = 30, 4
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world(Config(world_items=512, world_users=1000, seed=3))
+
+
+def test_order_of_pairs_is_1_for_the_truth_and_0_for_its_reverse(world: World) -> None:
+    asked = examples([[]] * 20).batch(torch.arange(20), HISTORY)  # of users 0 to 19
+    tail = world.tail_user[:20]
+    # float32 makes a few pairs of 32,640 equal, and equal ones count a half
+    assert (ordered(designed(world, "right"), world, asked) > 0.9999).all()
+    harmful = ordered(designed(world, "harmful"), world, asked)
+    assert (harmful[tail] < 0.0001).all()
+    assert (harmful[~tail] > 0.9999).all()
+    constant = ordered(lambda batch, items: torch.ones(items.shape), world, asked)
+    assert (constant == 0.5).all()
+
+
+def test_hr10_leaves_out_the_past_on_real_data_only() -> None:
+    dataset = log([[0, 1, 2, 3, 2], [4, 5, 6, 7, 20]], keep_out=1)
+
+    def by_number(asked: Batch, items: Tensor) -> Tensor:
+        return 1 - (1 + items) / 100
+
+    assert hr10(by_number, dataset, dataset.valid, HISTORY) == 0.0  # 2 was seen, 20 is not among the first
+    dataset = log([[0, 1, 2, 3, 13], [4, 5, 6, 7, 14]], keep_out=1)
+    assert hr10(by_number, dataset, dataset.valid, HISTORY) == 0.5  # 4 to 13 are the first ten left
+
+
+def test_a_ranker_is_described_beside_popularity_by_group(world: World) -> None:
+    lines = describe_ranker(trained_on_exposures(world, 50_000, 0), world.dataset(), 6, world)
+    assert [line.split(":")[0] for line in lines] == [
+        "ranker, all",
+        "ranker, users of A",
+        "ranker, users of B",
+    ]
+    assert all("popularity 0." in line and "true order 0." in line for line in lines)
+    dataset = log(random_log(40, 6, torch.ones(ITEMS)), keep_out=1)
+    train, fresh = leave_fresh(dataset.train, 0.25, seed=0)
+    lines = describe_ranker(LogRanker(ITEMS, HISTORY), replace(dataset, train=train, fresh=fresh), HISTORY)
+    assert [line.split(":")[0] for line in lines] == ["ranker, all", "ranker, users left to RL"]
+    assert lines[1].endswith("10 validation contexts")
