@@ -274,7 +274,7 @@ book.say(
 # is the one of chapter 5; it normalises over dimension 1, whatever comes after it. The advantage of a
 # position goes to the $L$ code tokens of its item [paper]. FlexRec and the baseline are one function: FlexRec
 # calls it with the form of credit and the uncertainty of its settings, the baseline with "list" and "none".
-# `certainty` is the weight by the critic's variance, further down.
+# `certainty`, the weight by the critic's variance, comes further down.
 
 # %% tags=["hide"]
 book.show(flexrec.list_signal)
@@ -451,7 +451,7 @@ book.say(
 # rescaling of $c$ to mean 1.
 
 # %% tags=["hide"]
-book.show(flexrec.list_variance, flexrec.trust)
+book.show(flexrec.list_variance, flexrec.trust, flexrec.certainty)
 
 # %% [markdown]
 # One choice deserves a warning. The paper has a $c_i$ for each rollout. But a baseline may be subtracted
@@ -577,10 +577,11 @@ book.say(
 book.show(imitate)
 
 # %% [markdown]
-# `by_score` puts the candidates in the order of falling scores, and `update` is that of chapter 0. Every
-# position is given the answer instead of a grade. A step scores one list per context, where RL samples
-# $G$ and then scores them. One expects it to win, and it is the control that each RL result on lists has to be
-# held against. Two things stand in its way. Both can be seen in the last rows of the figure of gradients.
+# `by_score` puts the candidates in the order of falling scores. `minimise` calls `loss` for each step and updates
+# by it, as chapter 0 does. Every position is given the answer instead of a grade. A step scores one list per
+# context, where RL samples $G$ and then scores them. One expects it to win, and it is the control that each RL
+# result on lists has to be held against. Two things stand in its way. Both can be seen in the last rows of the
+# figure of gradients.
 
 # %% tags=["hide"]
 rows = [place for place, need in enumerate(lists.NEEDS) if need != lists.HELD_OUT]
