@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import minirec
+from minirec.run.recommender import Recommender
 
 ROOT = Path(__file__).parents[1]
 USER = 17  # the running example: one user of the built-in world, from the first chapter to the last
@@ -94,7 +95,7 @@ def _display(markdown: str, plain: str) -> None:
         print(plain)
 
 
-def trained() -> minirec.recommend.Recommender:
+def trained() -> Recommender:
     """The supervised run that chapters from the second on look into; trained once, in half a minute."""
     if not (RUN / "report.json").is_file():
         print(f"{TRAIN}  (once, about 25 s)")

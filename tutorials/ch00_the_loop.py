@@ -18,16 +18,16 @@
 # %%
 # introduces: minirec.settings minirec.data.world
 # previews: minirec.data.contexts minirec.measure.exact minirec.objectives.grpo minirec.objectives.loss
-# previews: minirec.records minirec.run.reinforce minirec.rewards minirec.rollout
+# previews: minirec.loop minirec.records minirec.rewards minirec.rollout
 import book
 import matplotlib.pyplot as plt
 import torch
 
 from minirec import records, rewards, rollout
 from minirec.data import contexts
+from minirec.loop import reinforce
 from minirec.measure import exact
 from minirec.objectives import grpo, loss
-from minirec.run import reinforce
 
 run = book.trained()  # a policy that has learned from clicks; no RL yet
 trie, dataset, cfg = run.trie, run.dataset, run.cfg
@@ -197,7 +197,7 @@ class Loop:
 
     def __init__(self) -> None:
         self.policy = book.trained().policy.requires_grad_(True)
-        self.learner = loss.Learner(self.policy, trie, cfg)
+        self.loss = loss.Loss(self.policy, trie, cfg)
         self.adam = torch.optim.Adam(self.policy.parameters(), cfg.rl_rate, betas=(0.9, 0.98))
 
     def step(self, group: records.Rollout, reward: torch.Tensor) -> tuple[float, float]:
@@ -206,8 +206,8 @@ class Loop:
         signal = records.Signal(torch.arange(1), group.codes, advantage, width=cfg.group)
         allowed = trie.masks(group.codes)  # scored under the mask that they were drawn under
         with torch.no_grad():
-            start = self.learner.logp(batch, signal, allowed, run.policy)
-        value, _ = self.learner(batch, signal, allowed, None, start, len(batch))
+            start = loss.logprobs(run.policy, trie, batch, signal, allowed)
+        value, _ = self.loss(batch, signal, allowed, None, start, len(batch))
         value.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), cfg.clip)
         self.adam.step()
@@ -315,15 +315,18 @@ book.say(
 # %% [markdown]
 # ## The same in the library
 #
-# The library's loop is `Loop.step` with the rest of what a run needs: many contexts, several updates per
-# batch, several processes, numbers to log. `task.act` makes rollouts and rewards, `objective` the signal,
-# `model` the loss.
+# One step in the library is `act` and `Loop.step` together, with the rest of what a run needs: many contexts,
+# several updates per batch, several processes. The task lets the policy act; what comes back, `x`, has the
+# rollouts and their rewards. The objective makes a signal of them. The learner holds the policy, its loss, its
+# optimiser, and the policy of the start as the reference. `update` is the last lines of `Loop.step`: backward,
+# clip the gradient, step. `observe` and `tally` only collect the numbers that a run logs.
 
 # %% tags=["hide"]
-book.show(reinforce.Reinforcement.update)
+book.show(reinforce)
 
 # %% [markdown]
-# All objectives of this book share it. They differ in one function: what `objective` makes of a group.
+# A run calls it for step 0, 1, 2 and so on. All objectives of this book share it. They differ in one function:
+# what `objective.signal` makes of a group.
 #
 # | chapter | opens up |
 # |---|---|

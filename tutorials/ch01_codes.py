@@ -15,14 +15,13 @@
 # same way: each item is spelled by a few **codes**, and similar items begin with the same code.
 
 # %%
-# introduces: minirec.run.prepare minirec.data.codes minirec.trie minirec.data.vectors minirec.records
+# introduces: minirec.data.prepare minirec.data.codes minirec.trie minirec.data.vectors minirec.records
 import book
 import matplotlib.pyplot as plt
 import torch
 
 from minirec import settings
-from minirec.data import codes, vectors, world
-from minirec.run import prepare
+from minirec.data import codes, prepare, vectors, world
 from minirec.trie import Trie
 
 cfg = settings.TINY
@@ -159,7 +158,7 @@ for name in ("train", "fresh", "valid", "test"):
 book.show(world.World._law)
 
 # %%
-truth = world.make_world(cfg)
+truth = dataset.world
 user = torch.tensor([book.USER])
 period = int(truth.period[user])
 every = torch.arange(len(trie))[None]

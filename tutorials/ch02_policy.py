@@ -15,17 +15,19 @@
 # are on text, and nothing else has happened to it yet. Here is what it expects of our user.
 
 # %%
-# introduces: minirec.policy minirec.measure.baselines minirec.measure.evaluation minirec.measure.metrics
-# previews: minirec.train
+# introduces: minirec.policy
+# introduces: minirec.measure.baselines minirec.measure.evaluation minirec.measure.metrics
+# previews: minirec.run.supervised
 import re
 
 import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import policy, records, train
+from minirec import policy, records
 from minirec.data import world
 from minirec.measure import baselines, evaluation, metrics
+from minirec.run import supervised
 
 run = book.trained()  # the policy after supervised training
 model, trie, dataset, cfg = run.policy, run.trie, run.dataset, run.cfg
@@ -47,7 +49,7 @@ said = codewise.sum(1).double().exp()  # (N,) of the policy
 law = dataset.law(batch)[0]  # (N,) the truth
 
 # %% tags=["hide"] caption="One user's next click. Up: the law. Down: the policy. Both are exact."
-truth = world.make_world(cfg)
+truth = dataset.world
 topic = truth.place[:, 0]
 order = topic.argsort(stable=True)
 topics = torch.bincount(topic)
@@ -239,7 +241,7 @@ book.say(
 # target, not just the last, is SASRec's [paper] and ours here.
 
 # %% tags=["hide"]
-book.show(train.nll)
+book.show(supervised.nll)
 
 # %% [markdown]
 # That is all of supervised training: this sum, divided, and AdamW. The weights that are kept are those of

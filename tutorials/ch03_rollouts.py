@@ -15,7 +15,7 @@
 # Here it draws, code by code, and we watch where the probability goes.
 
 # %%
-# introduces: minirec.rollout minirec.policy minirec.measure.exact
+# introduces: minirec.rollout minirec.noise minirec.measure.exact
 # previews: minirec.data.contexts
 import copy
 
@@ -23,10 +23,11 @@ import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import rollout, score
+from minirec import rollout
 from minirec.data import contexts
 from minirec.measure import exact
-from minirec.policy import Policy
+from minirec.noise import draw
+from minirec.policy import Policy, score, token_logprobs
 
 run = book.trained()
 trie, dataset, cfg, policy = run.trie, run.dataset, run.cfg, run.policy
@@ -103,15 +104,17 @@ book.say(
 # probabilities give the same code. Objectives that are compared get the same numbers (chapter 9).
 
 # %% tags=["hide"]
-book.show(rollout.draw)
+book.show(draw)
 
 # %% tags=["exact"]
-line = torch.tensor([0.0, 0.2, 0.5, 0.3]).log()  # 0 to 0.2 is code 1, 0.2 to 0.7 is code 2
-print([int(rollout.draw(line, torch.tensor(number))) for number in (0.0, 0.3, 0.9)])
+line = torch.tensor([0.0, 0.2, 0.5, 0.3]).double()  # 0 to 0.2 is code 1, 0.2 to 0.7 is code 2
+print(draw(line, torch.tensor([0.0, 0.3, 0.9]).double()).tolist())
 
 # %% [markdown]
-# Code 0 has probability 0 and is never drawn, not even by the number 0: `<=` and not `<`. A sampler in which
-# a masked code comes out once in a million draws is wrong once in a million draws.
+# `total` holds the right ends of the pieces. Code 0 has probability 0 and is never drawn, not even by the number
+# 0: with `right=True`, a number that lies exactly on an end belongs to the piece behind it. A sampler in which a
+# masked code comes out once in a million draws is wrong once in a million draws. The weights need not sum to 1,
+# as the number is multiplied by their sum.
 #
 # A rollout is $L$ such draws, each given the codes before. A **group** is $G$ rollouts for one context:
 
@@ -182,13 +185,13 @@ plt.show()
 # by teacher forcing. Both passes take their probabilities from one function, in one place:
 
 # %% tags=["hide"]
-book.show(score.token_logprobs, score.score)
+book.show(token_logprobs, score)
 
 # %%
 masks = trie.masks(group.codes)  # (1, G, 1, L, V), the masks that were on the way
 with torch.no_grad():
-    same = score.score(policy, prompt, group.codes, masks)
-    other = score.score(policy, prompt, group.codes, None)  # the mask is forgotten
+    same = score(policy, prompt, group.codes, masks)
+    other = score(policy, prompt, group.codes, None)  # the mask is forgotten
 print("with the mask, off by more than 1e-5:", bool((same - group.logp).abs().max() > 1e-5))
 print(f"without it, off by up to {(other - group.logp).abs().max():.3f} nats a code")
 
@@ -220,7 +223,7 @@ def says(policy: Policy, temperature: float, mask: bool) -> torch.Tensor:
     """Log-probability of every item, (N,)."""
     prompt = policy.encode(batch.condition, history)
     allowed = trie.masks(codes) if mask else None
-    return score.score(policy, prompt, codes, allowed, temperature).sum((2, 3))[0].double()
+    return score(policy, prompt, codes, allowed, temperature).sum((2, 3))[0].double()
 
 
 # (temperature, mask) of the draw; scored at temperature 1 under the mask, or not

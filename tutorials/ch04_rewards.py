@@ -16,22 +16,21 @@
 # its way. On a catalogue that can be enumerated the answer is exact.
 
 # %%
-# introduces: minirec.rewards minirec.models.ranker minirec.data.exposure minirec.data.contexts minirec.tasks
-# introduces: minirec.run.arms minirec.run.machine minirec.measure.rankers
+# introduces: minirec.rewards minirec.models.ranker minirec.data.exposure minirec.data.contexts
+# introduces: minirec.tasks minirec.objectives minirec.measure.probe minirec.measure.rankers
 import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import rewards, tasks
-from minirec.data import contexts, exposure, world
-from minirec.measure import exact, rankers
+from minirec import objectives, rewards, tasks
+from minirec.data import contexts, exposure
+from minirec.measure import exact, probe, rankers
 from minirec.models import ranker
 from minirec.records import HOLE, PAD
-from minirec.run import arms, machine
 
 run = book.trained()
 trie, dataset, cfg = run.trie, run.dataset, run.cfg
-truth = world.make_world(cfg)
+truth = dataset.world
 row = (dataset.train.user == book.USER).nonzero()[0]
 one = contexts.contexts(dataset.train.select(row))  # each click but the first is a target
 batch = one.batch(torch.tensor([len(one) - 1]), cfg.history)  # the last of them
@@ -213,11 +212,13 @@ print(f"another item is best for {int(moved.sum())} of {len(users)} users")
 # probability of a click on an item that is shown:
 
 # %% tags=["hide"]
-book.show(exposure.true_score)
+book.show(exposure.true_score, exposure.squash)
 
 # %% [markdown]
 # This is taste $\langle w, e \rangle$ alone, without the last click and without popularity. So even where it is
-# right, it wants something else than the next click.
+# right, it wants something else than the next click. `squash` only brings it between 0 and 1 and keeps the order.
+# It is a sigmoid made of a quotient; one made of exp could give equal items scores that differ in the last bit
+# [ours].
 #
 # The log shows the half A of the topics and hides the half B.
 
@@ -402,18 +403,19 @@ book.say("\n".join(lines))
 #
 # ## In the loop
 #
-# A reward is a function of a batch and items. `tasks.NextItem` asks it once for each rollout, and where the
-# catalogue can be enumerated it also has the exact mean beside that estimate. An *arm*, one method of
-# a comparison, decides which reward, and under which mask:
+# A reward is a function of a batch and items. `tasks.NextItem` asks it once for each rollout. Where the
+# catalogue can be enumerated, `probe.exact_values` has the exact mean beside that estimate. An *arm* is one
+# method of a comparison. Which reward it is paid, and under which mask it says items, follows from its
+# objective, unless the command line says otherwise; `objectives.settings_of` puts the two together:
 
 # %%
 lines = []
 for name in ("grpo", "adagrpo"):
-    arm = arms.settings(cfg, name)
+    arm = objectives.settings_of(cfg, name)
     reward = tasks.hit if arm.reward == "hit" else ranker.designed(truth, arm.ranker)
-    task = tasks.NextItem(arm, dataset, trie, reward, machine.Processes(arm))
+    task = tasks.NextItem(arm, trie, contexts.contexts(dataset.fresh), reward)
     x = task.act(run.policy, step=0)  # the first batch of contexts of users left to RL
-    true = task.exact(x, run.policy, run.policy)["exact_reward"].mean()
+    true = probe.exact_values(x, run.policy, run.policy)["exact_reward"].mean()
     holes = (x.rollout.items == HOLE).double().mean()
     lines.append(
         f"{name}: {arm.reward} of {tuple(x.rewards.shape)} rollouts, mask {arm.mask}: "

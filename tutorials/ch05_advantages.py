@@ -15,14 +15,14 @@
 # their rewards, and takes a step. The catalogue is small, so the step that it *should* take is known.
 
 # %%
-# introduces: minirec.objectives.grpo minirec.objectives.loss minirec.ops minirec.objectives
+# introduces: minirec.objectives.grpo minirec.objectives.loss minirec.ops
 # previews: minirec.ops.reference
 import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import records, rewards, rollout
-from minirec.data import contexts, world
+from minirec import records, rewards, rollout, tasks
+from minirec.data import contexts
 from minirec.measure import exact
 from minirec.models import ranker
 from minirec.objectives import grpo, loss
@@ -38,7 +38,7 @@ codes, target = trie.encode(batch.history), int(batch.targets[0, 0])
 catalogue = torch.arange(len(trie))[None]
 REWARDS = {
     "hit": rewards.hit(catalogue, batch.targets),
-    "ranker": ranker.designed(world.make_world(cfg), "right")(batch, catalogue),
+    "ranker": ranker.designed(dataset.world, "right")(batch, catalogue),
     "prefix score": rewards.prefix_score(trie.codes[None], trie.codes[batch.targets]),
 }  # (1, N) each: of every item
 
@@ -307,7 +307,7 @@ book.say(
 # %% tags=["hide"]
 COUNT, HIT = 128, torch.tensor([0.0, 1.0])
 fresh = contexts.contexts(dataset.fresh)  # users that the policy has not seen
-many = fresh.batch(contexts.step_rows(len(fresh), COUNT, seed=0, step=0), cfg.history)
+many = fresh.batch(tasks.step_rows(len(fresh), COUNT, seed=0, step=0), cfg.history)
 hits, histories = rewards.hit(catalogue.expand(COUNT, -1), many.targets), trie.encode(many.history)
 with torch.no_grad():
     chances = exact.item_logprobs(policy, policy.encode(many.condition, histories), trie)
@@ -421,8 +421,8 @@ with torch.no_grad():
 said = group.items[0, :, 0]
 advantage = grpo.advantages(REWARDS["ranker"][:, said])
 signal = records.Signal(torch.arange(1), group.codes, advantage[..., None], width=cfg.group)
-learner = loss.Learner(policy, trie, cfg)
-value, _ = learner(batch, signal, trie.masks(group.codes), None, group.logp, 1)
+loss_of = loss.Loss(policy, trie, cfg)
+value, _ = loss_of(batch, signal, trie.masks(group.codes), None, group.logp, 1)
 gradient = torch.cat([part.flatten() for part in torch.autograd.grad(value, parameters)])
 predicted = -(advantage[0] @ arrows[said]) / (cfg.group * trie.levels)
 print(f"sum of the advantages  {advantage.sum():+.0e}")
@@ -502,11 +502,11 @@ signal = records.Signal(torch.arange(COUNT), group.codes, advantage[..., None], 
 masks = trie.masks(group.codes)
 shares = {}
 for rate, color in ((1e-4, "C0"), (1e-3, "C1")):
-    learner = loss.Learner(book.trained().policy.requires_grad_(True), trie, cfg)
-    adam = torch.optim.Adam(learner.policy.parameters(), rate, betas=(0.9, 0.98))
+    loss_of = loss.Loss(book.trained().policy.requires_grad_(True), trie, cfg)
+    adam = torch.optim.Adam(loss_of.policy.parameters(), rate, betas=(0.9, 0.98))
     shares[rate] = []
     for _ in range(10):
-        value, facts = learner(many, signal, masks, group.logp, group.logp, COUNT)
+        value, facts = loss_of(many, signal, masks, group.logp, group.logp, COUNT)
         value.backward()
         adam.step()
         adam.zero_grad()

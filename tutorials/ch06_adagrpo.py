@@ -26,19 +26,19 @@ import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import tasks
-from minirec.data import world
+from minirec import objectives, tasks
+from minirec.data import contexts
 from minirec.measure import exact
 from minirec.models import ranker
 from minirec.objectives import adagrpo, grpo
 from minirec.records import HOLE
-from minirec.run import arms, machine
 
 run = book.trained()
 trie, dataset = run.trie, run.dataset
-cfg = arms.settings(run.cfg, "adagrpo")  # rollouts without a mask, a ranker's reward
-truth = world.make_world(cfg)
-task = tasks.NextItem(cfg, dataset, trie, ranker.designed(truth, "harmful"), machine.Processes(cfg))
+cfg = objectives.settings_of(run.cfg, "adagrpo")  # rollouts without a mask, a ranker's reward
+truth = dataset.world
+fresh = contexts.contexts(dataset.fresh)  # of users that supervised training never saw
+task = tasks.NextItem(cfg, trie, fresh, ranker.designed(truth, "harmful"))
 batches = [task.act(run.policy, step) for step in range(25)]  # rolled out; nothing is learned here
 parts = zip(*map(adagrpo.ranks, batches), strict=True)
 by_policy, by_ranker, negatives, short = map(torch.cat, parts)  # ranks, of all contexts
@@ -147,8 +147,7 @@ book.show(adagrpo.rank)
 # %%
 row = int((dataset.train.user == book.USER).nonzero()[0])
 eight = dataset.train.select(torch.arange(row, row + 8))  # as if they had been left to RL
-small = replace(dataset, fresh=eight)
-right = tasks.NextItem(cfg, small, trie, ranker.designed(truth, "right"), machine.Processes(cfg))
+right = tasks.NextItem(cfg, trie, contexts.contexts(eight), ranker.designed(truth, "right"))
 last = dataset.train.events[dataset.train.stop[row] - 1]  # the click that the book asks for
 for step in range(99):  # until it comes up
     x = right.act(run.policy, step)
@@ -499,7 +498,8 @@ print(f"of an item                {advantage[~hole].mean():+.2f}")
 #
 # All of it is one function. What the gate shuts out is not in the `Signal`, so no forward pass sees it; the NLL
 # of its target stays. The loss is divided by all contexts of the batch, whatever is admitted [ours]. The first
-# number of `x.noise` is the control's: it deals out the same admissions at random.
+# number of `x.noise` is the control's: it deals out the same admissions at random. `convention(cfg)` is how the
+# settings answer the questions of chapter 5: which std, which ε, which baseline.
 
 # %% tags=["hide"]
 book.show(adagrpo.signal)

@@ -24,15 +24,15 @@ import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import rewards, rollout, score, tasks
+from minirec import objectives, rewards, rollout, tasks
 from minirec.data import contexts
 from minirec.measure import exact
 from minirec.objectives import grpo, recast
-from minirec.run import arms, machine
+from minirec.policy import score
 
 run = book.trained()
 policy, trie, dataset = run.policy, run.trie, run.dataset
-cfg = arms.settings(run.cfg, "recast")  # rollouts under the trie, reward 1 for a hit
+cfg = objectives.settings_of(run.cfg, "recast")  # rollouts under the trie, reward 1 for a hit
 G = cfg.group
 
 row = (dataset.train.user == book.USER).nonzero()[0]
@@ -104,7 +104,7 @@ SIZES = (2, 4, 8, 16, 32, 64)
 counts, shares = [], []
 for size in SIZES:
     wide = replace(cfg, group=size, contexts=1000)
-    task = tasks.NextItem(wide, dataset, trie, tasks.hit, machine.Processes(wide))
+    task = tasks.NextItem(wide, trie, contexts.contexts(dataset.fresh), tasks.hit)
     seen = task.act(policy, 0)
     counts.append(recast.signal(seen).facts)  # groups by outcome, before and after repair
     p = seen.logp(seen.batch.targets)[:, 0].double().exp()
@@ -209,7 +209,7 @@ book.say(
 def taught(batch, codes: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
     """Per code, the gradient of A log π, in the mean over contexts: (L, all parameters)."""
     here = policy.encode(batch.condition, trie.encode(batch.history))
-    logp = score.score(policy, here, codes, trie.masks(codes))  # (R, S, 1, L)
+    logp = score(policy, here, codes, trie.masks(codes))  # (R, S, 1, L)
     gradients = []
     for part in (advantages[..., None] * logp).mean(0).sum((0, 1)):
         grads = torch.autograd.grad(part, parameters, retain_graph=True, materialize_grads=True)

@@ -15,31 +15,34 @@
 # position after another. The page gets one number. The policy made $K - 1$ choices.
 
 # %%
-# introduces: minirec.objectives.flexrec minirec.data.lists minirec.rankings minirec.models.critic
-# previews: minirec.ops.reference minirec.run.reinforce
+# introduces: minirec.objectives.flexrec minirec.data.lists minirec.models.critic
+# introduces: minirec.measure.rankings minirec.run.lists minirec.loop
+# previews: minirec.ops.reference
 import math
 import re
-from dataclasses import replace
+from functools import partial
 
 import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import rankings, rewards, rollout, score
+from minirec import loop, objectives, rewards, rollout, tasks
 from minirec.data import lists, vectors
-from minirec.measure import exact, metrics
+from minirec.measure import exact, metrics, rankings
 from minirec.models import critic
 from minirec.objectives import flexrec, grpo
 from minirec.ops import reference
-from minirec.run import arms, machine, reinforce
+from minirec.policy import score
+from minirec.run.lists import imitate, next_item_scores, warm_start
 
 run = book.trained()
 cfg, trie, dataset = run.cfg, run.trie, run.dataset
 fresh = lists.make_lists(cfg, dataset, "train")  # closed sets of users that are left to RL
-start = rankings.warm_start(cfg, run.policy, trie, fresh)  # the trained policy, taught to say lists
+start = warm_start(cfg, run.policy, trie, fresh)  # the trained policy, taught to say lists
 known = lists.make_lists(cfg, dataset, "known")  # the same, of all training users
 mine = (known.contexts.user == book.USER).nonzero()[6]  # one of the sets of user 17
-asked = known.draw(mine, torch.tensor([0]), size=6)  # its first six candidates, need 0
+six = known.first(len(known), 6)  # only the first six candidates of each set
+asked = six.draw(mine, torch.tensor([0]))  # for need 0
 
 # %% tags=["hide"] caption="One list of user 17, and who gets credit for it. Dots: the true advantage, from all 720 lists."
 FORMS = {
@@ -118,7 +121,7 @@ book.say(
 
 # %% tags=["exact"]
 rows = mine.expand(len(lists.NEEDS))
-drawn = known.draw(rows, torch.arange(len(lists.NEEDS)), size=6)
+drawn = six.draw(rows, torch.arange(len(lists.NEEDS)))
 print("candidates   ", drawn.candidates[0].tolist())
 for need, gain, condition in zip(lists.NEEDS, drawn.gains, drawn.batch.condition.tolist(), strict=True):
     print(f"{need:14}", [round(g, 2) for g in gain.tolist()], " flags", condition[1:3])
@@ -269,10 +272,12 @@ book.say(
 #
 # A reward $(B, G, K)$ is compared over the group, position by position [ours, as Rank-GRPO does]. The function
 # is the one of chapter 5; it normalises over dimension 1, whatever comes after it. The advantage of a
-# position goes to the $L$ code tokens of its item [paper].
+# position goes to the $L$ code tokens of its item [paper]. FlexRec and the baseline are one function: FlexRec
+# calls it with the form of credit and the uncertainty of its settings, the baseline with "list" and "none".
+# `certainty`, the weight by the critic's variance, comes further down.
 
 # %% tags=["hide"]
-book.show(flexrec.signal)
+book.show(flexrec.list_signal)
 
 # %% [markdown]
 # Eight lists of our user, and their advantages under two forms:
@@ -312,7 +317,8 @@ def cosine(one, other):
 
 
 SIZE, CONTEXTS, BATCHES = 5, 32, 6
-some = fresh.draw(torch.arange(CONTEXTS) * 50, lists.needs_of_step(0, 0, CONTEXTS), SIZE)
+small = fresh.first(len(fresh), SIZE)
+some = small.draw(torch.arange(CONTEXTS) * 50, lists.needs_of_step(0, 0, CONTEXTS))
 encoded = start.encode(some.batch.condition, trie.encode(some.batch.history))
 every = exact.list_logprobs(start, encoded, trie, some.candidates)[0]
 table = trie.codes[some.candidates]  # (B, C, L)
@@ -320,7 +326,7 @@ table = trie.codes[some.candidates]  # (B, C, L)
 
 def token_logp(codes):
     """Log-probability of each item of lists, (B, G, K)."""
-    return score.score(start, encoded, codes, rollout.closed_masks(table, codes, trie.size)).sum(3)
+    return score(start, encoded, codes, rollout.closed_masks(table, codes, trie.size)).sum(3)
 
 
 every_logp = token_logp(trie.codes[some.candidates[:, every]])  # (B, 120, 5)
@@ -351,7 +357,7 @@ for seed in range(BATCHES):
 ideal_orders = value == value.amax(1, keepdim=True)  # (B, 120)
 log_p = every_logp.sum(2)
 likeliest = log_p.masked_fill(~ideal_orders, -math.inf).argmax(1, keepdim=True)
-sorted_logp = token_logp(trie.codes[lists.by_score(some.gains, some.candidates)][:, None])
+sorted_logp = token_logp(trie.codes[rankings.by_score(some.gains, some.candidates)][:, None])
 SUPERVISED = {
     "sorted, equals as they came": sorted_logp[learned].sum(),
     "sorted, equals in own order": log_p.gather(1, likeliest)[learned].sum(),
@@ -399,7 +405,7 @@ book.show(critic.loss, critic.fill)
 # %%
 vector = vectors.item_vectors(dataset, cfg.seed)
 judge = critic.Critic(vector, dataset.periods, cfg.seed)
-judge = critic.train_critic(judge, fresh, cfg.seed, cfg.critic_steps)
+judge = critic.train_critic(judge, fresh, cfg.seed, steps=300)
 print(f"{cfg.feedback:.0%} of the gains are observed")
 
 # %% tags=["hide"] caption="Left: the candidates of user 17, whom the critic never saw either; bars are the critic's mean plus and minus one standard deviation. Right: users whom the critic never saw, sorted by its standard deviation and cut into ten parts."
@@ -445,7 +451,7 @@ book.say(
 # rescaling of $c$ to mean 1.
 
 # %% tags=["hide"]
-book.show(flexrec.list_variance, flexrec.trust)
+book.show(flexrec.list_variance, flexrec.trust, flexrec.certainty)
 
 # %% [markdown]
 # One choice deserves a warning. The paper has a $c_i$ for each rollout. But a baseline may be subtracted
@@ -568,12 +574,14 @@ book.say(
 # the best list. Then nobody has to sample: one takes the NLL of the best order, as for clicks.
 
 # %% tags=["hide"]
-book.show(rankings.imitate)
+book.show(imitate)
 
 # %% [markdown]
-# Every position is given the answer instead of a grade. A step scores one list per context, where RL samples
-# $G$ and then scores them. One expects it to win, and it is the control that each RL result on lists has to be
-# held against. Two things stand in its way. Both can be seen in the last rows of the figure of gradients.
+# `by_score` puts the candidates in the order of falling scores. `minimise` calls `loss` for each step and updates
+# by it, as chapter 0 does. Every position is given the answer instead of a grade. A step scores one list per
+# context, where RL samples $G$ and then scores them. One expects it to win, and it is the control that each RL
+# result on lists has to be held against. Two things stand in its way. Both can be seen in the last rows of the
+# figure of gradients.
 
 # %% tags=["hide"]
 rows = [place for place, need in enumerate(lists.NEEDS) if need != lists.HELD_OUT]
@@ -599,37 +607,35 @@ book.say(
 
 # %%
 STEPS = 24
-every = replace(cfg, list_rate=1e-3, list_steps=STEPS, feedback=1.0, uncertainty="none")
-own = arms.settings(every, "flexrec")
+own = objectives.settings_of(cfg, "flexrec", rl_rate=1e-3, feedback=1.0, uncertainty="none")
 whole = lists.make_lists(own, dataset, "train")  # the sets, with all gains
-task = rankings.Rankings(own, trie, whole, held, judge, machine.Processes(own))
-loop = reinforce.Reinforcement(own, start, task, flexrec.signal, task.processes)
-while loop.step < loop.steps:
-    loop.update()
+task = tasks.Rankings(own, trie, whole, partial(critic.fill_lists, judge))
+learner = loop.Learner(own, start, trie)
+for step in range(STEPS):
+    loop.reinforce(learner, task, objectives.OBJECTIVES["flexrec"], step)
 
 
 def sort(scores):
     """List-wise supervision: the NLL of the order by some scores."""
-    return rankings.imitate(every, start, trie, whole, scores, STEPS)
+    return imitate(own, start, trie, whole, scores, STEPS, rate=own.rl_rate)
 
 
 def own_order(x):
     """Gains; among equal ones, the policy's own scores."""
-    return x.gains + 1e-6 * rankings.next_item_scores(run.policy, trie, x)
+    return x.gains + 1e-6 * next_item_scores(run.policy, trie, x)
 
 
 models = {
     "list start": start,
     "sorted, equals as they came": sort(lambda x: x.gains),
     "sorted, equals in own order": sort(own_order),
-    "causal swaps": loop.policy,
+    "causal swaps": learner.policy,
 }
 test = lists.make_lists(cfg, dataset, "test")
 scores = {}
 for name, model in models.items():
-    found = rankings.by_need(model, trie, test, torch.arange(len(test)))
-    trained = [found[need]["ndcg@5"] for need in lists.NEEDS if need != lists.HELD_OUT]
-    scores[name] = torch.stack(trained).mean(0)  # (S,), NaN where a need has no gain
+    found = rankings.trained_needs(rankings.rank_for_needs(model, trie, test))  # (needs, S) ndcg@5
+    scores[name] = found.mean(0)  # (S,), NaN where a need has no gain
 print("\n".join(f"{name:30} {value.nanmean():.4f}" for name, value in scores.items()))
 
 # %% tags=["hide"]

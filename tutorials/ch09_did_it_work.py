@@ -80,18 +80,17 @@ book.say(
 # again? This chapter takes these in turn.
 
 # %%
-# introduces: minirec.run.reinforce minirec.measure.report
+# introduces: minirec.measure.report
 import math
 from dataclasses import replace
 
 import torch
 
-from minirec import objectives, tasks
-from minirec.data import contexts, world
+from minirec import loop, objectives, tasks
+from minirec.data import contexts
 from minirec.measure import baselines, evaluation, exact, metrics, report
 from minirec.models import ranker
-from minirec.records import Batch, Experience, Signal
-from minirec.run import arms, machine, reinforce
+from minirec.records import Batch, Experience, Objective, Signal
 
 run = book.trained()
 policy, trie, dataset, cfg = run.policy, run.trie, run.dataset, run.cfg
@@ -248,8 +247,9 @@ book.say(
 
 # %%
 shown = ["method", "recall@5", "ndcg@5", "recall@10", "ndcg@10"]
-print(report.table(report.rows(results, "test"), shown))
-in_words = report.sentences(report.differences(results, cfg.seed))
+compared = report.Results(results, "test")
+print(report.table(compared.rows, shown))
+in_words = report.sentences(report.differences(compared, cfg.seed))
 book.say("\n".join(f"- {sentence}" for sentence in in_words))
 
 # %% [markdown]
@@ -343,17 +343,17 @@ book.say(
 # long as their policies are the same, the same rollouts:
 
 # %%
-processes, truth = machine.Processes(cfg), world.make_world(cfg)
+fresh = contexts.contexts(dataset.fresh)  # of users that supervised training never saw
 
 
 def task(own) -> tasks.NextItem:
     """What an arm is asked, with the reward that its settings name."""
-    reward = tasks.hit if own.reward == "hit" else ranker.designed(truth, own.ranker)
-    return tasks.NextItem(own, dataset, trie, reward, processes)
+    reward = tasks.hit if own.reward == "hit" else ranker.designed(dataset.world, own.ranker)
+    return tasks.NextItem(own, trie, fresh, reward)
 
 
 # %% tags=["exact"]
-x, again = (task(arms.settings(cfg, name)).act(policy, step=3) for name in ("grpo", "recast"))
+x, again = (task(objectives.settings_of(cfg, name)).act(policy, step=3) for name in ("grpo", "recast"))
 print("same contexts:", torch.equal(x.batch.targets, again.batch.targets))
 print("same rollouts:", torch.equal(x.rollout.codes, again.rollout.codes))
 
@@ -363,9 +363,9 @@ print("same rollouts:", torch.equal(x.rollout.codes, again.rollout.codes))
 # worth without RL. It is AdaGRPO with the gate shut:
 
 # %% tags=["exact"]
-shut = task(arms.settings(replace(cfg, gate="shut"), "adagrpo")).act(policy, step=3)
+shut = task(objectives.settings_of(cfg, "adagrpo", gate="shut")).act(policy, step=3)
 for name in ("adagrpo", "continued"):
-    made = objectives.OBJECTIVES[name](shut)
+    made = objectives.OBJECTIVES[name].signal(shut)
     print(f"{name:9} learns from {len(made.rows)} groups, and from the NLL: {made.nll}")
 
 # %% tags=["hide"]
@@ -458,8 +458,8 @@ book.say(
 # %% [markdown]
 # ## An objective of your own
 #
-# Now it is your turn. An objective is a function from an `Experience`, what the policy did and what that was
-# worth, to a `Signal`, which sequences to learn from and with which advantage. The idea of this one:
+# Now it is your turn. The core of an objective is a function from an `Experience`, what the policy did and what
+# that was worth, to a `Signal`, which sequences to learn from and with which advantage. The idea of this one:
 # reinforce only the best of each group, whatever the rewards are. It takes one file, `best.py`:
 
 
@@ -472,10 +472,10 @@ def signal(x: Experience) -> Signal:
 
 
 # %% [markdown]
-# and one line in it, which enters it:
+# and one line in it, which enters the objective: a record of the function and of its title in tables.
 
 # %%
-objectives.OBJECTIVES["best"] = signal
+objectives.OBJECTIVES["best"] = Objective(signal, "best")
 
 # %% [markdown]
 # With the imports above it and `train.main()` below, as the [README](../README.md#reinforce-it) shows it,
@@ -485,7 +485,7 @@ objectives.OBJECTIVES["best"] = signal
 # **Is it new?** Hold it against what exists, on rewards of 0 and 1.
 
 # %% tags=["exact"]
-plain = objectives.OBJECTIVES["grpo"](replace(x, cfg=replace(x.cfg, std=False)))
+plain = objectives.OBJECTIVES["grpo"].signal(replace(x, cfg=replace(x.cfg, std=False)))
 made, silent = signal(x).advantages, (x.rewards == x.rewards[:, :1]).all(1)
 print("silent groups teach nothing:  ", bool((made[silent] == 0).all()))
 print("the same as GRPO without std: ", torch.allclose(made, plain.advantages, atol=1e-6))
@@ -502,19 +502,19 @@ print("the same as GRPO without std: ", torch.allclose(made, plain.advantages, a
 
 # %%
 STEPS, SEEDS = 20, (0, 1, 2)
-settings = replace(cfg, rl_steps=STEPS, reward="ranker", ranker="right")
+ASKED = {"reward": "ranker", "ranker": "right"}  # for every arm, whatever its objective's defaults are
 few = dataset.test.batch(torch.arange(100), cfg.history)
 every_item = torch.arange(N).expand(len(few), N)
-worth = task(arms.settings(settings, "grpo")).reward(few, every_item)  # (100, N)
+worth = task(objectives.settings_of(cfg, "grpo", **ASKED)).reward(few, every_item)  # (100, N)
 
 
 def learned(name: str, seed: int):
     """The policy at the end of an arm."""
-    own = arms.settings(replace(settings, seed=seed), name)
-    loop = reinforce.Reinforcement(own, policy, task(own), objectives.OBJECTIVES[name], processes)
-    while loop.step < loop.steps:
-        loop.update()
-    return loop.policy
+    own = objectives.settings_of(cfg, name, seed=seed, **ASKED)
+    learner, asked = loop.Learner(own, policy, trie), task(own)
+    for step in range(STEPS):
+        loop.reinforce(learner, asked, objectives.OBJECTIVES[name], step)
+    return learner.policy
 
 
 def judged(model, sharper: float = 1.0) -> dict[str, torch.Tensor]:
@@ -531,7 +531,8 @@ before = {"start, sharpened": [judged(policy, sharper=1.1)], "start": [judged(po
 table = []
 for name, seeds in (before | found).items():
     mean = {key: sum(run[key].mean().item() for run in seeds) / len(seeds) for key in seeds[0]}
-    table.append({"method": arms.title(name), **mean})
+    title = objectives.OBJECTIVES[name].title if name in found else name
+    table.append({"method": title, **mean})
 print(report.table(table, list(table[0])))
 
 # %% tags=["hide"] caption="The new objective against the control, and against GRPO on the same reward. Points are metric × 100."
@@ -544,7 +545,7 @@ for axes, name in zip(panels, ("continued", "grpo"), strict=True):
     half_width = 4.303 * deltas.std().item() / len(SEEDS) ** 0.5  # Student's t, two degrees of freedom
     rows["over seeds"] = over[name] = value(f"{deltas.mean():.6f} ± {half_width:.6f}")
     forest(axes, rows)
-    axes.set_xlabel(f"best minus {arms.title(name)}, {METRIC}, points")
+    axes.set_xlabel(f"best minus {objectives.OBJECTIVES[name].title}, {METRIC}, points")
 plt.show()
 
 # %% tags=["hide"]
@@ -576,7 +577,7 @@ book.say(
 
 # %% [markdown]
 # **Would it be a claim?** Not yet. It takes a rate chosen for each arm, and seeds with a world and a start
-# of their own. `bench/claims.py` does both: enter the function there, and `"best": ("best", {})` among the
+# of their own. `bench/claims.py` does both: enter the objective there, and `"best": ("best", {})` among the
 # arms of a regime, and give `--out` a folder of your own. Then believe the interval.
 #
 # ## What you can do now

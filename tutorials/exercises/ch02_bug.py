@@ -10,10 +10,9 @@ from dataclasses import replace
 import torch
 
 from minirec import settings
-from minirec.data import codes
-from minirec.policy import Policy
+from minirec.data import codes, prepare
 from minirec.data.dataset import Examples
-from minirec.run import prepare
+from minirec.policy import Policy
 from minirec.trie import Trie
 
 

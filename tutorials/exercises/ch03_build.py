@@ -3,7 +3,8 @@
 A policy without a mask says L codes. It can leave the tree at any of them: the first code that leads to no
 item. Compute the probability of that, for each level and each context, exactly.
 
-You need the trie (allowed, descend), one forward pass per level (policy.branch), and score.token_logprobs.
+You need the trie (allowed, descend), one forward pass per level (policy.branch), and ``token_logprobs`` of
+``minirec.policy``.
 ``exact.item_logprobs`` walks the tree in the same way; ``exact.every_tuple`` is a way to check yourself.
 """
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from minirec.policy import Policy
 from minirec.data.dataset import Examples
+from minirec.policy import Policy
 from minirec.settings import PolicyConfig
 from minirec.trie import Trie
 

@@ -17,11 +17,10 @@ from dataclasses import replace
 import torch
 
 from minirec import settings
-from minirec.data import codes
-from minirec.policy import Policy
+from minirec.data import codes, prepare
 from minirec.data.dataset import Examples
+from minirec.policy import Policy
 from minirec.records import PAD
-from minirec.run import prepare
 from minirec.trie import Trie
 
 

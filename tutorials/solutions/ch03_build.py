@@ -10,8 +10,7 @@ What the policy gives to codes that are not allowed is lost at this level; the r
 import torch
 from torch import Tensor
 
-from minirec.policy import Policy, Prompt
-from minirec.policy import token_logprobs
+from minirec.policy import Policy, Prompt, token_logprobs
 from minirec.trie import Trie
 
 
