@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minirec.measure import metrics as M
 from minirec.data.dataset import Examples
+from minirec.measure import metrics as M
 from minirec.records import PAD
 
 N = 12
