@@ -98,6 +98,9 @@ def lists(cfg, candidates=CANDIDATES, gains=GAINS, seed=0):
     return policy, experience(cfg, trie, batch, rollout, torch.zeros(4, 20), lambda items: None, known)
 
 
+LISTS = ("candidates", "gains", "observed", "variance")
+
+
 # What may be said after a prefix, as Python sets
 
 
@@ -218,9 +221,7 @@ def processes(x, objective, shares):
         own = {"batch": batch, "rollout": rollout, "rewards": x.rewards[mine], "mine": mine}
         if x.lists is not None:
             l = x.lists
-            own["lists"] = Lists(
-                batch, l.candidates[mine], l.gains[mine], l.observed[mine], l.variance[mine]
-            )
+            own["lists"] = Lists(batch, l.candidates[mine], l.gains[mine], l.observed[mine], l.variance[mine])
         return objective(replace(x, gather=gather, reward=reward, logp=logp, **own))
 
     with ThreadPoolExecutor(len(shares)) as pool:

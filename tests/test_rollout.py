@@ -83,7 +83,7 @@ def test_draw_never_picks_probability_zero():
 @levels
 def test_full_beam_is_the_exhaustive_ranking(levels, size):
     policy, trie, prompt = make(levels=levels, size=size)
-    items, logp = beam(policy, prompt, trie, width=len(trie))
+    items, logp, _ = beam(policy, prompt, trie, width=len(trie))
     exact = item_logprobs(policy, prompt, trie)
     best = exact.sort(1, descending=True)
     torch.testing.assert_close(logp, best.values, **CLOSE)
@@ -93,7 +93,7 @@ def test_full_beam_is_the_exhaustive_ranking(levels, size):
 
 def test_a_beam_wider_than_the_catalogue_is_padded():
     policy, trie, prompt = make(items=7)
-    items, logp = beam(policy, prompt, trie, width=9)
+    items, logp, _ = beam(policy, prompt, trie, width=9)
     assert (items[:, 7:] == PAD).all()
     assert (logp[:, 7:] == -torch.inf).all()
     assert torch.equal(items[:, :7].sort(1).values, torch.arange(7).expand(3, -1))
@@ -101,7 +101,7 @@ def test_a_beam_wider_than_the_catalogue_is_padded():
 
 def test_greedy_takes_the_likeliest_code_at_every_level():
     policy, trie, prompt = make()
-    items, _ = beam(policy, prompt, trie, width=1)
+    items, _, _ = beam(policy, prompt, trie, width=1)
     codes, node, hidden = trie.codes[items], torch.zeros(3, 1, dtype=torch.int64), prompt.last[:, None]
     for level in range(3):
         logp = token_logprobs(policy.level_logits(hidden, level), trie.allowed(level, node))
@@ -112,7 +112,7 @@ def test_greedy_takes_the_likeliest_code_at_every_level():
 
 def test_an_unconstrained_beam_finds_holes_and_its_probabilities_are_right():
     policy, trie, prompt = make(items=10, size=4)
-    items, logp = beam(policy, prompt, trie, width=64, constrained=False)
+    items, logp, _ = beam(policy, prompt, trie, width=64, constrained=False)
     assert ((items == HOLE).sum(1) == 64 - 10).all()
     torch.testing.assert_close(logp.exp().sum(1), torch.ones(3), atol=1e-5, rtol=0)
     real = items != HOLE

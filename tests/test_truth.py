@@ -22,9 +22,9 @@ from minirec.measure.exact import (
 )
 from minirec.objectives.grpo import advantages
 from minirec.objectives.loss import Loss, k3, token_loss
+from minirec.policy import score
 from minirec.records import Batch, Signal
 from minirec.rollout import sample
-from minirec.policy import score
 from minirec.settings import Config
 from tests.small import CONDITION, HISTORY, make
 

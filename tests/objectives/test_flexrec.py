@@ -33,8 +33,8 @@ def written_out(x):
     form, uncertainty = x.cfg.credit, x.cfg.uncertainty
     sequences, us = [], []
     for b, group in enumerate(x.rollout.items.tolist()):
-        known = dict(zip(x.candidates[b].tolist(), x.gains[b].tolist(), strict=True))
-        doubt = dict(zip(x.candidates[b].tolist(), x.variance[b].tolist(), strict=True))
+        known = dict(zip(x.lists.candidates[b].tolist(), x.lists.gains[b].tolist(), strict=True))
+        doubt = dict(zip(x.lists.candidates[b].tolist(), x.lists.variance[b].tolist(), strict=True))
         best = literal.ideal(list(known.values()), len(group[0]))
         if best == 0:
             continue
@@ -61,7 +61,7 @@ def test_the_gradient_is_that_of_the_formula_written_out(form, uncertainty, agai
     cfg = replace(CFG, credit=form, uncertainty=uncertainty)
     start, x = lists(cfg, seed=5)
     if uncertainty == "none":
-        x = replace(x, gains=x.gains.double())
+        object.__setattr__(x.lists, "gains", x.lists.gains.double())  # past the check of the dtype
     old, reference = moved(start, 0.0, seed=0), moved(start, 0.03, seed=1)
     now = moved(start, 0.02, seed=2) if again else old
     sequences = written_out(x)
@@ -122,11 +122,13 @@ def test_permuting_a_group_permutes_its_advantages(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_equal_gains_or_equal_lists_teach_nothing(form):
     _, x = lists(replace(CFG, credit=form, uncertainty="context"), seed=5)
-    flat = x.gains.clone()
+    flat = x.lists.gains.clone()
     flat[0] = 0.7
     items, codes = x.rollout.items.clone(), x.rollout.codes.clone()
     items[1], codes[1] = items[1, :1], codes[1, :1]
-    signal = flexrec.signal(replace(x, gains=flat, rollout=replace(x.rollout, items=items, codes=codes)))
+    signal = flexrec.signal(
+        replace(x, lists=replace(x.lists, gains=flat), rollout=replace(x.rollout, items=items, codes=codes))
+    )
     assert signal.rows.tolist() == [0, 1, 3]
     assert (signal.advantages[1] == 0).all()
     # each item alone still has its place in the list as a reward
@@ -139,18 +141,19 @@ def test_contexts_with_nothing_to_gain_are_left_out_of_rows_and_of_the_mean_vari
     signal = flexrec.signal(x)
     assert signal.rows.tolist() == [0, 1, 3]
     assert signal.width == 5
-    doubtful = x.variance.clone()
+    doubtful = x.lists.variance.clone()
     doubtful[2] = 1e9
-    assert torch.equal(flexrec.signal(replace(x, variance=doubtful)).advantages, signal.advantages)
-    nothing = flexrec.signal(replace(x, gains=-x.gains.abs()))
+    other = flexrec.signal(replace(x, lists=replace(x.lists, variance=doubtful)))
+    assert torch.equal(other.advantages, signal.advantages)
+    nothing = flexrec.signal(replace(x, lists=replace(x.lists, gains=-x.lists.gains.abs())))
     assert len(nothing.rows) == 0
 
 
 def test_negative_gains_count_as_zero():
     _, x = lists(CFG, seed=5)
-    clamped = flexrec.signal(replace(x, gains=x.gains.clamp(min=0)))
+    clamped = flexrec.signal(replace(x, lists=replace(x.lists, gains=x.lists.gains.clamp(min=0))))
     assert torch.equal(flexrec.signal(x).advantages, clamped.advantages)
-    assert (x.gains < 0).any()
+    assert (x.lists.gains < 0).any()
 
 
 # Two candidates

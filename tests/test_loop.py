@@ -1,0 +1,172 @@
+"""One step of reinforcement learning: what it estimates, what it logs, and what it learns."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minirec import rewards
+from minirec.data.contexts import contexts, leave_fresh
+from minirec.data.prepare import encode
+from minirec.data.world import make_world
+from minirec.loop import LOGGED, Learner, Tally, reinforce
+from minirec.measure.probe import exact_values
+from minirec.objectives import OBJECTIVES, settings_of
+from minirec.objectives.loss import k3, logprobs
+from minirec.policy import Policy
+from minirec.records import Objective, Signal
+from minirec.run.reinforced import Reinforcement
+from minirec.settings import TINY
+from minirec.tasks import Alone, NextItem
+from minirec.trie import Trie
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A world of 64 items, an untrained policy with large weights, and the settings of an arm."""
+    cfg = replace(TINY, world_items=64, world_users=300, codes=8, width=16, heads=2, layers=1, contexts=16)
+    dataset = make_world(cfg).dataset()
+    train, fresh = leave_fresh(dataset.train, 0.5, 0)
+    dataset = replace(dataset, train=train, fresh=fresh)
+    codes, _ = encode(dataset, cfg)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        policy = Policy(cfg, 3, 8, dataset.periods)
+    for parameter in policy.parameters():
+        parameter.data.mul_(4 if parameter.dim() == 2 else 1)
+    return cfg, dataset, Trie(codes.codes, codes.size), policy.eval()
+
+
+def reinforcement(small, arm, objective=None, **changes):
+    cfg, dataset, trie, policy = small
+    probe = dataset.valid.select(torch.arange(30))
+    task = NextItem(settings_of(cfg, arm, **changes), trie, contexts(dataset.fresh), probe=probe)
+    return Reinforcement(policy, task, objective or OBJECTIVES[arm])
+
+
+def exact_on_probe(loop):
+    x = loop.task.act(loop.policy, 0, probe=True)
+    return exact_values(x, loop.policy, loop.learner.reference)
+
+
+@pytest.mark.parametrize("mask", ["trie", "none"])
+def test_estimates_scatter_around_the_exact_value(small, mask):
+    loop = reinforcement(small, "grpo", mask=mask, group=32)
+    exact = exact_on_probe(loop)
+    draws = [loop.task.act(loop.policy, step, probe=True) for step in range(40)]
+    for name, estimate in {
+        "exact_reward": torch.stack([x.rewards.double().mean(1) for x in draws]),  # (40, B)
+        "exact_entropy": torch.stack([-x.rollout.logp.double().sum((2, 3)).mean(1) for x in draws]),
+    }.items():
+        mean = estimate.mean(1)  # (40,) independent means over the probe
+        z = (mean.mean() - exact[name].mean()) / (mean.std() / 40**0.5)
+        assert (
+            abs(z) < 4
+        )  # Student's t with 39 degrees of freedom exceeds 4 once in 3,700 seeds; this is one seed
+    assert torch.equal(exact["exact_kl"], torch.zeros_like(exact["exact_kl"]))
+
+
+def test_grpo_raises_the_exact_reward_of_contexts_it_never_saw(small):
+    loop = reinforcement(small, "grpo", rl_steps=60, rl_rate=3e-3)
+    before = exact_on_probe(loop)
+    while loop.step < loop.steps:
+        loop.update()
+    after = exact_on_probe(loop)
+    gain = after["exact_reward"] - before["exact_reward"]
+    assert gain.mean() > 2 * gain.std() / len(gain) ** 0.5
+    assert (after["exact_kl"] > 0).all()
+
+
+def test_a_second_update_on_the_same_rollouts_meets_the_clip(small):
+    once = reinforcement(small, "grpo", rl_steps=3, rl_rate=0.03)
+    twice = reinforcement(small, "grpo", rl_steps=3, rl_rate=0.03, updates=4)
+    for loop in (once, twice):
+        loop.update()
+        loop.update()
+        loop.measure()
+    assert once.measured[-1]["clipped"] == 0  # on-policy the ratio is exactly 1
+    assert twice.measured[-1]["clipped"] > 0
+
+
+def test_the_loss_is_near_zero_while_the_gradient_is_not(small):
+    loop = reinforcement(small, "grpo", kl=0.0)
+    loop.update()
+    loop.measure()
+    line = loop.measured[-1]
+    assert abs(line["loss"]) < 1e-6 < 1e-2 < line["gradient_norm"]  # float32 sums of advantages that cancel
+
+
+def test_the_kl_of_the_loss_is_to_the_start_however_far_the_policy_has_gone(small):
+    loop = reinforcement(small, "grpo", rl_rate=3e-3)
+    for _ in range(2):
+        loop.update()
+    loop.measure()  # what is counted begins anew
+    x = loop.task.act(loop.policy, 2)
+    signal = loop.objective.signal(x)
+    now, start = (
+        logprobs(policy, x.trie, x.batch, signal, x.masks(signal)) for policy in (loop.policy, small[3])
+    )
+    loop.update()
+    loop.measure()
+    assert loop.measured[-1]["kl"] == pytest.approx(k3(now, start).mean().item(), rel=1e-4)  # float32
+    assert loop.measured[-1]["kl"] > 1e-3
+
+
+def test_beam_groups_hold_different_items_the_likeliest_first(small):
+    loop = reinforcement(small, "grpo", rollouts="beam", group=10)
+    x = loop.task.act(loop.policy, 0)
+    logp = x.rollout.logp.sum((2, 3))
+    assert all(len(set(row)) == 10 for row in x.rollout.items[..., 0].tolist())
+    assert (logp[:, 1:] <= logp[:, :-1] + 1e-5).all()  # two passes of float32
+    assert torch.equal(x.rewards, rewards.hit(x.rollout.items[..., 0], x.batch.targets))
+
+
+def test_beams_are_no_samples_so_they_estimate_no_entropy(small):
+    for kind, logged in (("beam", False), ("sample", True)):
+        loop = reinforcement(small, "grpo", rollouts=kind, group=10)
+        loop.update()
+        assert ("entropy" in loop.measured[-1]) == logged
+
+
+def test_a_fact_without_a_definition_is_an_error_and_with_one_it_is_logged(small):
+    def signal(x):
+        return replace(OBJECTIVES["grpo"].signal(x), facts={"contexts_seen": float(len(x.batch))})
+
+    with pytest.raises(ValueError, match="'contexts_seen' is logged and not defined"):
+        reinforcement(small, "grpo", Objective(signal, "silent about it")).update()
+    loop = reinforcement(small, "grpo", Objective(signal, "said", facts={"contexts_seen": "all; 1"}))
+    loop.update()
+    assert loop.measured[-1]["contexts_seen"] == 1
+
+
+def test_the_loop_of_a_script_of_ones_own_is_ten_lines(small):
+    cfg, dataset, trie, policy = small
+    cfg = settings_of(cfg, "grpo", rl_rate=3e-3)
+    task = NextItem(cfg, trie, contexts(dataset.fresh))
+    learner = Learner(cfg, policy, trie)
+    for step in range(3):
+        line = reinforce(learner, task, OBJECTIVES["grpo"], step).means(Alone())
+    assert set(line) <= set(LOGGED)
+    assert line["kl"] > 0
+    assert not torch.equal(learner.policy.code.weight, policy.code.weight)
+
+
+def test_a_tally_averages_over_all_that_was_added():
+    tally = Tally(["reward", "kl"])
+    tally.add("reward", 3.0, 2)
+    tally.add("reward", 1.0, 6)
+    assert tally.means(Alone()) == {"reward": 0.5}
+    tally.clear()
+    assert tally.means(Alone()) == {}
+
+
+def test_an_objective_that_learns_nothing_leaves_the_policy_as_it_is(small):
+    def signal(x):
+        none = x.rollout.codes[:0]
+        return Signal(x.mine[:0], none, none[..., 0].float(), width=1)
+
+    loop = reinforcement(small, "grpo", Objective(signal, "nothing"))
+    before = {name: value.clone() for name, value in loop.policy.state_dict().items()}
+    loop.update()
+    assert loop.measured[-1]["gradient_norm"] == 0
+    assert all(torch.equal(value, before[name]) for name, value in loop.policy.state_dict().items())
