@@ -1,4 +1,4 @@
-"""Which arms a run has, with which settings, and what no arm reads."""
+"""The flags of a run: those that no arm reads are refused, the others reach their arm."""
 
 import pytest
 
@@ -15,38 +15,11 @@ def arms(*flags):
     return experiment.arms(settings.configure(given), given)
 
 
-@pytest.mark.parametrize(
-    ("objective", "names"),
-    [
-        ("none", []),
-        ("continued", ["continued"]),
-        ("grpo", ["continued", "grpo"]),
-        ("flexrec", ["flexrec", "list"]),
-        ("list", ["list"]),
-        ("all", list(OBJECTIVES)),
-    ],
-)
-def test_the_control_stands_beside_an_objective(objective, names):
-    assert list(arms("--objective", objective)) == names
-
-
 def test_an_arm_has_a_folder_of_its_own_and_trains_no_baseline():
     own = arms("--objective", "all", "--out", "here")
     assert {name: cfg.out for name, cfg in own.items()} == {name: f"here/{name}" for name in OBJECTIVES}
     assert {name: cfg.objective for name, cfg in own.items()} == {name: name for name in OBJECTIVES}
     assert not any(cfg.sasrec or cfg.resume for cfg in own.values())
-
-
-def test_defaults_of_an_objective_yield_to_the_command_line():
-    own = arms("--tiny")
-    shared = {name: (cfg.rl_steps, cfg.rl_rate, cfg.group) for name, cfg in own.items()}
-    assert {shared[name] for name in ("flexrec", "list")} == {(60, 5e-4, 8)}
-    assert {shared[name] for name in ("continued", "grpo", "adagrpo", "recast")} == {(120, 1e-4, 16)}
-    assert (own["adagrpo"].mask, own["adagrpo"].reward) == ("none", "ranker")
-    assert (own["grpo"].mask, own["grpo"].reward) == ("trie", "hit")
-    own = arms("--tiny", "--rl-steps", "7", "--mask", "trie")
-    assert {cfg.rl_steps for cfg in own.values()} == {7}
-    assert {cfg.mask for cfg in own.values()} == {"trie"}
 
 
 def test_an_unknown_objective_names_the_nearest():
@@ -97,6 +70,7 @@ def test_a_setting_that_no_arm_reads_is_one_line(flags, message):
         ("--objective continued --mask none", "continued", "mask", "none"),
         ("--objective recast --no-repair", "recast", "repair", False),
         ("--objective grpo --rl-steps 5 --kl 0", "grpo", "rl_steps", 5),
+        ("--objective flexrec --rl-steps 5", "flexrec", "rl_steps", 5),
         ("--tiny --gate open --credit list --no-repair", "adagrpo", "gate", "open"),
         ("--tiny --gate open --credit list --no-repair", "flexrec", "credit", "list"),
     ],
@@ -115,8 +89,8 @@ def test_an_objective_that_declares_nothing_may_read_anything(monkeypatch):
     assert experiment.label(Config(objective="best")) == "best"
 
 
-def test_a_reward_made_from_the_truth_is_labelled():
-    own = arms("--tiny")
-    assert experiment.label(own["adagrpo"]) == "AdaGRPO, simulated reward"
-    assert experiment.label(own["grpo"]) == "GRPO"
+def test_only_a_reward_that_is_made_from_the_truth_is_called_simulated():
     assert experiment.label(arms("--objective", "adagrpo")["adagrpo"]) == "AdaGRPO"
+    assert experiment.label(arms("--tiny")["grpo"]) == "GRPO"
+    designed = arms("--objective", "grpo", "--reward", "ranker", "--ranker", "right")
+    assert experiment.label(designed["grpo"]) == "GRPO, simulated reward"
