@@ -10,48 +10,38 @@ validation; the table is of the test contexts of SEEDS, which nothing was chosen
 expectations under the world's law. Differences are paired by seed, with Student's 95 % interval.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
-from minirec import tasks
-from minirec.data import exposure
-from minirec.data.contexts import leave_fresh
-from minirec.data.world import World, make_world
+from minirec.data import prepare
+from minirec.data.contexts import contexts
+from minirec.loop import Learner, reinforce
 from minirec.measure import evaluation
-from minirec.objectives import OBJECTIVES
+from minirec.objectives import OBJECTIVES, settings_of
 from minirec.policy import Policy
-from minirec.data.dataset import Dataset
-from minirec.run.arms import settings
-from minirec.run.fit import fit
-from minirec.run.machine import Processes, keep_freed_memory
-from minirec.run.prepare import encode
-from minirec.run.reinforce import Reinforcement, means
+from minirec.run.experiment import item_reward
+from minirec.run.folder import Run
+from minirec.run.machine import Processes
+from minirec.run.reinforced import means
+from minirec.run.supervised import Supervised
+from minirec.run.training import fit
 from minirec.settings import TINY, Config
-from minirec.train import Training
+from minirec.tasks import NextItem, Rankings
 from minirec.trie import Trie
 
 TUNING, SEEDS = (900, 901), tuple(range(100, 105))
 RATES = (1e-4, 3e-4, 1e-3)
-T95 = {
-    4: 2.776,
-    5: 2.571,
-    6: 2.447,
-    7: 2.365,
-    8: 2.306,
-    9: 2.262,
-}  # Student's t, two-sided, by degrees of freedom
+T95 = {4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}  # Student's t, by degrees of freedom
 SHOWN = ("hr@10", "ndcg@10", "pass@1", "hallucination")
 
-BASE = replace(TINY, objective="none", keep_seen=True, rl_steps=150, samples=20)
+BASE = replace(TINY, device="cpu", threads=1, objective="none", keep_seen=True, rl_steps=150, samples=20)
 GATES = {"mixture": "open", "difficulty": "difficulty", "discriminability": "discriminability"}
 GATES |= {"random gate": "random", "AdaGRPO": "both"}
 SHARE = {  # of the contexts that a gate admits, seen on a TUNING seed
@@ -98,72 +88,58 @@ REGIMES: dict[str, tuple[dict, dict[str, tuple[dict, Arms]]]] = {  # world and s
 }
 
 
-@dataclass
-class Start:
-    """A world and the supervised policy that all arms start from."""
-
-    cfg: Config
-    world: World
-    dataset: Dataset
-    trie: Trie
-    policy: Policy
-    processes: Processes
-
-
-def begin(cfg: Config) -> Start:
-    """Make a seed's world and train its policy."""
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    world = make_world(cfg)
-    dataset = world.dataset()
-    train, fresh = leave_fresh(dataset.train, cfg.fresh, cfg.seed)
-    dataset = replace(dataset, train=train, fresh=fresh)
-    codes, _ = encode(dataset, cfg)
-    trie, processes = Trie(codes.codes, codes.size), Processes(cfg)
+def begin(cfg: Config) -> tuple[Run, Policy]:
+    """Make a seed's world, and train the supervised policy that all arms start from."""
+    processes = Processes(cfg)  # sets the number of threads
+    dataset, _ = prepare.read(cfg)
+    codes, _ = prepare.encode(dataset, cfg)
+    run = Run(cfg, dataset, Trie(codes.codes, codes.size), processes, notes=[])
     with tempfile.TemporaryDirectory() as folder:
-        policy = fit(Training(cfg, dataset, trie, processes), Path(folder))
-    return Start(cfg, world, dataset, trie, policy, processes)
+        return run, fit(Supervised(run), Path(folder))
 
 
-def judge(start: Start, policy: Policy, split: str) -> dict[str, float]:
+def teach(start: Policy, task: NextItem | Rankings) -> tuple[Policy, list[dict[str, float]]]:
+    """Teach a copy of a policy to the last step; returns it, and what the rollouts of each step showed."""
+    learner, objective = Learner(task.cfg, start, task.trie), OBJECTIVES[task.cfg.objective]
+    tallies = [reinforce(learner, task, objective, step) for step in range(task.cfg.rl_steps)]
+    return learner.policy, [tally.means(task.processes) for tally in tallies]
+
+
+def judge(run: Run, policy: Policy, split: str) -> dict[str, float]:
     """Exact metrics of a policy on a split."""
-    examples = getattr(start.dataset, split)
-    result = evaluation.evaluate_policy(policy, start.trie, start.dataset, examples, start.cfg)
+    examples = getattr(run.dataset, split)
+    result = evaluation.evaluate_policy(policy, run.trie, run.dataset, examples, run.cfg)
     return {name: result.values[name].mean().item() for name in SHOWN}
 
 
-def reinforce(start: Start, objective: str, changes: dict, split: str) -> dict[str, float]:
+def run_arm(run: Run, start: Policy, objective: str, changes: dict, split: str) -> dict[str, float]:
     """Run an arm to its end and judge it; what its rollouts showed stands beside."""
-    cfg = settings(replace(start.cfg, **changes), objective)
-    rank = exposure.ranker(start.world, cfg.ranker) if cfg.reward == "ranker" else None
-    reward = tasks.hit if rank is None else lambda batch, items: rank(batch.user, items)
-    task = tasks.NextItem(cfg, start.dataset, start.trie, reward, start.processes)
-    loop = Reinforcement(cfg, start.policy, task, OBJECTIVES[objective], start.processes)
-    while loop.step < loop.steps:
-        loop.update()
-    return judge(start, loop.policy, split) | means(loop.measured, ("admitted", "silent", "all_zero"))
+    cfg = settings_of(run.cfg, objective, **changes)
+    reward, _ = item_reward(cfg, run)
+    policy, lines = teach(start, NextItem(cfg, run.trie, contexts(run.dataset.fresh), reward))
+    return judge(run, policy, split) | means(lines, ("admitted", "silent", "all_zero"))
 
 
 def one_seed(job: tuple[str, int, dict[str, float], str]) -> dict[str, dict[str, float]]:
     """All arms of a regime on one seed; ``rates`` maps an arm to its rate, or is one rate for all."""
     regime, seed, rates, split = job
     world, tables = REGIMES[regime]
-    start = begin(replace(BASE, seed=seed, **world))
-    found = {"start": judge(start, start.policy, split)}
+    run, start = begin(replace(BASE, seed=seed, **world))
+    results = {"start": judge(run, start, split)}
     if split == "test":
-        floors = evaluation.floors(start.dataset, start.dataset.test, start.cfg)
+        floors = evaluation.floors(run.dataset, run.dataset.test, run.cfg)
         for name in ("item-kNN", "true law"):
             values = floors[name].values
-            found[name] = {m: values[m].mean().item() for m in SHOWN if m in values}
+            results[name] = {m: values[m].mean().item() for m in SHOWN if m in values}
     once: dict[str, dict[str, float]] = {}  # arms that stand in more than one table
     for table, (changes, arms) in tables.items():
-        for name, (objective, own) in arms.items():
+        for name, (objective, of_arm) in arms.items():
             key = f"{table}: {name}"
-            what = {**changes, **own, "rl_rate": rates.get(key, rates.get("all"))}
-            arm = f"{objective} {what}"
-            once[arm] = once.get(arm) or reinforce(start, objective, what, split)
-            found[key] = once[arm]
-    return found
+            every = {**changes, **of_arm, "rl_rate": rates.get(key, rates.get("all"))}
+            arm = f"{objective} {every}"
+            once[arm] = once.get(arm) or run_arm(run, start, objective, every, split)
+            results[key] = once[arm]
+    return results
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -172,19 +148,18 @@ def interval(values: list[float]) -> tuple[float, float]:
     return x.mean().item(), T95[len(values) - 1] * x.std().item() / len(values) ** 0.5
 
 
-def page(regime: str, found: list[dict], rates: dict[str, float]) -> str:
+def page(regime: str, seeds: list[dict], rates: dict[str, float]) -> str:
     """The results as Markdown: means over seeds, and differences to supervised continued and to GRPO."""
-    world = {**REGIMES[regime][0], "batches": BASE.rl_steps, "seeds": len(found)}
+    world = {**REGIMES[regime][0], "batches": BASE.rl_steps, "seeds": len(seeds)}
     lines = [f"# {regime}", "", f"tiny preset but for {world}; metrics × 100, ± Student's 95 % interval", ""]
-    names = ["item-kNN", "true law", "start"]
     lines += ["| | hr@10 | ndcg@10 | pass@1 | hallucination |", "|---|---|---|---|---|"]
-    for name in names:
-        mean = means([seed[name] for seed in found], SHOWN)  # a floor has no Pass@1
+    for name in ("item-kNN", "true law", "start"):
+        mean = means([seed[name] for seed in seeds], SHOWN)  # a floor has no Pass@1
         cells = [f"{100 * mean[m]:.2f}" if m in mean else "" for m in SHOWN]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     for table, (changes, arms) in REGIMES[regime][1].items():
         control = f"{table}: supervised continued"
-        ours = f"{table}: {list(arms)[-1] if regime.startswith('recast') else 'AdaGRPO'}"
+        method = f"{table}: {list(arms)[-1] if regime.startswith('recast') else 'AdaGRPO'}"
         lines += ["", f"## {table} {changes or ''}".rstrip(), ""]
         head = ["arm", "rate"]
         for metric in ("hr@10", "pass@1"):
@@ -193,12 +168,12 @@ def page(regime: str, found: list[dict], rates: dict[str, float]) -> str:
         lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         for name in arms:
             key = f"{table}: {name}"
-            mean = {m: sum(seed[key].get(m, 0.0) for seed in found) / len(found) for m in found[0][key]}
+            mean = {m: sum(seed[key].get(m, 0.0) for seed in seeds) / len(seeds) for m in seeds[0][key]}
             cells = [name, f"{rates[key]:g}"]
             for metric in ("hr@10", "pass@1"):
                 cells.append(f"{100 * mean[metric]:.2f}")
-                for a, b in ((key, control), (ours, key)):
-                    value, half = interval([100 * (seed[a][metric] - seed[b][metric]) for seed in found])
+                for a, b in ((key, control), (method, key)):
+                    value, half = interval([100 * (seed[a][metric] - seed[b][metric]) for seed in seeds])
                     cells.append("" if a == b else f"{value:+.2f} ± {half:.2f}")
             cells += [f"{100 * mean['hallucination']:.2f}", f"{mean.get('silent', 0):.2f}"]
             lines.append("| " + " | ".join([*cells, f"{mean.get('admitted', 0):.2f}"]) + " |")
@@ -224,11 +199,11 @@ def main() -> None:
             for arm in arms
         }
         rates = {arm: RATES[values.index(max(values))] for arm, values in by_rate.items()}
-        found = list(pool.map(one_seed, [(args.regime, seed, rates, "test") for seed in SEEDS]))
-    text = page(args.regime, found, rates)
+        seeds = list(pool.map(one_seed, [(args.regime, seed, rates, "test") for seed in SEEDS]))
+    text = page(args.regime, seeds, rates)
     print(text)
     (args.out / f"claims_{args.regime}.md").write_text(text)
-    raw = {"rates": rates, "tuning": dict(zip(map(str, tuning), tuned, strict=True)), "seeds": found}
+    raw = {"rates": rates, "tuning": dict(zip(map(str, tuning), tuned, strict=True)), "seeds": seeds}
     (args.out / f"claims_{args.regime}.json").write_text(json.dumps(raw, indent=1) + "\n")
 
 

@@ -8,29 +8,26 @@ SEEDS. The metric is NDCG@5 of the greedy ranking by true gains. Three questions
 to fill in the feedback that is missing; whether scaling by the critic's variance helps.
 """
 
-from __future__ import annotations
-
 import argparse
-import copy
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
-from bench.claims import BASE, SEEDS, TUNING, Start, begin, interval
-from minirec import rankings
-from minirec.data.lists import HELD_OUT, NEEDS, ListSource, floors, item_mean, make_lists
+from bench.claims import BASE, SEEDS, TUNING, begin, interval, teach
+from minirec.data.lists import HELD_OUT, NEEDS, ListSource, make_lists
 from minirec.data.vectors import item_vectors
-from minirec.models.critic import Critic, train_critic
-from minirec.objectives import OBJECTIVES
-from minirec.policy import Policy
-from minirec.run.arms import settings
-from minirec.run.reinforce import Reinforcement
-from minirec.settings import Config
+from minirec.measure.rankings import METRIC, ByNeed, item_mean, list_floors, rank_for_needs
+from minirec.models.critic import Critic, fill_lists, train_critic
+from minirec.objectives import settings_of
+from minirec.run.folder import Run
+from minirec.run.lists import WARM, imitate, next_item_scores
+from minirec.tasks import Rankings
 
-RATES = (2e-4, 1e-3)
+RATES, STEPS = (2e-4, 1e-3), 60
 FULL = {"feedback": 1.0, "uncertainty": "none"}
 SPARSE = {"feedback": 0.1, "uncertainty": "none"}
 TABLES: dict[str, dict[str, tuple[str, str, dict]]] = {  # arm -> objective, what fills gaps, settings
@@ -65,73 +62,61 @@ class ItemMean(torch.nn.Module):
         return mean, torch.zeros_like(mean)
 
 
-def reinforce(
-    start: Start, first: Policy, lists: dict[str, ListSource], critic: torch.nn.Module | None, cfg: Config
-) -> Policy:
-    """Run one arm from the list start."""
-    task = rankings.Rankings(cfg, start.trie, lists["train"], lists["valid"], critic, start.processes)
-    loop = Reinforcement(cfg, first, task, OBJECTIVES[cfg.objective], start.processes)
-    while loop.step < loop.steps:
-        loop.update()
-    return loop.policy
+def fill_gaps(run: Run, train: ListSource, filler: str) -> torch.nn.Module | None:
+    """Make what stands for the gains that were not observed; None counts them 0."""
+    if filler == "item mean":
+        return ItemMean(train, len(run.trie))
+    if filler == "critic":
+        vectors = item_vectors(run.dataset, run.cfg.seed)
+        return train_critic(Critic(vectors, run.dataset.periods, run.cfg.seed), train, run.cfg.seed)
+    return None
 
 
-def judge(start: Start, policy: Policy, source: ListSource) -> dict[str, float]:
-    """NDCG@5 by need, and the mean over the trained ones."""
-    found = rankings.by_need(policy, start.trie, source, torch.arange(len(source)))
-    values = {need: 100 * found[need][rankings.METRIC].nanmean().item() for need in NEEDS}
-    own = [value for need, value in values.items() if need != HELD_OUT]
-    return values | {"trained needs": sum(own) / len(own)}
+def judge(results: ByNeed) -> dict[str, float]:
+    """NDCG@5 × 100 by need, and the mean over the trained ones."""
+    values = {need: 100 * results[need][METRIC].nanmean().item() for need in NEEDS}
+    trained = [value for need, value in values.items() if need != HELD_OUT]
+    return values | {"trained needs": sum(trained) / len(trained)}
 
 
 def one_seed(job: tuple[int, dict[str, float], str]) -> dict[str, dict[str, float]]:
     """All arms on one seed; ``rates`` maps an arm to its rate, or "all" to one for all."""
     seed, rates, split = job
-    start = begin(replace(BASE, seed=seed, list_steps=60))
-    found: dict[str, dict[str, float]] = {}
-    first = None
+    run, supervised = begin(replace(BASE, seed=seed))
+    results: dict[str, dict[str, float]] = {}
+    start = None
     for table, arms in TABLES.items():
         for name, (objective, filler, changes) in arms.items():
             key = f"{table}: {name}"
-            cfg = replace(start.cfg, **changes, list_rate=rates.get(key, rates.get("all", 0.0)))
-            own = replace(settings(cfg, objective), uncertainty=changes["uncertainty"])
-            lists = {
-                part: make_lists(cfg, start.dataset, part, start.world) for part in ("train", "valid", split)
-            }
-            if first is None:  # the lists are the same whatever part of the feedback is observed
-                first = rankings.warm_start(cfg, start.policy, start.trie, lists["train"], "cpu")
-                found["list start"] = judge(start, first, lists[split])
-                known = make_lists(replace(cfg, feedback=1.0), start.dataset, "known", start.world)
-                for floor in ("random", "item mean"):
-                    values = floors(known, lists[split], len(start.trie), seed)
-                    by = {need: 100 * values[need][floor]["ndcg@5"].nanmean().item() for need in NEEDS}
-                    mean = sum(value for need, value in by.items() if need != HELD_OUT) / 3
-                    found[floor] = by | {"trained needs": mean}
-            critic = None
-            if filler == "item mean":
-                critic = ItemMean(lists["train"], len(start.trie))
-            if filler == "critic":
-                vectors = item_vectors(start.dataset, seed)
-                critic = train_critic(Critic(vectors, start.dataset.periods, seed), lists["train"], seed)
-            found[key] = judge(
-                start, reinforce(start, copy.deepcopy(first), lists, critic, own), lists[split]
-            )
-    return found
+            rate = rates.get(key, rates.get("all"))
+            cfg = settings_of(run.cfg, objective, **changes, rl_steps=STEPS, rl_rate=rate)
+            train, judged = (make_lists(cfg, run.dataset, part) for part in ("train", split))
+            if start is None:  # the lists are the same whatever part of the feedback is observed
+                scores = partial(next_item_scores, supervised, run.trie)
+                start = imitate(cfg, supervised, run.trie, train, scores, WARM, rate)  # the first arm's rate
+                results["list start"] = judge(rank_for_needs(start, run.trie, judged))
+                known = make_lists(replace(cfg, feedback=1.0), run.dataset, "known")
+                floors = list_floors(known, judged, len(run.trie), seed)
+                results |= {floor: judge(floors[floor]) for floor in ("random", "item mean")}
+            feedback = partial(fill_lists, fill_gaps(run, train, filler))
+            policy, _ = teach(start, Rankings(cfg, run.trie, train, feedback))
+            results[key] = judge(rank_for_needs(policy, run.trie, judged))
+    return results
 
 
-def page(found: list[dict[str, dict[str, float]]], rates: dict[str, float]) -> str:
+def page(seeds: list[dict[str, dict[str, float]]], rates: dict[str, float]) -> str:
     """The results as Markdown."""
     columns = ["trained needs", *NEEDS]
 
     def row(name: str, key: str, against: str | None) -> str:
         cells = [name, f"{rates[key]:g}" if key in rates else ""]
-        cells += [f"{sum(seed[key][c] for seed in found) / len(found):.2f}" for c in columns]
+        cells += [f"{sum(seed[key][c] for seed in seeds) / len(seeds):.2f}" for c in columns]
         for column in ("trained needs", HELD_OUT):
-            gap = [seed[key][column] - seed[against][column] for seed in found] if against else []
+            gap = [seed[key][column] - seed[against][column] for seed in seeds] if against else []
             cells.append("{:+.2f} ± {:.2f}".format(*interval(gap)) if gap and against != key else "")
         return "| " + " | ".join(cells) + " |"
 
-    lines = [f"NDCG@5 × 100, {len(found)} seeds, 60 batches of 32 x 8 rankings", ""]
+    lines = [f"NDCG@5 × 100, {len(seeds)} seeds, {STEPS} batches of 32 x 8 rankings", ""]
     head = ["", "rate", *columns, "minus the first arm, trained", "held out"]
     rule = "|" + "---|" * len(head)
     lines += ["| " + " | ".join(head) + " |", rule]
@@ -156,8 +141,8 @@ def main() -> None:
         for key in (key for key in tuned[0] if ":" in key):
             values = [run[key]["trained needs"] for run in tuned]
             rates[key] = RATES[values.index(max(values))]
-        found = list(pool.map(one_seed, [(seed, rates, "test") for seed in SEEDS]))
-    text = page(found, rates)
+        seeds = list(pool.map(one_seed, [(seed, rates, "test") for seed in SEEDS]))
+    text = page(seeds, rates)
     print(text)
     args.out.write_text(text)
 

@@ -8,48 +8,41 @@ contexts for whose users the ranker is right (half of all users are in A). The s
 analysis: by how many places the ranker puts the target higher than the policy does.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch
 
 from bench.claims import BASE, TUNING, begin
 from bench.timing import write
-from minirec import tasks
+from minirec.data.contexts import contexts
 from minirec.models import ranker
-from minirec.objectives import adagrpo
-from minirec.run.arms import settings
+from minirec.objectives import adagrpo, settings_of
+from minirec.tasks import NextItem
 
 BATCHES, MOST = 60, 10  # the second: negatives drawn, of which a row of the table uses the first M
 
 
 def main() -> None:
     """Roll out once per ranker, then apply every gate to the same ranks."""
-    start = begin(replace(BASE, seed=TUNING[0], negatives=MOST))
-    cfg = settings(start.cfg, "adagrpo")
+    run, start = begin(replace(BASE, seed=TUNING[0], negatives=MOST))
+    cfg, world = settings_of(run.cfg, "adagrpo"), run.dataset.world
     group = cfg.group
     lines = [f"{BATCHES} batches of {cfg.contexts} contexts, G = {group}, seed {cfg.seed}", ""]
     for kind in ("right", "noise", "harmful"):
-        reward = ranker.designed(start.world, kind)
-        task = tasks.NextItem(cfg, start.dataset, start.trie, reward, start.processes)
+        task = NextItem(cfg, run.trie, contexts(run.dataset.fresh), ranker.designed(world, kind))
         parts, in_a = [], []
         for step in range(BATCHES):
-            x = task.act(start.policy, step)
+            x = task.act(start, step)
             parts.append(adagrpo.ranks(x))
-            in_a.append(~start.world.tail_user[x.batch.user])
+            in_a.append(~world.tail_user[x.batch.user])
         policy, target, negatives, short = (torch.cat(part) for part in zip(*parts, strict=True))
         right = torch.cat(in_a)
-        lines += [
-            f"## {kind}",
-            "",
-            "| τ | ρ | M | D | Q | admitted | in A |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        settings_of = [(tau, 0.25, 5) for tau in (1 / 16, 1 / 8, 1 / 4, 1 / 2)]
-        settings_of += [(1 / 8, rho, 5) for rho in (0.0, 1 / 8, 1 / 2)]
-        settings_of += [(1 / 8, 0.25, count) for count in (1, 3, 10)]
-        for tau, rho, count in settings_of:
+        lines += [f"## {kind}", ""]
+        lines += ["| τ | ρ | M | D | Q | admitted | in A |", "|---|---|---|---|---|---|---|"]
+        gates = [(tau, 0.25, 5) for tau in (1 / 16, 1 / 8, 1 / 4, 1 / 2)]
+        gates += [(1 / 8, rho, 5) for rho in (0.0, 1 / 8, 1 / 2)]
+        gates += [(1 / 8, 0.25, count) for count in (1, 3, 10)]
+        for tau, rho, count in gates:
             d, q = adagrpo.diagnose(policy, target, negatives[:, :count], group, tau, rho)
             q &= ~short
             both = d & q
@@ -58,14 +51,14 @@ def main() -> None:
             lines.append("| " + " | ".join([*cells, f"{right[both].double().mean():.2f}"]) + " |")
         gain = (policy - target).double()
         nearest = negatives[:, :5].amin(1) / group
-        mean, contexts = adagrpo.stratify(policy / group, nearest, gain)
+        mean, sizes = adagrpo.stratify(policy / group, nearest, gain)
         lines += [
             "",
             f"rank gain over all contexts: {gain.mean():+.2f} places; by difficulty × discriminability:",
             "",
         ]
         lines += ["| rank_π(g) / G | negatives up to 1/3 | to 2/3 | beyond |", "|---|---|---|---|"]
-        for name, row, counts in zip(("to 1/3", "to 2/3", "beyond"), mean, contexts, strict=True):
+        for name, row, counts in zip(("to 1/3", "to 2/3", "beyond"), mean, sizes, strict=True):
             cells = (
                 f"{value:+.2f} ({count})" for value, count in zip(row.tolist(), counts.tolist(), strict=True)
             )

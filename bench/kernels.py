@@ -11,8 +11,6 @@ Tolerances. Swap rewards are at most 1, and float32 rounds the sums of a list of
 normalise divides such an error by the std of a position over the group, which is some 1/100 of the rewards.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable
 from typing import NamedTuple

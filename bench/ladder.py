@@ -6,8 +6,6 @@ One thread but for the rung that says otherwise; medians; buffers in turn, so th
 rungs run on fewer lists and are scaled. Multiples are of torch.mul(out=) on the same bytes, in the same run.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import itertools

@@ -12,8 +12,6 @@ Differences are paired by user: per user the mean over seeds, and over users the
 bootstrap, which says nothing about other supervised policies.
 """
 
-from __future__ import annotations
-
 import argparse
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -22,14 +20,15 @@ from pathlib import Path
 
 import torch
 
-import minirec
+from bench.claims import teach
+from minirec.data.contexts import contexts
 from minirec.measure import evaluation
 from minirec.measure.metrics import paired_bootstrap
-from minirec.objectives import OBJECTIVES
-from minirec.run.arms import settings
+from minirec.objectives import settings_of
 from minirec.run.experiment import item_reward
-from minirec.run.machine import Processes, keep_freed_memory
-from minirec.run.reinforce import Reinforcement, means
+from minirec.run.folder import find_run
+from minirec.run.machine import keep_freed_memory
+from minirec.run.reinforced import means
 from minirec.tasks import NextItem
 
 RATES, SEEDS, STEPS, USERS = (1e-5, 3e-5, 1e-4), (0, 1, 2), 100, 4000
@@ -46,7 +45,6 @@ ARMS = {
 SHOWN = ("recall@10", "ndcg@10", "pass@1", "pass@10", "hallucination")
 SEEN = ("silent", "admitted")
 
-
 Job = tuple[Path, str, int, float, float, str]  # run folder, arm, seed, rate, weight of RL, split
 Result = tuple[dict[str, torch.Tensor], dict[str, float]]
 
@@ -56,27 +54,15 @@ def work(job: Job) -> Result:
     folder, name, seed, rate, weight, split = job
     torch.set_num_threads(1)
     keep_freed_memory()
-    run = minirec.load(folder)
-    changes = {
-        "seed": seed,
-        "rl_steps": STEPS,
-        "rl_rate": rate,
-        "group": 16,
-        "samples": 10,
-        "rl_weight": weight,
-    }
-    objective, own = ARMS.get(name, ("continued", {}))
-    cfg = settings(replace(run.cfg, **changes, **own), objective)
-    processes = Processes(cfg)
-    policy, shown = run.policy, {}
+    run = find_run(folder, torch.device("cpu"))
+    changes = {"seed": seed, "rl_steps": STEPS, "rl_rate": rate, "rl_weight": weight}
+    objective, of_arm = ARMS.get(name, ("continued", {}))
+    cfg = settings_of(run.cfg, objective, **changes, **of_arm, group=16, samples=10)
+    policy, shown = run.trained(), {}
     if name in ARMS:
-        reward, _ = item_reward(cfg, run.dataset, folder, processes)
-        task = NextItem(cfg, run.dataset, run.trie, reward, processes)
-        loop = Reinforcement(cfg, run.policy, task, OBJECTIVES[objective], processes)
-        while loop.step < loop.steps:
-            loop.update()
-        policy = loop.policy
-        shown = means(loop.measured, SEEN)
+        reward, _ = item_reward(replace(cfg, seed=run.cfg.seed), run)  # one ranker for all seeds
+        policy, lines = teach(policy, NextItem(cfg, run.trie, contexts(run.dataset.fresh), reward))
+        shown = means(lines, SEEN)
     examples = getattr(run.dataset, split)
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))
     examples = examples.select(order[:USERS])
@@ -85,22 +71,23 @@ def work(job: Job) -> Result:
     return {metric: result.values[metric] for metric in SHOWN}, shown
 
 
-def page(start: Result, found: dict[str, list[Result]], rates: dict[str, float]) -> str:
+def page(start: Result, results: dict[str, list[Result]], rates: dict[str, float]) -> str:
     """The results as Markdown."""
-    control = {m: torch.stack([seed[0][m] for seed in found["supervised continued"]]).mean(0) for m in SHOWN}
-    users, seeds = len(start[0]["ndcg@10"]), len(SEEDS)
-    lines = [f"{users:,} users, {seeds} seeds, {STEPS} batches of 32 x 16 rollouts", ""]
+    continued = results["supervised continued"]
+    control = {m: torch.stack([seed[0][m] for seed in continued]).mean(0) for m in SHOWN}  # (users,)
+    users = len(start[0]["ndcg@10"])
+    lines = [f"{users:,} users, {len(SEEDS)} seeds, {STEPS} batches of 32 x 16 rollouts", ""]
     lines += ["| | rate | recall@10 | minus continued | ndcg@10 | minus continued | pass@1 | hallucination |"]
     lines[-1] += " silent groups | admitted |"
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
-    for name, seeds in {"supervised": [start], **found}.items():
-        own = {m: torch.stack([seed[0][m] for seed in seeds]).mean(0) for m in SHOWN}  # (users,)
+    for name, seeds in {"supervised": [start], **results}.items():
+        arm = {m: torch.stack([seed[0][m] for seed in seeds]).mean(0) for m in SHOWN}  # (users,)
         cells = [name, f"{rates[name]:g}" if name in rates else ""]
         for metric in ("recall@10", "ndcg@10"):
-            low_high = paired_bootstrap(own[metric], control[metric], seed=0)
-            difference = "{:+.4f} ({:+.4f} to {:+.4f})".format(*low_high)
-            cells += [f"{own[metric].mean():.4f}", "" if name == "supervised continued" else difference]
-        cells += [f"{own[metric].mean():.4f}" for metric in ("pass@1", "hallucination")]
+            interval = paired_bootstrap(arm[metric], control[metric], seed=0)
+            difference = "{:+.4f} ({:+.4f} to {:+.4f})".format(*interval)
+            cells += [f"{arm[metric].mean():.4f}", "" if name == "supervised continued" else difference]
+        cells += [f"{arm[metric].mean():.4f}" for metric in ("pass@1", "hallucination")]
         shown = means([seed[1] for seed in seeds], SEEN)
         cells += [f"{shown[name]:.3f}" if name in shown else "" for name in SEEN]
         lines.append("| " + " | ".join(cells) + " |")
@@ -129,8 +116,8 @@ def main() -> None:
             rates[name] = RATES[values.index(max(values))]
         jobs = [(args.run, name, seed, rates[name], weights[name], "test") for name in ARMS for seed in SEEDS]
         done = list(pool.map(work, jobs))
-    found = {n: done[i * len(SEEDS) : (i + 1) * len(SEEDS)] for i, n in enumerate(ARMS)}
-    text = page(start.result(), found, rates) + f"\nλ of the gated arms: {weight:.2f}\n"
+    results = {name: done[i * len(SEEDS) : (i + 1) * len(SEEDS)] for i, name in enumerate(ARMS)}
+    text = page(start.result(), results, rates) + f"\nλ of the gated arms: {weight:.2f}\n"
     print(text)
     args.out.write_text(text)
 

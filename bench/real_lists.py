@@ -9,63 +9,54 @@ orders of contexts, other needs and other list starts. Test lists are each user'
 true ratings.
 """
 
-from __future__ import annotations
-
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import minirec
-from minirec import rankings
-from minirec.data.lists import HELD_OUT, NEEDS, PARTS, floors, make_lists
+from bench.claims import teach
+from minirec.data.lists import NEEDS, PARTS, ListSource, make_lists
 from minirec.data.vectors import item_vectors
 from minirec.measure.metrics import paired_bootstrap
-from minirec.models.critic import Critic, train_critic
-from minirec.objectives import OBJECTIVES
-from minirec.run.arms import settings
-from minirec.run.machine import Processes, keep_freed_memory
-from minirec.run.reinforce import Reinforcement
+from minirec.measure.rankings import METRIC, ByNeed, list_floors, rank_for_needs, trained_needs
+from minirec.models.critic import Critic, fill_lists, train_critic
+from minirec.objectives import settings_of
+from minirec.policy import Policy
+from minirec.records import Lists
+from minirec.run.lists import imitate, warm_start
+from minirec.run.machine import keep_freed_memory
+from minirec.run.recommender import Recommender
+from minirec.tasks import Rankings
 
 RATES, TUNING, SEEDS, STEPS = (1e-4, 3e-4, 1e-3), 900, (0, 1, 2), 100
-TRAINED = [need for need in NEEDS if need != HELD_OUT]
 ARMS = {
     "list-wise supervised": None,
     "list-level GRPO": ("list", {}),
     "FlexRec, not scaled": ("flexrec", {"uncertainty": "none"}),
     "FlexRec": ("flexrec", {"uncertainty": "context"}),
 }
-Found = dict[str, torch.Tensor]  # need -> ndcg@5 by list, (S,), NaN where no candidate has a gain
+Feedback = Callable[[Lists], Lists]
 
 
-def one_arm(run, lists, critic, first, name: str, rate: float, seed: int, split: str) -> Found:
-    """Train an arm and measure it."""
-    cfg = replace(run.cfg, seed=seed, list_rate=rate, list_steps=STEPS)
-    processes = Processes(cfg)
+def train_arm(
+    run: Recommender, train: ListSource, feedback: Feedback, start: Policy, name: str, rate: float, seed: int
+) -> Policy:
+    """Train an arm on lists and what is seen of their gains."""
     if ARMS[name] is None:
-        seen = rankings.Rankings(cfg, run.trie, lists["train"], lists["valid"], critic, processes).feedback
-        policy = rankings.imitate(cfg, first, run.trie, lists["train"], lambda x: seen(x)[0], STEPS)
-    else:
-        objective, changes = ARMS[name]
-        cfg = replace(settings(cfg, objective), **changes)
-        task = rankings.Rankings(cfg, run.trie, lists["train"], lists["valid"], critic, processes)
-        loop = Reinforcement(cfg, first, task, OBJECTIVES[objective], processes)
-        while loop.step < loop.steps:
-            loop.update()
-        policy = loop.policy
-    return measured(run, policy, lists[split])
+        cfg = replace(run.cfg, seed=seed)
+        return imitate(cfg, start, run.trie, train, lambda lists: feedback(lists).gains, STEPS, rate)
+    objective, changes = ARMS[name]
+    cfg = settings_of(run.cfg, objective, seed=seed, rl_steps=STEPS, rl_rate=rate, **changes)
+    return teach(start, Rankings(cfg, run.trie, train, feedback))[0]
 
 
-def measured(run, policy, source) -> Found:
-    """NDCG@5 of the greedy rankings of all lists, by need."""
-    found = rankings.by_need(policy, run.trie, source, torch.arange(len(source)))
-    return {need: found[need][rankings.METRIC] for need in NEEDS}
-
-
-def trained(found: Found) -> torch.Tensor:
-    """The mean over the trained needs, (S,); NaN where one of them has no gain."""
-    return torch.stack([found[need] for need in TRAINED]).mean(0)
+def trained(results: ByNeed) -> torch.Tensor:
+    """NDCG@5, the mean over the trained needs, (S,); NaN where one of them has no gain."""
+    return trained_needs(results).mean(0)
 
 
 def main() -> None:
@@ -83,36 +74,38 @@ def main() -> None:
     vectors = item_vectors(run.dataset, run.cfg.seed)
     critic = train_critic(Critic(vectors, run.dataset.periods, 0), lists["train"], 0)
     starts = {
-        seed: rankings.warm_start(replace(run.cfg, seed=seed), run.policy, run.trie, lists["train"])
+        seed: warm_start(replace(run.cfg, seed=seed), run.policy, run.trie, lists["train"])
         for seed in (TUNING, *SEEDS)
     }
+
+    def arm(name: str, rate: float, seed: int, split: str) -> ByNeed:
+        feedback = partial(fill_lists, critic)
+        policy = train_arm(run, lists["train"], feedback, starts[seed], name, rate, seed)
+        return rank_for_needs(policy, run.trie, lists[split])
+
     rates = {}
     for name in ARMS:
-        tuned = [one_arm(run, lists, critic, starts[TUNING], name, rate, TUNING, "valid") for rate in RATES]
-        mean = [trained(found).nanmean().item() for found in tuned]
-        rates[name] = RATES[mean.index(max(mean))]
-    rows: dict[str, list[Found]] = {}
-    flat = floors(lists["known"], lists["test"], len(run.trie), 0)
-    for floor in ("random", "popularity", "item mean"):
-        rows[floor] = [{need: flat[need][floor]["ndcg@5"] for need in NEEDS}]
-    rows["list start"] = [measured(run, starts[seed], lists["test"]) for seed in SEEDS]
-    for name in ARMS:
-        rows[name] = [
-            one_arm(run, lists, critic, starts[seed], name, rates[name], seed, "test") for seed in SEEDS
-        ]
+        means = [trained(arm(name, rate, TUNING, "valid")).nanmean().item() for rate in RATES]
+        rates[name] = RATES[means.index(max(means))]
+    floors = list_floors(lists["known"], lists["test"], len(run.trie), 0)
+    rows: dict[str, list[ByNeed]] = {floor: [results] for floor, results in floors.items()}
+    rows["list start"] = [rank_for_needs(starts[seed], run.trie, lists["test"]) for seed in SEEDS]
+    rows |= {name: [arm(name, rates[name], seed, "test") for seed in SEEDS] for name in ARMS}
     columns = [*NEEDS, "trained needs", "minus the list start", "minus list-level GRPO"]
     sizes = ", ".join(f"{part} {len(source):,}" for part, source in lists.items())
-    text = f"lists: {sizes}; {STEPS} batches of {run.cfg.contexts} x {run.cfg.list_group}, seeds {SEEDS}\n\n"
+    group = settings_of(run.cfg, "flexrec").group
+    text = f"lists: {sizes}; {STEPS} batches of {run.cfg.contexts} x {group}, seeds {SEEDS}\n\n"
     text += "| | rate | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 2) + "|\n"
     for name, seeds in rows.items():
         cells = [name, f"{rates[name]:g}" if name in rates else ""]
-        cells += [f"{torch.stack([found[need] for found in seeds]).nanmean():.4f}" for need in NEEDS]
-        own = torch.stack([trained(found) for found in seeds]).mean(0)  # (S,)
-        cells.append(f"{own.nanmean():.4f}")
+        for need in NEEDS:
+            cells.append(f"{torch.stack([results[need][METRIC] for results in seeds]).nanmean():.4f}")
+        values = torch.stack([trained(results) for results in seeds]).mean(0)  # (S,)
+        cells.append(f"{values.nanmean():.4f}")
         for other in ("list start", "list-level GRPO"):
-            base = torch.stack([trained(found) for found in rows[other]]).mean(0)
-            both = ~(own - base).isnan()
-            interval = paired_bootstrap(own[both], base[both], seed=0)
+            base = torch.stack([trained(results) for results in rows[other]]).mean(0)
+            both = ~(values - base).isnan()
+            interval = paired_bootstrap(values[both], base[both], seed=0)
             cells.append("" if other == name else "{:+.4f} ({:+.4f} to {:+.4f})".format(*interval))
         text += "| " + " | ".join(cells) + " |\n"
     print(text)

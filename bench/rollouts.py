@@ -1,7 +1,5 @@
 """Rollouts against transformers' ``generate``, with a dictionary trie as logits processor and without."""
 
-from __future__ import annotations
-
 import torch
 
 from bench.timing import medians, write

@@ -1,7 +1,5 @@
 """Time alternatives side by side, so that their ratio does not depend on what else the machine does."""
 
-from __future__ import annotations
-
 import platform
 import statistics
 import sys
@@ -13,11 +11,7 @@ import torch
 
 
 def medians(alternatives: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
-    """Run every alternative once per round, in turn, after one round of warming up.
-
-    Returns:
-        Median seconds per name.
-    """
+    """Run every alternative once per round, in turn, after a round of warming up; median seconds by name."""
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for i in range(rounds + 1):
         for name, run in alternatives.items():

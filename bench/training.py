@@ -6,8 +6,6 @@ and pads a batch to its longest, as a default collator does; minirec takes batch
     python -m bench.training [a log, for its lengths]
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 
@@ -18,8 +16,8 @@ from bench.timing import medians, write
 from minirec.data import logs
 from minirec.policy import Policy
 from minirec.run.machine import keep_freed_memory
+from minirec.run.supervised import epoch_rows
 from minirec.settings import Config, PolicyConfig
-from minirec.train import epoch_rows
 
 CFG = Config(width=128, layers=2, heads=2, dropout=0.0)
 LEVELS, SIZE, BATCH = 3, 256, 1024  # items per batch

@@ -1,7 +1,5 @@
 """One decode step under the trie, and its memory, for 1e3 to 1e7 items at fixed V."""
 
-from __future__ import annotations
-
 import torch
 
 from bench.timing import medians, write

@@ -9,8 +9,6 @@ item, the k3 KL, no dropout, one update per batch, float32. TRL generates with t
 trie, so neither side has a mask. Rounds alternate in one process; the first steps of each are not counted.
 """
 
-from __future__ import annotations
-
 import statistics
 import tempfile
 import time
@@ -28,25 +26,25 @@ from trl import GRPOConfig, GRPOTrainer
 
 from bench.timing import write
 from bench.training import llama
-from minirec.objectives import OBJECTIVES
+from minirec.data.contexts import contexts
+from minirec.data.dataset import Examples
+from minirec.loop import Learner, reinforce
+from minirec.objectives import OBJECTIVES, settings_of
 from minirec.policy import Policy
-from minirec.data.dataset import Catalogue, Dataset, Examples
-from minirec.run.arms import settings
-from minirec.run.machine import Processes, keep_freed_memory
-from minirec.run.reinforce import Reinforcement
+from minirec.run.machine import keep_freed_memory
 from minirec.settings import TINY, Config
-from minirec.tasks import NextItem, hit
+from minirec.tasks import NextItem
 from minirec.trie import Trie
 
 LEVELS, CONTEXTS, GROUP, WARM, STEPS = 3, 8, 16, 2, 6
 
 
-def contexts(trie: Trie, history: int) -> Dataset:
+def sequences(trie: Trie, history: int) -> Examples:
     """Random sequences of history + 1 items, the last of each a target."""
     users = 400
     events = torch.randint(len(trie), (users * (history + 1),))
     start = torch.arange(users) * (history + 1)
-    rows = Examples(
+    return Examples(
         events=events,
         start=start,
         stop=start + history,
@@ -54,9 +52,6 @@ def contexts(trie: Trie, history: int) -> Dataset:
         condition=torch.zeros(users, 4, dtype=torch.int64),
         targets=events[start + history][:, None],
         tied=torch.zeros(users, dtype=torch.bool),
-    )
-    return Dataset(
-        Catalogue([str(i) for i in range(len(trie))]), [str(u) for u in range(users)], rows, rows, rows, rows
     )
 
 
@@ -71,7 +66,7 @@ class Stopwatch(TrainerCallback):
         self.ends.append(time.perf_counter())
 
 
-def theirs(cfg: Config, trie: Trie, data: Dataset, folder: str) -> list[float]:
+def theirs(cfg: Config, trie: Trie, examples: Examples, folder: str) -> list[float]:
     """Seconds of each step of GRPOTrainer."""
     names = [str(token) for token in range(LEVELS * trie.size)] + ["start", "pad", "end"]
     words = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token="pad"))
@@ -80,7 +75,7 @@ def theirs(cfg: Config, trie: Trie, data: Dataset, folder: str) -> list[float]:
         tokenizer_object=words, pad_token="pad", eos_token="end", unk_token="pad"
     )
     offset = torch.arange(LEVELS) * trie.size
-    batch = data.train.batch(torch.arange(len(data.train)), cfg.history)
+    batch = examples.batch(torch.arange(len(examples)), cfg.history)
     prompts = (trie.encode(batch.history) + offset).flatten(1).tolist()
     right = {" ".join(map(str, (codes + offset).tolist())) for codes in trie.codes}
     rows = Rows.from_list([{"prompt": " ".join(["start", *map(str, tokens)])} for tokens in prompts])
@@ -115,20 +110,14 @@ def theirs(cfg: Config, trie: Trie, data: Dataset, folder: str) -> list[float]:
     return [b - a for a, b in zip(watch.ends[WARM - 1 :], watch.ends[WARM:], strict=False)]
 
 
-def ours(cfg: Config, trie: Trie, data: Dataset) -> list[float]:
-    """Seconds of each step of ``Reinforcement``."""
-    cfg = settings(replace(cfg, contexts=CONTEXTS, group=GROUP, mask="none"), "grpo")
-    processes = Processes(cfg)
-    loop = Reinforcement(
-        cfg,
-        Policy(cfg, LEVELS, trie.size),
-        NextItem(cfg, data, trie, hit, processes),
-        OBJECTIVES["grpo"],
-        processes,
-    )
+def ours(cfg: Config, trie: Trie, examples: Examples) -> list[float]:
+    """Seconds of each step of ``loop.reinforce``."""
+    cfg = settings_of(cfg, "grpo", contexts=CONTEXTS, group=GROUP, mask="none")
+    task = NextItem(cfg, trie, contexts(examples))
+    learner = Learner(cfg, Policy(cfg, LEVELS, trie.size), trie)
     ends = []
-    for _ in range(WARM + STEPS):
-        loop.update()
+    for step in range(WARM + STEPS):
+        reinforce(learner, task, OBJECTIVES["grpo"], step)
         ends.append(time.perf_counter())
     return [b - a for a, b in zip(ends[WARM - 1 :], ends[WARM:], strict=False)]
 
@@ -152,12 +141,12 @@ def main() -> None:
         torch.manual_seed(0)
         flat = torch.randperm(size**LEVELS)[:items]
         trie = Trie(torch.stack([flat // size**level % size for level in range(LEVELS)], -1), size)
-        data = contexts(trie, history)
+        examples = sequences(trie, history)
         rounds = []
         for _ in range(3):
-            own = statistics.median(ours(cfg, trie, data))
+            seconds = statistics.median(ours(cfg, trie, examples))
             with tempfile.TemporaryDirectory() as folder:
-                rounds.append((own, statistics.median(theirs(cfg, trie, data, folder))))
+                rounds.append((seconds, statistics.median(theirs(cfg, trie, examples, folder))))
         a, b = (statistics.median(values) for values in zip(*rounds, strict=True))
         ratios = [y / x for x, y in rounds]  # within a round, as the machine's load drifts
         each = ", ".join(f"{ratio:.1f}" for ratio in ratios)

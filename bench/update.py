@@ -2,14 +2,12 @@
 
     python -m bench.update
 
-An update is a reference pass, then the actor's: forward and backward of ``Learner``. Every group is learnable
+An update is a reference pass, then the actor's: forward and backward of ``Loss``. Every group is learnable
 after repair, the most that ReCast can have to do: it updates 2 rows of 32, so the row count allows 16. Two
 ways of computing a prompt: repeated for every rollout, as in the paper and wherever a sequence is a row of a
 batch; and shared by the group, which is minirec's own. Peak memory is that of the tensors alive at once in
 the actor's pass, gradients included, above weights and batch, by torch's profiler.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import accumulate
@@ -19,7 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from bench.timing import medians, write
-from minirec.objectives.loss import Learner
+from minirec.objectives.loss import Loss, logprobs
 from minirec.policy import Policy
 from minirec.records import Batch, Signal
 from minirec.run.machine import keep_freed_memory
@@ -37,7 +35,8 @@ def update(history: int, rows: int, repeated: bool) -> tuple[Pass, Pass]:
     torch.manual_seed(0)
     flat = torch.randperm(SIZE**LEVELS)[:ITEMS]
     trie = Trie(torch.stack([flat // SIZE**level % SIZE for level in range(LEVELS)], -1), SIZE)
-    learner = Learner(Policy(Config(), LEVELS, SIZE).eval(), trie, Config())
+    policy = Policy(Config(), LEVELS, SIZE).eval()
+    model = Loss(policy, trie, Config())
     batch = Batch(
         user=torch.arange(CONTEXTS),
         history=torch.randint(ITEMS, (CONTEXTS, history)),
@@ -54,14 +53,14 @@ def update(history: int, rows: int, repeated: bool) -> tuple[Pass, Pass]:
 
     @torch.no_grad()
     def reference() -> torch.Tensor:
-        return learner.logp(batch, signal, allowed)
+        return logprobs(policy, trie, batch, signal, allowed)
 
     anchor = reference()
 
     def actor() -> None:
-        loss, _ = learner(batch, signal, allowed, None, anchor, len(batch))
+        loss, _ = model(batch, signal, allowed, None, anchor, len(batch))
         loss.backward()
-        learner.zero_grad()
+        model.zero_grad()
 
     return actor, reference
 
@@ -76,9 +75,8 @@ def peak(run: Pass) -> float:
 
 def compare(history: int, repeated: bool) -> list[str]:
     """Rows of the table for one prompt."""
-    (grpo, grpo_reference), (recast, recast_reference) = (
-        update(history, rows, repeated) for rows in (GROUP, 2)
-    )
+    grpo, grpo_reference = update(history, GROUP, repeated)
+    recast, recast_reference = update(history, 2, repeated)
     passes = {"actor": (grpo, recast), "reference": (grpo_reference, recast_reference)}
     every = {(name, i): run for name, pair in passes.items() for i, run in enumerate(pair)}
     repeats = [medians(every, ROUNDS) for _ in range(REPEATS)]

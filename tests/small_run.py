@@ -1,16 +1,18 @@
 """A small data set, an untrained policy, and a run folder of both, for the tests of what reads a run."""
 
+from types import SimpleNamespace
+
 import torch
 
-from minirec import config
+from minirec import settings
 from minirec.data.codes import Codes
-from minirec.policy import Policy
 from minirec.data.dataset import Catalogue, Dataset, Examples
-from minirec.run import checkpoint
+from minirec.policy import Policy
+from minirec.run.folder import save, save_data
 from minirec.trie import Trie
 
 ITEMS, USERS = 30, 24
-CFG = config.Config(levels=2, codes=8, history=4, width=16, layers=1, heads=2, beam=12, samples=6)
+CFG = settings.Config(levels=2, codes=8, history=4, width=16, layers=1, heads=2, beam=12, samples=6)
 
 
 def examples(events, starts, stops, targets, tied=None):
@@ -40,7 +42,7 @@ def make_dataset(law=None):
         train=examples(events, start, stop - 2, none),
         valid=examples(events, start, stop - 2, events[stop - 2][:, None]),
         test=examples(events, start, stop - 1, events[stop - 1][:, None], tied=torch.arange(USERS) % 3 == 0),
-        law=law,
+        world=SimpleNamespace(law=law) if law else None,
     )
 
 
@@ -63,7 +65,7 @@ def make_policy(cfg=CFG):
 def make_run(folder, cfg=CFG):
     """Write what recommend and evaluate need."""
     folder.mkdir(exist_ok=True)
-    config.write(cfg, folder / "config.json")
-    checkpoint.save_data(folder, make_dataset(), make_codes(), [])
-    checkpoint.save(folder / "checkpoint.pt", {"step": 0, "best": make_policy(cfg)[0].state_dict()})
+    settings.write(cfg, folder / "config.json")
+    save_data(folder, make_dataset(), make_codes(), [])
+    save(folder / "checkpoint.pt", {"step": 0, "best": make_policy(cfg)[0].state_dict()})
     return folder

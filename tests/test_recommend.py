@@ -6,10 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minirec import config, recommend
+import minirec
+from minirec import recommend, settings
 from minirec.errors import InputError
 from minirec.measure.exact import item_logprobs
 from minirec.records import PAD
+from minirec.run.folder import find_run
+from minirec.run.recommender import Recommender
 from tests.small_run import CFG, ITEMS, make_dataset, make_policy, make_run
 
 
@@ -20,7 +23,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(run):
-    return recommend.load_run(run)
+    return minirec.load(run)
 
 
 def exact(history):
@@ -66,8 +69,8 @@ def test_a_user_is_answered_from_the_test_context(loaded):
 
 
 def test_the_policy_answers_without_dropout(run):
-    assert config.read(run / "config.json").dropout > 0
-    assert recommend.load_run(run).recommend(["item1"]) == recommend.load_run(run).recommend(["item1"])
+    assert settings.read(run / "config.json").dropout > 0
+    assert minirec.load(run).recommend(["item1"]) == minirec.load(run).recommend(["item1"])
 
 
 @pytest.mark.parametrize(
@@ -85,12 +88,12 @@ def test_bad_questions(loaded, ask, words):
         ask(loaded)
 
 
-def test_a_user_without_context(loaded):
+def test_a_user_without_context(run, loaded):
     data = loaded.dataset
     none = torch.arange(1, len(data.users))
     fewer = replace(data, **{name: getattr(data, name).select(none) for name in ("train", "valid", "test")})
     with pytest.raises(InputError, match="user 'user0' has too few events"):
-        recommend.Recommender(loaded.policy, loaded.trie, fewer, CFG).for_user("user0")
+        Recommender(replace(find_run(run, torch.device("cpu")), dataset=fewer)).for_user("user0")
 
 
 def call(monkeypatch, capsys, *argv):
@@ -148,7 +151,7 @@ def test_a_bad_run_folder_is_one_line(run, tmp_path, monkeypatch, capsys):
     broken = make_run(tmp_path / "broken")
     (broken / "checkpoint.pt").write_bytes((run / "checkpoint.pt").read_bytes()[:500])
     assert "checkpoint.pt" in refuse(monkeypatch, capsys, "--run", broken, *user)
-    config.write(replace(CFG, width=24), make_run(tmp_path / "other") / "config.json")
+    settings.write(replace(CFG, width=24), make_run(tmp_path / "other") / "config.json")
     assert "fit this run's config.json" in refuse(monkeypatch, capsys, "--run", tmp_path / "other", *user)
     (make_run(tmp_path / "odd") / "config.json").write_text("{")
     assert "config.json" in refuse(monkeypatch, capsys, "--run", tmp_path / "odd", *user)

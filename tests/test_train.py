@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirec.measure.metrics import LOGGED
-from minirec.train import epoch_rows
+from minirec.run.supervised import epoch_rows
+from minirec.run.training import LINES
 
 SMALL = (
     "--world-items 64 --world-users 400 --codes 8 --width 16 --layers 1 --heads 2 --history 6 --epochs 6 "
@@ -80,7 +80,7 @@ def test_a_run_ends_in_a_table_with_its_floors(straight):
     assert [line["epoch"] for line in lines] == [2, 4, 6]
     assert lines[-1]["nll"] < lines[0]["nll"]
     names = {"step", "epoch", "nll", "gradient_norm", "recall@10", "ndcg@10"}
-    assert all(set(line) == names <= set(LOGGED) for line in lines)
+    assert all(set(line) == names <= set(LINES) for line in lines)
 
 
 @pytest.mark.parametrize("sign", ["data.pt", "sasrec/checkpoint.pt", "checkpoint.pt"])

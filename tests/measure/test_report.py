@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from minirec.measure import evaluation, report
+from minirec.measure.report import Results
 from tests.small_run import CFG, make_dataset, make_policy
 
 
@@ -14,7 +15,8 @@ from tests.small_run import CFG, make_dataset, make_policy
 def results():
     data, (policy, trie) = make_dataset(), make_policy()
     floors = evaluation.floors(data, data.test, CFG)
-    return floors | {"supervised": evaluation.evaluate_policy(policy, trie, data, data.test, CFG)}
+    methods = floors | {"supervised": evaluation.evaluate_policy(policy, trie, data, data.test, CFG)}
+    return Results(methods, "test")
 
 
 def shifted(result, by):
@@ -37,7 +39,7 @@ def test_markdown_marks_every_best():
 
 
 def test_the_terminal_table_fits(results):
-    shown = report.text(results, "test", seed=0)
+    shown = report.text(results, seed=0)
     tables = [line for line in shown.splitlines() if "  " in line]
     assert max(map(len, tables)) <= 110
     methods = [line.split()[0] for line in shown.split("\n\n")[1].splitlines()]
@@ -48,26 +50,55 @@ def test_differences_are_of_the_means_with_an_interval(results):
     compared = report.differences(results, seed=0)
     assert len(compared) == 2 * 3
     for row in compared:
-        ours, other = results["supervised"], results[row["minus"]]
+        ours, other = results.methods["supervised"], results.methods[row["minus"]]
         want = ours.values[row["metric"]].mean() - other.values[row["metric"]].mean()
         assert row["difference"] == pytest.approx(want.item(), abs=1e-12)
         assert row["low"] <= row["difference"] <= row["high"]
 
 
 def test_a_floor_above_the_policy_is_said(results):
-    policy = results["supervised"]
-    said = report.sentences(
-        report.differences(
-            {"popularity": shifted(policy, -0.25), "markov": shifted(policy, 0.125), "supervised": policy},
-            seed=0,
-        )
-    )
-    assert said[:2] == [
+    policy = results.methods["supervised"]
+
+    def sentences(**methods):
+        compared = report.differences(Results({**methods, "supervised": policy}, "test"), seed=0)
+        return report.sentences(compared)
+
+    assert sentences(popularity=shifted(policy, -0.25), markov=shifted(policy, 0.125))[:2] == [
         "The supervised policy is above popularity on ndcg@10.",
         "markov is above the supervised policy on ndcg@10 by 0.1250 (95 % interval 0.1250 to 0.1250).",
     ]
-    level = report.sentences(report.differences({"popularity": policy, "supervised": policy}, seed=0))
-    assert level[0] == "popularity is level with the supervised policy on ndcg@10."
+    level = "popularity is level with the supervised policy on ndcg@10."
+    assert sentences(popularity=policy)[0] == level
+
+
+def compared_pairs(methods, arms):
+    compared = report.differences(Results(methods, "test", arms), seed=0)
+    return [(row["method"], row["minus"]) for row in compared if row["metric"] == "ndcg@10"]
+
+
+def test_arms_are_compared_with_the_supervised_policy_and_with_the_control(results):
+    policy = results.methods["supervised"]
+    methods = dict.fromkeys(
+        ("markov", "true law", "SASRec", "supervised", "supervised continued", "GRPO"), policy
+    )
+    assert compared_pairs(methods, ("supervised continued", "GRPO")) == [
+        ("supervised", "markov"),
+        ("supervised", "SASRec"),
+        ("supervised continued", "supervised"),
+        ("GRPO", "supervised"),
+        ("GRPO", "supervised continued"),
+    ]
+
+
+def test_an_objective_named_s_is_no_prefix_of_supervised(results):
+    policy = results.methods["supervised"]
+    methods = dict.fromkeys(("popularity", "supervised", "supervised continued", "s"), policy)
+    assert compared_pairs(methods, ("supervised continued", "s")) == [
+        ("supervised", "popularity"),
+        ("supervised continued", "supervised"),
+        ("s", "supervised"),
+        ("s", "supervised continued"),
+    ]
 
 
 def test_an_uncertain_lead_is_not_stated_plainly():
@@ -85,12 +116,13 @@ def test_an_uncertain_lead_is_not_stated_plainly():
 def test_the_files_of_a_report(tmp_path, results):
     points = [{"epoch": 1, "nll": 3.5}, {"epoch": 1, "ndcg@10": 0.1}, {"epoch": 2, "nll": 3.0}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points))
-    written = report.write(tmp_path, results, "test", make_dataset(), CFG, 12.3, ["3 duplicates\n  dropped"])
+    cfg = replace(CFG, out=str(tmp_path), given=("codes", "width"))
+    written = report.write(results, make_dataset(), cfg, 12.3, ["3 duplicates\n  dropped"])
     assert {path.name for path in written} == {path.name for path in tmp_path.iterdir()} - {"metrics.jsonl"}
 
     rows = json.loads((tmp_path / "report.json").read_text())
-    assert [(row["method"], row["split"]) for row in rows] == [(name, "test") for name in results]
-    assert rows[-1]["ndcg@10"] == results["supervised"].values["ndcg@10"].mean().item()
+    assert [(row["method"], row["split"]) for row in rows] == [(name, "test") for name in results.methods]
+    assert rows[-1]["ndcg@10"] == results.methods["supervised"].values["ndcg@10"].mean().item()
     assert {"recall@10", "hallucination", "coverage@10", "pass@10"} <= rows[-1].keys()
     assert "hallucination" not in rows[0]
 
@@ -108,6 +140,8 @@ def test_the_files_of_a_report(tmp_path, results):
         assert f"- `{re.sub('@.*', '@K', name)}`:" in page, name
     assert "--width 16" in page
     assert "--epochs" not in page  # at its default
+    assert "--out" not in page
+    assert "--given" not in page
 
     if importlib.util.find_spec("matplotlib"):
         for name in ("methods.png", "learning.png"):
@@ -116,11 +150,24 @@ def test_the_files_of_a_report(tmp_path, results):
 
 def test_without_matplotlib_there_are_no_pictures(tmp_path, results, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    written = report.write(tmp_path, results, "test", make_dataset(), CFG, 1.0)
+    written = report.write(results, make_dataset(), replace(CFG, out=str(tmp_path)), 1.0)
     assert [path.name for path in written] == ["report.json", "report.md"]
 
 
 def test_without_a_policy_there_is_nothing_to_compare(results):
-    only = {"popularity": results["popularity"]}
+    only = Results({"popularity": results.methods["popularity"]}, "test")
     assert report.differences(only, seed=0) == []
-    assert "supervised" not in report.text(only, "test", seed=0)
+    assert "supervised" not in report.text(only, seed=0)
+
+
+def test_lists_and_notes_stand_in_every_form_of_the_report(tmp_path, results):
+    rows = [{"method": "random", "interest": 0.25}, {"method": "FlexRec", "interest": 0.75}]
+    told = replace(results, lists=rows, notes=["a note on the arms"])
+    shown = report.text(told, seed=0)
+    written = report.write(told, make_dataset(), replace(CFG, out=str(tmp_path)), 1.0)
+    page = (tmp_path / "report.md").read_text()
+    assert "FlexRec    0.7500" in shown
+    assert "| FlexRec | 0.7500 |" in page
+    assert all("a note on the arms" in words and report.LISTS in words for words in (shown, page))
+    assert tmp_path / "lists.json" in written
+    assert json.loads((tmp_path / "lists.json").read_text()) == rows

@@ -6,18 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minirec import config
 from minirec.data.world import make_world
 from minirec.errors import InputError
-from minirec.run import checkpoint
+from minirec.run import folder
+from minirec.settings import from_dict
 from tests.small_run import CFG, make_codes, make_dataset
 
 STATE = {"step": 3, "best": {"w": torch.arange(5.0)}, "names": ["a", "b"], "score": None}
 
 
 def test_what_is_saved_is_loaded(tmp_path):
-    checkpoint.save(tmp_path / "x.pt", STATE)
-    loaded = checkpoint.load(tmp_path / "x.pt")
+    folder.save(tmp_path / "x.pt", STATE)
+    loaded = folder.load(tmp_path / "x.pt")
     assert torch.equal(loaded["best"].pop("w"), torch.arange(5.0))
     assert loaded == {"step": 3, "best": {}, "names": ["a", "b"], "score": None}
     assert os.listdir(tmp_path) == ["x.pt"]
@@ -26,7 +26,7 @@ def test_what_is_saved_is_loaded(tmp_path):
 @pytest.mark.parametrize("broken", ["save", "fsync", "replace"])
 def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch, broken):
     path = tmp_path / "x.pt"
-    checkpoint.save(path, {"step": 1})
+    folder.save(path, {"step": 1})
 
     def half(value, file):
         file.write(b"half")
@@ -40,9 +40,9 @@ def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch, brok
     else:
         monkeypatch.setattr(os, broken, fail)
     with pytest.raises(KeyboardInterrupt if broken == "save" else InputError) as caught:
-        checkpoint.save(path, {"step": 2})
+        folder.save(path, {"step": 2})
     assert broken == "save" or "No space left" in str(caught.value)
-    assert checkpoint.load(path) == {"step": 1}
+    assert folder.load(path) == {"step": 1}
     assert os.listdir(tmp_path) == ["x.pt"]
 
 
@@ -51,18 +51,18 @@ def test_the_file_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("fsync"), fsync(handle)))
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b)))
-    checkpoint.save(tmp_path / "x.pt", STATE)
+    folder.save(tmp_path / "x.pt", STATE)
     assert calls == ["fsync", "replace"]
 
 
 def test_a_missing_folder_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r"gone/x.pt: cannot be written: No such file"):
-        checkpoint.save(tmp_path / "gone" / "x.pt", STATE)
+        folder.save(tmp_path / "gone" / "x.pt", STATE)
 
 
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r"x.pt: no such file"):
-        checkpoint.load(tmp_path / "x.pt")
+        folder.load(tmp_path / "x.pt")
 
 
 class Bomb:
@@ -75,14 +75,14 @@ def test_loading_never_executes(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
     write({"best": Bomb()}, tmp_path / "x.pt")
     with pytest.raises(InputError, match="refused"):
-        checkpoint.load(tmp_path / "x.pt")
+        folder.load(tmp_path / "x.pt")
     assert os.listdir(tmp_path) == ["x.pt"]
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "x.pt"
-    checkpoint.save(path, STATE)
+    folder.save(path, STATE)
     return path, path.read_bytes()
 
 
@@ -93,7 +93,7 @@ def test_a_truncated_file_is_one_line(saved, share):
     cut = path.with_name("cut.pt")
     cut.write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match=r"cut.pt") as caught:
-        checkpoint.load(cut)
+        folder.load(cut)
     assert "\n" not in str(caught.value)
 
 
@@ -101,16 +101,17 @@ def test_a_truncated_file_is_one_line(saved, share):
 def test_a_file_of_junk_is_one_line(tmp_path, junk):
     (tmp_path / "x.pt").write_bytes(junk)
     with pytest.raises(InputError, match=r"x.pt"):
-        checkpoint.load(tmp_path / "x.pt")
+        folder.load(tmp_path / "x.pt")
 
 
 def test_data_round_trip(tmp_path):
     dataset, codes = make_dataset(), make_codes()
-    checkpoint.save_data(tmp_path, dataset, codes, ["24 users"])
-    loaded, loaded_codes, notes = checkpoint.load_data(tmp_path, CFG)
+    folder.save_data(tmp_path, dataset, codes, ["24 users"])
+    loaded, loaded_codes, notes = folder.load_data(tmp_path, CFG)
     assert notes == ["24 users"]
     assert loaded.users == dataset.users
     assert loaded.catalogue == dataset.catalogue
+    assert loaded.world is None
     assert loaded.law is None
     assert loaded.fresh is None
     for split in ("train", "valid", "test"):
@@ -122,15 +123,15 @@ def test_data_round_trip(tmp_path):
 
 
 def test_the_law_of_a_world_is_rebuilt(tmp_path):
-    cfg = config.from_dict({"world_items": 60, "world_users": 40, "history": 6})
+    cfg = from_dict({"world_items": 60, "world_users": 40, "history": 6})
     dataset = make_world(cfg).dataset()
-    checkpoint.save_data(tmp_path, dataset, make_codes(), [])
-    loaded, _, _ = checkpoint.load_data(tmp_path, cfg)
+    folder.save_data(tmp_path, dataset, make_codes(), [])
+    loaded, _, _ = folder.load_data(tmp_path, cfg)
     batch = dataset.test.batch(torch.arange(len(dataset.test)), cfg.history)
     assert torch.equal(loaded.law(batch), dataset.law(batch))
 
 
 def test_other_data_is_refused(tmp_path):
-    checkpoint.save(tmp_path / "data.pt", {"catalogue": {"ids": []}})
+    folder.save(tmp_path / "data.pt", {"catalogue": {"ids": []}})
     with pytest.raises(InputError, match="not the data of a run"):
-        checkpoint.load_data(tmp_path, CFG)
+        folder.load_data(tmp_path, CFG)

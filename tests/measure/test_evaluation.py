@@ -1,15 +1,13 @@
-import json
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
-from minirec import evaluate, rollout
+from minirec import rollout
 from minirec.errors import InputError
 from minirec.measure import evaluation, metrics
 from minirec.measure.exact import item_logprobs
-from tests.small_run import CFG, ITEMS, USERS, make_dataset, make_policy, make_run
+from tests.small_run import CFG, ITEMS, USERS, make_dataset, make_policy
 
 PLAIN = replace(CFG, keep_seen=True)
 
@@ -166,49 +164,3 @@ def test_an_empty_split_is_one_line():
     data = make_dataset()
     with pytest.raises(InputError, match="no contexts"):
         evaluation.floors(data, data.test.select(torch.arange(0)), CFG)
-
-
-def call(monkeypatch, *argv):
-    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, argv)])
-    evaluate.main()
-
-
-def test_the_command_repeats_the_evaluation_and_writes_predictions(tmp_path, monkeypatch, capsys):
-    run, out = make_run(tmp_path / "run"), tmp_path / "top.jsonl"
-    call(monkeypatch, "--run", run, "--predictions", out)
-    shown = capsys.readouterr().out
-    data, (policy, trie) = make_dataset(), make_policy()
-    row = evaluation.summary(evaluation.evaluate_policy(policy, trie, data, data.test, CFG))
-    line = next(line for line in shown.splitlines() if line.startswith("supervised"))
-    assert f"{row['ndcg@10']:.4f}" in line.split()
-    assert all(name in shown for name in ("popularity", "markov", "item-kNN"))
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [line["user"] for line in lines] == data.users
-    assert lines[0]["items"][0].startswith("item")
-    assert len(lines[0]["items"]) >= CFG.beam
-
-    call(monkeypatch, "--run", run, "--split", "valid", "--keep-seen")
-    shown = capsys.readouterr().out
-    assert shown.startswith("valid split")
-    row = evaluation.summary(evaluation.evaluate_policy(policy, trie, data, data.valid, PLAIN))
-    line = next(line for line in shown.splitlines() if line.startswith("supervised"))
-    assert f"{row['ndcg@10']:.4f}" in line.split()
-
-
-@pytest.mark.parametrize(
-    ("argv", "words"),
-    [
-        (["--run", "nowhere"], "no such run folder"),
-        (["--run", "RUN", "--split", "tets"], "invalid choice"),
-        (["--run", "RUN", "--predictions", "no/such/folder/x"], "no folder no/such/folder"),
-        ([], "--run"),
-    ],
-)
-def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, argv, words):
-    run = make_run(tmp_path / "run")
-    with pytest.raises(SystemExit) as exit_:
-        call(monkeypatch, *(str(run) if word == "RUN" else word for word in argv))
-    shown = capsys.readouterr().err
-    assert exit_.value.code == 2
-    assert words in shown
-    assert shown.count("\n") == 1
