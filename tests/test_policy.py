@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from minirec.measure.exact import item_logprobs
-from minirec.policy import Policy, angles, rotate
-from minirec.policy import score
+from minirec.policy import Policy, angles, rotate, score
 from minirec.settings import PolicyConfig
 from tests.small import CONDITION, HISTORY, levels, make
 

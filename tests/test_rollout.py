@@ -5,9 +5,9 @@ import torch
 
 from minirec.measure.exact import item_logprobs
 from minirec.noise import draw
+from minirec.policy import score, token_logprobs
 from minirec.records import HOLE, PAD
 from minirec.rollout import beam, closed_masks, rank, sample
-from minirec.policy import score, token_logprobs
 from tests.small import levels, make
 
 CLOSE = {"atol": 1e-5, "rtol": 0}  # float32 sums in another order
