@@ -220,8 +220,7 @@ def processes(x, objective, shares):
         rollout, batch = Rollout(r.items[mine], r.codes[mine], r.logp[mine]), x.batch.select(mine)
         own = {"batch": batch, "rollout": rollout, "rewards": x.rewards[mine], "mine": mine}
         if x.lists is not None:
-            l = x.lists
-            own["lists"] = Lists(batch, l.candidates[mine], l.gains[mine], l.observed[mine], l.variance[mine])
+            own["lists"] = Lists(batch, **{name: getattr(x.lists, name)[mine] for name in LISTS})
         return objective(replace(x, gather=gather, reward=reward, logp=logp, **own))
 
     with ThreadPoolExecutor(len(shares)) as pool:

@@ -26,7 +26,7 @@ from minirec.tasks import Rankings, step_rows
 from minirec.trie import Trie
 
 WARM = 40  # steps of the list start
-CRITIC_STEPS = 600  # of the critic
+CRITIC_STEPS = 300  # of the critic
 RATE = 5e-4  # of supervised training on lists
 VALID = 512  # lists of a line's validation
 

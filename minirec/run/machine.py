@@ -54,15 +54,6 @@ class Processes(Alone):
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=timedelta(hours=6))  # the first one alone evaluates
 
-    def share(self, rows: Tensor) -> tuple[Tensor, float]:
-        """Give this process its rows of a batch (b,), and their weight in the loss.
-
-        The weight is the number of processes, because the wrapper averages gradients over them. A process
-        without rows repeats one with weight 0, as it must still run backward.
-        """
-        mine = rows[self.rank :: self.count]
-        return (mine, float(self.count)) if len(mine) else (rows[:1], 0.0)
-
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model, or where there are several processes a wrapper that averages its gradients."""
         return DistributedDataParallel(model) if self.count > 1 else model
