@@ -26,15 +26,15 @@ USES = (
     "log ranker weights",
     "click ranker weights",
 )
-OLD = dict(zip(USES, (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 8, 4, 5), strict=True))
 
 
 def stream(use: str, *numbers: int) -> torch.Generator:
-    """Make the random stream of a use, such as ``stream("rollouts", seed, step)``."""
-    entropy = (numbers[0], OLD[use], *numbers[1:])
-    return torch.Generator().manual_seed(
-        int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
-    )
+    """Make the random stream of a use, such as ``stream("rollouts", seed, step)``.
+
+    How many numbers there are counts too: numpy takes (1,) and (1, 0) for the same seed.
+    """
+    seed = np.random.SeedSequence((USES.index(use), len(numbers), *numbers))
+    return torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
 
 
 def draw(weights: Tensor, noise: Tensor) -> Tensor:

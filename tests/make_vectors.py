@@ -63,10 +63,7 @@ def double(values):
 def make_advantages():
     """Rewards of a group, and its advantages under each convention."""
     answers = {
-        name: {
-            group: advantages(torch.tensor([values]).float(), **kind)[0].tolist()
-            for group, values in REWARDS.items()
-        }
+        name: {group: advantages(double([values]), **kind)[0].tolist() for group, values in REWARDS.items()}
         for name, kind in CONVENTIONS.items()
     }
     return {"conventions": CONVENTIONS, "rewards": REWARDS, "advantages": answers}
@@ -194,7 +191,7 @@ def make_gradient():
     slopes = torch.eye(6, dtype=torch.float64) - p  # row y is ∇ log π(y)
     expected = {}
     for name, kind in CONVENTIONS.items():
-        a = advantages(double(reward)[drawn].float(), **kind).double()
+        a = advantages(double(reward)[drawn], **kind).double()
         estimate = (a[..., None] * slopes[drawn]).mean(1)  # (6^G, 6)
         expected[name] = (p[drawn].prod(1) @ estimate).tolist()
     return {

@@ -35,7 +35,7 @@ def experience(cfg, trie, batch, rollout, worth, logp, lists=None, constrained=T
     def reward(items):
         return torch.where(items >= 0, worth.gather(1, items.clamp(min=0)), 0.0)
 
-    own = reward(rollout.items[..., 0])
+    own = reward(rollout.items[..., 0]).double()  # advantages are then those of float64, rounded once
     mine = torch.arange(len(batch))
 
     def noise(count):

@@ -26,9 +26,12 @@ Left out: tokens outside items, of which the policy has none; the switch that gi
 import torch
 from torch import Tensor
 
-from minirec import rewards
+from minirec import ops, rewards
 from minirec.objectives.grpo import CONVENTION, advantages, convention
 from minirec.records import Experience, Objective, Signal
+from minirec.settings import Config
+
+SWAPS = {"causal": "later", "noncausal": "all"}  # form: with which positions
 
 
 def in_order(candidates: Tensor, values: Tensor, items: Tensor) -> Tensor:
@@ -48,7 +51,19 @@ def credit(gains: Tensor, ideal: Tensor, form: str) -> Tensor:
         return rewards.ndcg(gains, ideal)[..., None].expand_as(gains)
     if form == "independent":
         return rewards.independent(gains, ideal)
-    return rewards.swap(gains, ideal, others="later" if form == "causal" else "all")
+    return rewards.swap(gains, ideal, others=SWAPS[form])
+
+
+def position_advantages(gains: Tensor, ideal: Tensor, form: str, cfg: Config) -> Tensor:
+    """Compare each position's credit with that of the group's other lists: (B, G, K) float32.
+
+    For swaps, ``ops.swap_advantages`` does both in one pass.
+    """
+    if form not in SWAPS:
+        return advantages(credit(gains, ideal, form), **convention(cfg))
+    how = convention(cfg)
+    how["scale"] = "std" if how.pop("std") else "none"
+    return ops.swap_advantages(gains.clamp(min=0), ideal[:, None], pool=SWAPS[form], **how).float()
 
 
 def list_variance(variance: Tensor, ideal: Tensor) -> Tensor:
@@ -91,7 +106,7 @@ def list_signal(x: Experience, form: str, uncertainty: str) -> Signal:
     ideal = rewards.ideal(x.lists.gains, items.shape[2])  # (B,)
     rows = (ideal > 0).nonzero()[:, 0]
     gains = in_order(x.lists.candidates, x.lists.gains, items)  # (B, G, K)
-    advantage = advantages(credit(gains, ideal, form), **convention(x.cfg))
+    advantage = position_advantages(gains, ideal, form, x.cfg)
     if uncertainty != "none":
         advantage = advantage * certainty(x, ideal, uncertainty)[..., None]
     return Signal(rows, x.rollout.codes[rows], advantage[rows], width=items.shape[1])

@@ -48,11 +48,8 @@ def advantages(
     tensor([[ 1.5000, -0.5000, -0.5000, -0.5000],
             [ 0.0000,  0.0000,  0.0000,  0.0000]])
     """
-    scale = "std" if std else "none"
-    compared = ops.group_normalize(
-        reward.double(), dim=1, ddof=ddof, eps=eps, scale=scale, leave_one_out=leave_one_out
-    )
-    return compared.float()
+    how = {"ddof": ddof, "eps": eps, "scale": "std" if std else "none", "leave_one_out": leave_one_out}
+    return ops.group_normalize(reward, dim=1, **how).float()
 
 
 def signal(x: Experience) -> Signal:

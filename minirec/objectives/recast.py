@@ -89,7 +89,7 @@ def signal(x: Experience) -> Signal:
         hits, score = rewards.hit(items, x.batch.targets), rewards.prefix_score(codes[:, :, 0], targets)
         facts |= outcomes(hits, "repaired_")
     if not cfg.contrast:
-        advantage = advantages(hits, **convention(cfg))
+        advantage = advantages(hits.to(x.rewards), **convention(cfg))  # in the dtype of rewards
         every = torch.arange(len(items), device=items.device)
         return Signal(every, codes, advantage[..., None], width=items.shape[1], facts=facts)
     rows, pair = contrast(hits, score, likelihood)

@@ -33,7 +33,8 @@ ULP = 2**-23  # float32: two roundings of one number that was computed in float6
 
 
 def of(group, **convention):
-    return advantages(torch.tensor([group]), **convention)[0]
+    """In float64, rounded to float32 once."""
+    return advantages(torch.tensor([group], dtype=torch.float64), **convention)[0]
 
 
 FIRST = CONVENTIONS["openonerec"]
@@ -73,6 +74,17 @@ def test_advantages_are_the_formula_written_out_and_sum_to_zero(convention, grou
     torch.testing.assert_close(found, expected, atol=0, rtol=2 * ULP)
     # each of the G numbers was rounded to float32 once
     assert abs(found.double().sum()) <= len(group) * ULP * found.abs().max()
+
+
+@conventions
+@given(group=groups)
+def test_float32_rewards_have_the_same_advantages_to_float32(convention, group):
+    """What training uses: the kernel that the benches time."""
+    single = advantages(torch.tensor([group]), **convention)[0]
+    # G sums and a square root, each rounded by an ULP; relative to the largest advantage of the group
+    torch.testing.assert_close(
+        single, of(group, **convention), atol=8 * ULP * max(1, single.abs().max()), rtol=0
+    )
 
 
 @conventions

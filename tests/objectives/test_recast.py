@@ -98,7 +98,7 @@ def test_only_two_rows_of_learnable_contexts_are_left_and_the_divisor_is_two(sta
 
 def test_without_its_switches_it_is_grpo_on_the_binary_reward(start):
     _, x = start
-    hits = rewards.hit(x.rollout.items[..., 0], x.batch.targets)
+    hits = rewards.hit(x.rollout.items[..., 0], x.batch.targets).to(x.rewards)
     plain = recast.signal(replace(x, cfg=replace(CFG, repair=False, contrast=False)))
     base = grpo.signal(replace(x, rewards=hits))
     assert torch.equal(plain.advantages, base.advantages)
