@@ -12,14 +12,7 @@ class InputError(ValueError):
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """Name the valid word closest to a wrong one, as the end of an error message.
-
-    Args:
-        word: what was given.
-        valid: what would have been right.
-
-    Returns:
-        ``"; did you mean X?"`` when something is close, else some of the valid words.
+    """End an error message with the valid word closest to a wrong one, or else with some of the valid words.
 
     >>> nearest("epocs", ["epochs", "batch"])
     '; did you mean epochs?'

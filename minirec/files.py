@@ -11,16 +11,10 @@ from minirec.errors import InputError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears whole or not at all: a temporary name, flushed to the disk, then renamed.
+    """Open a file for bytes that appears whole or not at all: a temporary name, flushed, then renamed.
 
-    Args:
-        path: the file; an older one stays as it is until the new one is complete.
-
-    Yields:
-        The temporary file, open for bytes. If the block raises, it is removed and ``path`` is untouched.
-
-    Raises:
-        InputError: the folder is missing or cannot be written, or the disk is full.
+    If the block raises, the temporary file is removed and ``path`` is untouched. Raises InputError if the
+    folder is missing or cannot be written, or the disk is full.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:

@@ -19,11 +19,9 @@ from minirec.tasks import Alone, Task
 from minirec.trie import Trie
 
 LOGGED = {
-    "loss": "mean over the updates; with one update per batch of rollouts near 0 but for NLL and KL, as "
-    "advantages sum to 0; any number",
+    "loss": "mean over the updates; near 0 with one update, without NLL, as advantages sum to 0; any number",
     "gradient_norm": "norm of the gradient before clipping, mean over updates; 0 and up",
-    "nll": "supervised: mean over the epoch, with dropout, nats per item; with an objective: of the targets, "
-    "nats per token; 0 and up",
+    "nll": "supervised: of the epoch, with dropout, nats per item; else of the targets, per token; 0 and up",
     "kl": "k3 estimate of KL(π‖start) on the signal's tokens, nats per token; 0 and up",
     "clipped": "share of the signal's tokens at which the clip acts; 0 to 1, 0 in a batch's first update",
     "reward": "mean over the rollouts; hit: 0 or 1, ranker: 0 to 1, lists: NDCG, 0 to 1",
@@ -39,10 +37,6 @@ class Tally:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.sums = {name: torch.zeros(2, dtype=torch.float64) for name in names}  # sum, count
-
-    def clear(self) -> None:
-        """Begin again."""
-        self.sums = {name: torch.zeros_like(pair) for name, pair in self.sums.items()}
 
     def add(self, name: str, total: float, count: float = 1) -> None:
         """Add a sum and what it is to be divided by; a name without a definition is a ValueError."""

@@ -245,7 +245,7 @@ class Policy(nn.Module):
 
 
 def score(
-    policy: Policy, prompt: Prompt, codes: Tensor, allowed: Tensor | None = None, temperature: float = 1.0
+    policy: Policy, prompt: Prompt, codes: Tensor, allowed: Tensor | None = None, temperature: float = 1
 ) -> Tensor:
     """Score given rollouts by teacher forcing, as G branches on one prompt; gradients flow into both.
 

@@ -115,12 +115,7 @@ def closed_masks(candidates: Tensor, codes: Tensor, size: int) -> Tensor:
 
 @torch.no_grad()
 def rank(
-    policy: Policy,
-    prompt: Prompt,
-    trie: Trie,
-    candidates: Tensor,
-    noise: Tensor | None = None,
-    temperature: float = 1.0,
+    policy: Policy, prompt: Prompt, trie: Trie, candidates: Tensor, noise: Tensor | None = None
 ) -> Rollout:
     """Rank a closed candidate set: items are emitted one after another, masked to those that remain.
 
@@ -150,7 +145,7 @@ def rank(
             column = table[:, None, :, level].expand_as(match)  # (B, G, C)
             mask = torch.zeros(size, group, trie.size, dtype=torch.uint8, device=candidates.device)
             allowed = mask.scatter_reduce_(-1, column, match.to(torch.uint8), "amax").bool()
-            logp = token_logprobs(policy.level_logits(hidden, level), allowed, temperature)  # (B, G, V)
+            logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, G, V)
             if noise is None:
                 code = logp.argmax(-1)  # (B, G)
             else:

@@ -23,27 +23,26 @@ def setting(default: Any, help: str, least: float = 0, most: float = 2**31 - 1) 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where a run lives and what it runs on."""
+    """Where a run lives, what it runs on, and how it is evaluated."""
 
     out: str = setting("", "run folder (default: runs/NAME)")
     seed: int = setting(0, "seed of everything that is drawn")
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto, cpu or cuda")
     threads: int = setting(0, "CPU threads; 0 leaves it to torch")
     sasrec: bool = setting(True, "also train the one-code-per-item baseline, SASRec, for the table")
+    keep_seen: bool = setting(False, "let items of the user's past be recommended again (the world does)")
+    beam: int = setting(100, "beam width", least=1)
+    samples: int = setting(50, "rollouts per context for Pass@K; 0 leaves it out")
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """A real log. Without --data the run uses the built-in world."""
 
-    data: str = setting(
-        "", "log file: ratings.csv, *.inter, sequences *.txt, or any csv/tsv; .gz as it comes"
-    )
+    data: str = setting("", "log file: ratings.csv, *.inter, *.txt (sequences), any csv/tsv; gzipped too")
     columns: str = setting("", "names of csv columns: user=..,item=..,time=..,rating=..,group=..")
     items: str = setting("", "side information: a csv keyed by item, or a json of item to attributes")
-    split: Literal["last", "group", "time"] = setting(
-        "last", "leave out: last item, last group, or by global time"
-    )
+    split: Literal["last", "group", "time"] = setting("last", "what is left out: last item, group, time")
     core: int = setting(5, "keep users and items with at least this many events (k-core); 0 keeps all")
 
 
@@ -59,17 +58,11 @@ class WorldConfig:
 
 
 @dataclass(frozen=True)
-class CodesConfig:
-    """Items to code tuples."""
+class PolicyConfig:
+    """Item codes, and the decoder-only transformer over them."""
 
     levels: int = setting(3, "codes per item L; 1 gives each item a code of its own (SASRec)", least=1)
     codes: int = setting(256, "codes per level V (ignored with --levels 1)", least=1)
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """The decoder-only transformer."""
-
     history: int = setting(50, "most recent items the policy sees", least=1)
     width: int = setting(128, "model width d", least=2)
     layers: int = setting(2, "transformer blocks", least=1)
@@ -93,10 +86,7 @@ class TrainConfig:
 class LoopConfig:
     """Reinforcement learning: the one loop and the one loss of all objectives."""
 
-    objective: str = setting(
-        "none",
-        "after supervised training: continued (NLL alone), grpo, adagrpo, recast, flexrec, list, all, none",
-    )
+    objective: str = setting("none", "continued (NLL), grpo, adagrpo, recast, flexrec, list, all or none")
     fresh: float = setting(0.0, "share of training users left to RL; .2 with an objective", most=0.9)
     rl_steps: int = setting(400, "batches of rollouts", least=1)
     rl_rate: float = setting(1e-4, "learning rate of Adam, constant")
@@ -106,9 +96,7 @@ class LoopConfig:
     clip_low: float = setting(0.2, "the ratio is clipped below 1 minus this")
     clip_high: float = setting(0.28, "and above 1 plus this (OpenOneRec: .2 and .28)")
     kl: float = setting(0.001, "weight of the k3 KL to the policy of the start (OpenOneRec: .001)")
-    rollouts: Literal["sample", "beam"] = setting(
-        "sample", "a group: samples, or the beams of one beam search"
-    )
+    rollouts: Literal["sample", "beam"] = setting("sample", "a group: samples, or the beams of one search")
     mask: Literal["trie", "none"] = setting("trie", "of rollouts; adagrpo has none unless it is given")
     reward: Literal["hit", "ranker"] = setting("hit", "of next items; adagrpo has the ranker's")
     measure: int = setting(20, "batches between lines of metrics", least=1)
@@ -129,15 +117,13 @@ class AdaGRPOConfig:
     """The gate."""
 
     gate: Literal["both", "difficulty", "discriminability", "random", "open", "shut"] = setting(
-        "both", "which contexts the reward may teach; random: as many as both, open: a fixed mixture"
+        "both", "contexts that the reward teaches; random: as many as both, open: all"
     )
     tau: float = setting(0.125, "difficult: rank of the target beyond tau*G; well ranked: within it", most=1)
     rho: float = setting(0.25, "negatives rank beyond rho*G", most=1)
     negatives: int = setting(5, "cross-sample negatives M (paper: 5)")
     rl_weight: float = setting(1.0, "weight of the admitted GRPO term beside the NLL")
-    ranker: Literal["trained", "right", "noise", "harmful"] = setting(
-        "trained", "the reward; all but trained are designed ones of the simulated world"
-    )
+    ranker: Literal["trained", "right", "noise", "harmful"] = setting("trained", "all others are simulated")
 
 
 @dataclass(frozen=True)
@@ -153,25 +139,13 @@ class FlexRecConfig:
     """Ranking of closed candidate sets for a need."""
 
     credit: Literal["causal", "noncausal", "independent", "list"] = setting(
-        "causal", "of a position: swaps with later ones, with all others, its own gain, or the list's NDCG"
+        "causal", "of a position: swaps with later ones, with all, its gain, the NDCG"
     )
     candidates: int = setting(10, "size of the set C; all of it is ranked", least=2)
-    feedback: float = setting(
-        1.0, "share of the gains that are observed; the rest is filled by the critic", most=1
-    )
+    feedback: float = setting(1.0, "share of the gains that are observed; the critic fills the rest", most=1)
     uncertainty: Literal["none", "context", "rollout"] = setting(
-        "context",
-        "advantages scaled by 1/variance of the critic: per context (ours), per rollout (the paper)",
+        "context", "1/variance scales: per context (ours) or rollout (paper)"
     )
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Full-catalogue evaluation."""
-
-    keep_seen: bool = setting(False, "let items of the user's past be recommended again (the world does)")
-    beam: int = setting(100, "beam width", least=1)
-    samples: int = setting(50, "rollouts per context for Pass@K; 0 leaves it out")
 
 
 @dataclass(frozen=True)
@@ -179,7 +153,6 @@ class Config(
     RunConfig,
     DataConfig,
     WorldConfig,
-    CodesConfig,
     PolicyConfig,
     TrainConfig,
     LoopConfig,
@@ -187,7 +160,6 @@ class Config(
     AdaGRPOConfig,
     ReCastConfig,
     FlexRecConfig,
-    EvaluateConfig,
 ):
     """All settings of a run, flat: every field but the last is a flag of the command line."""
 
@@ -195,33 +167,18 @@ class Config(
 
 
 SECTIONS = Config.__bases__
+TYPES = get_type_hints(Config)
 REINFORCED = (LoopConfig, GRPOConfig, AdaGRPOConfig, ReCastConfig, FlexRecConfig)
 
-TINY = Config(
-    out="runs/tiny",
-    codes=16,
-    history=6,
-    width=48,
-    dropout=0.0,
-    epochs=15,
-    batch=512,
-    rate=7e-3,
-    validate=3,
-    objective="all",
-    fresh=0.2,
-    rl_steps=120,
-    measure=40,
-    ranker="harmful",
-    feedback=0.3,
-    beam=50,
-)
+TINY = Config(out="runs/tiny", codes=16, history=6, width=48, dropout=0.0, beam=50)
+TINY = replace(TINY, epochs=15, batch=512, rate=7e-3, validate=3)
+TINY = replace(TINY, objective="all", fresh=0.2, rl_steps=120, measure=40, ranker="harmful", feedback=0.3)
 
 
 def check_value(name: str, value: Any) -> Any:
     """Convert one setting, a string or already of the right type, to its declared type.
 
-    Raises InputError, which names the nearest valid one, if there is no such setting or the value is not of
-    its type.
+    Raises InputError, which names the nearest valid one, if there is no such setting or no such value.
 
     >>> check_value("epochs", "12")
     12
@@ -229,11 +186,10 @@ def check_value(name: str, value: Any) -> Any:
     Traceback (most recent call last):
     minirec.errors.InputError: --split: 'tim' is not valid; did you mean time?
     """
-    types = get_type_hints(Config)
-    if name not in types:
-        raise InputError(f"unknown setting '{name}'{nearest(name, types)}")
-    kind, flag = types[name], "--" + name.replace("_", "-")
-    if name == "given":
+    if name not in TYPES:
+        raise InputError(f"unknown setting '{name}'{nearest(name, TYPES)}")
+    kind, flag, f = TYPES[name], "--" + name.replace("_", "-"), Config.__dataclass_fields__[name]
+    if get_origin(kind) is tuple:
         return tuple(value)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
@@ -242,14 +198,13 @@ def check_value(name: str, value: Any) -> Any:
     if kind is bool and isinstance(value, bool):
         return value
     try:
-        number = kind(value)
+        value = kind(value)
     except (TypeError, ValueError):
-        example = getattr(Config(), name)
-        raise InputError(f"{flag}: '{value}' is not {kind.__name__}; for example {example}") from None
-    limits = Config.__dataclass_fields__[name].metadata
-    if kind is not str and not limits["least"] <= number <= limits["most"]:  # NaN fails too
-        raise InputError(f"{flag}: {value} is not valid; choose from {limits['least']} to {limits['most']}")
-    return number
+        raise InputError(f"{flag}: '{value}' is not {kind.__name__}; for example {f.default}") from None
+    least, most = f.metadata["least"], f.metadata["most"]
+    if kind is not str and not least <= value <= most:  # NaN fails too
+        raise InputError(f"{flag}: {value} is not valid; choose from {least} to {most}")
+    return value
 
 
 def from_dict(values: dict[str, Any], preset: Config | None = None) -> Config:
@@ -294,13 +249,12 @@ def arguments(argv: list[str] | None = None) -> dict[str, str | bool]:
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--tiny", action="store_true", help="the whole run in seconds, on the built-in world")
-    types = get_type_hints(Config)
     for section in SECTIONS:
         group = parser.add_argument_group(section.__name__.removesuffix("Config").lower(), section.__doc__)
         for f in fields(section):
             flag = "--" + f.name.replace("_", "-")
             text = f.metadata["help"] + ("" if f.default in ("", False) else f" [{f.default}]")
-            if types[f.name] is bool:
+            if TYPES[f.name] is bool:
                 group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
             else:
                 group.add_argument(flag, metavar=f.name.split("_")[-1].upper(), help=text)

@@ -1,14 +1,8 @@
 """Four ways of making a learning signal from a group of rollouts, and the control without one.
 
-    loss        what all share: clipped ratio, KL, NLL
-    grpo        a rollout against the mean of its group
-    adagrpo     only where the policy is unsure and the ranker is sure
-    recast      repair silent groups, then learn from one pair
-    flexrec     credit for every position of a list
-    continued   the control: NLL alone
-
-An objective is a record around a function from an Experience to a Signal. A new one is one file, with one
-line in it: ``OBJECTIVES["name"] = Objective(signal, "title")``. To keep it, import and enter it here.
+The loss is shared (``loss.py``). An objective is a record around a function from an Experience to a Signal. A
+new one is one file, with one line in it: ``OBJECTIVES["name"] = Objective(signal, "title")``. To keep it,
+import and enter it here. Read ``grpo.py`` first.
 """
 
 from dataclasses import replace

@@ -27,7 +27,8 @@ Left out: the production ranker; ``models/ranker.py`` has what stands in for it.
 import torch
 from torch import Tensor
 
-from minirec.objectives.grpo import CONVENTION, advantages, convention
+from minirec.objectives import grpo
+from minirec.objectives.grpo import advantages, convention
 from minirec.records import HOLE, PAD, Experience, Objective, Signal
 
 
@@ -161,14 +162,10 @@ OBJECTIVE = Objective(
     signal,
     "AdaGRPO",
     defaults={"mask": "none", "reward": "ranker"},
-    reads=(
-        *("gate", "tau", "rho", "negatives", "rl_weight"),
-        *("rollouts", "mask", "reward", "ranker", *CONVENTION),
-    ),
+    reads=("gate", "tau", "rho", "negatives", "rl_weight", *grpo.READS),
     facts={
         "difficult": "AdaGRPO: share of contexts with D = 1; 0 to 1",
         "discriminable": "AdaGRPO: share of contexts with Q = 1; 0 to 1",
-        "short_of_negatives": "AdaGRPO: share of contexts with fewer than M cross-sample negatives, or with "
-        "nothing but holes; 0 to 1",
+        "short_of_negatives": "AdaGRPO: share with fewer than M negatives, or holes alone; 0 to 1",
     },
 )

@@ -63,4 +63,5 @@ def signal(x: Experience) -> Signal:
     )
 
 
-OBJECTIVE = Objective(signal, "GRPO", reads=("rollouts", "mask", "reward", "ranker", *CONVENTION))
+READS = ("rollouts", "mask", "reward", "ranker", *CONVENTION)
+OBJECTIVE = Objective(signal, "GRPO", reads=READS)

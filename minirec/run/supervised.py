@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from minirec.loop import update
+from minirec.loop import Tally, update
 from minirec.measure import evaluation
 from minirec.policy import Policy
 from minirec.records import Batch
@@ -135,7 +135,7 @@ class Supervised(Training):
         """Add a line of metrics; keep the weights if they are the best on validation so far."""
         line = {"step": self.step, "epoch": self.step // self.per_epoch} | self.tally.means(self.processes)
         before = max((old["ndcg@10"] for old in self.measured if "ndcg@10" in old), default=-1.0)
-        self.tally.clear()
+        self.tally = Tally(self.tally.sums)
         self.measured.append(line)
         if self.processes.rank:
             return
