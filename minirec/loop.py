@@ -44,9 +44,9 @@ class Tally:
             raise ValueError(f"'{name}' is logged and not defined; add it to the objective's facts")
         self.sums[name] += torch.tensor([total, count], dtype=torch.float64)
 
-    def means(self, processes: Alone) -> dict[str, float]:
+    def means(self, processes: Alone | None = None) -> dict[str, float]:
         """The mean over all processes of every number that was added; all processes must call it."""
-        sums = processes.totals(torch.stack(list(self.sums.values())))  # (names, 2)
+        sums = (processes or Alone()).totals(torch.stack(list(self.sums.values())))  # (names, 2)
         pairs = zip(self.sums, sums.tolist(), strict=True)
         return {name: total / count for name, (total, count) in pairs if count > 0}
 
