@@ -18,7 +18,7 @@ COPIES = 2  # that tests run in at the same time
 
 FAULTS = {  # name: file, the line's part that is right, what takes its place, the tests that must notice
     "scored without the sampler's mask": (
-        "score.py",
+        "policy.py",
         "logp = token_logprobs(policy.logits(hidden), allowed, temperature)",
         "logp = token_logprobs(policy.logits(hidden), None, temperature)",
         "test_rollout.py::test_sampler_scorer_and_enumeration_agree",
@@ -144,10 +144,34 @@ FAULTS = {  # name: file, the line's part that is right, what takes its place, t
         "objectives/test_flexrec.py::test_contexts_with_nothing_to_gain_are_left_out_of_rows_and_of_the_mean_variance",
     ),
     "a reference that learns with the policy": (
-        "run/reinforce.py",
+        "loop.py",
         "self.policy = copy.deepcopy(start).eval()",
         "self.policy = self.reference",
-        "run/test_reinforce.py::test_the_kl_of_the_loss_is_to_the_start_however_far_the_policy_has_gone",
+        "test_loop.py::test_the_kl_of_the_loss_is_to_the_start_however_far_the_policy_has_gone",
+    ),
+    "a step 0 that counts as no step": (
+        "noise.py",
+        "(USES.index(use), len(numbers), *numbers)",
+        "(USES.index(use), *numbers)",
+        "test_noise.py::test_the_number_of_seeds_counts_though_numpy_fills_up_with_zeros",
+    ),
+    "beams that pass for samples": (
+        "rollout.py",
+        ", sampled=False)",
+        ")",
+        "test_loop.py::test_beams_are_no_samples_so_they_estimate_no_entropy",
+    ),
+    "the pools of the swaps exchanged": (
+        "objectives/flexrec.py",
+        '{"causal": "later", "noncausal": "all"}',
+        '{"causal": "all", "noncausal": "later"}',
+        "objectives/test_flexrec.py::test_the_gradient_is_that_of_the_formula_written_out",
+    ),
+    "an objective's defaults over the command line": (
+        "objectives/__init__.py",
+        "if key not in given",
+        "if key not in changes",
+        "run/test_experiment.py::test_an_arm_has_its_objectives_defaults_unless_the_command_line_says_otherwise",
     ),
     "a bisection that takes the wrong half": (
         "measure/exact.py",
