@@ -15,7 +15,7 @@ from minirec.objectives.loss import Loss, logprobs
 from minirec.policy import Policy
 from minirec.records import Experience, Objective, Signal
 from minirec.settings import Config
-from minirec.tasks import Alone, Task
+from minirec.tasks import ALONE, Alone, Task
 from minirec.trie import Trie
 
 LOGGED = {
@@ -44,9 +44,9 @@ class Tally:
             raise ValueError(f"'{name}' is logged and not defined; add it to the objective's facts")
         self.sums[name] += torch.tensor([total, count], dtype=torch.float64)
 
-    def means(self, processes: Alone | None = None) -> dict[str, float]:
+    def means(self, processes: Alone = ALONE) -> dict[str, float]:
         """The mean over all processes of every number that was added; all processes must call it."""
-        sums = (processes or Alone()).totals(torch.stack(list(self.sums.values())))  # (names, 2)
+        sums = processes.totals(torch.stack(list(self.sums.values())))  # (names, 2)
         pairs = zip(self.sums, sums.tolist(), strict=True)
         return {name: total / count for name, (total, count) in pairs if count > 0}
 
@@ -67,10 +67,10 @@ def observe(tally: Tally, x: Experience, signal: Signal) -> None:
 class Learner:
     """A policy that learns, a frozen copy of its start as the reference of the KL, and the optimiser."""
 
-    def __init__(self, cfg: Config, start: Policy, trie: Trie, processes: Alone | None = None) -> None:
+    def __init__(self, cfg: Config, start: Policy, trie: Trie, processes: Alone = ALONE) -> None:
         self.reference = copy.deepcopy(start).eval().requires_grad_(False)
         self.policy = copy.deepcopy(start).eval().requires_grad_(True)  # eval: RL has no dropout
-        self.loss = (processes or Alone()).wrap(Loss(self.policy, trie, cfg))
+        self.loss = processes.wrap(Loss(self.policy, trie, cfg))
         parameters = self.policy.parameters()
         self.optimiser = torch.optim.Adam(parameters, cfg.rl_rate, betas=(0.9, 0.98), fused=True)
 

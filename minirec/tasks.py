@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from minirec.data.dataset import Examples
     from minirec.data.lists import ListSource
 
+    Source = Examples | ListSource
+
 Reward = Callable[[Batch, Tensor], Tensor]  # a batch and items (B, C) -> rewards (B, C) float32
 PROBE_STEP = 2**20  # the probe's needs are those of a step that no run reaches
 
@@ -68,6 +70,9 @@ class Alone:
         self.any(False)
 
 
+ALONE = Alone()
+
+
 def hit(batch: Batch, items: Tensor) -> Tensor:
     """``rewards.hit`` as a Reward."""
     return rewards.hit(items, batch.targets)
@@ -93,21 +98,14 @@ class Task:
     ``contexts`` are learned from. On ``probe``, a few others, estimates stand beside exact values.
     """
 
-    def __init__(
-        self,
-        cfg: Config,
-        trie: Trie,
-        contexts: Examples | ListSource,
-        probe: Examples | ListSource | None,
-        processes: Alone | None,
-    ) -> None:
+    def __init__(self, cfg: Config, trie: Trie, contexts: Source, probe: Source | None, processes: Alone):
         """Raise InputError for fewer contexts than a batch, or fewer in a batch than processes."""
-        self.cfg, self.trie, self.contexts, self.probe = cfg, trie, contexts, probe
-        self.processes = processes or Alone()
-        if not self.processes.count <= cfg.contexts <= len(contexts):
+        self.cfg, self.trie, self.processes = cfg, trie, processes
+        self.contexts, self.probe = contexts, probe
+        if not processes.count <= cfg.contexts <= len(contexts):
             raise InputError(
                 f"--contexts: {cfg.contexts} per batch, {len(contexts):,} fresh contexts, "
-                f"{self.processes.count} processes; expected a number between the last and the second"
+                f"{processes.count} processes; expected a number between the last and the second"
             )
 
     def share(self, step: int, probe: bool) -> tuple[Tensor, Tensor, Callable[..., Tensor]]:
@@ -136,7 +134,7 @@ class NextItem(Task):
         contexts: Examples,
         reward: Reward = hit,
         probe: Examples | None = None,
-        processes: Alone | None = None,
+        processes: Alone = ALONE,
     ) -> None:
         """Raise InputError for more beams than there are items, or as ``Task`` does."""
         super().__init__(cfg, trie, contexts, probe, processes)
@@ -195,7 +193,7 @@ class Rankings(Task):
         contexts: ListSource,
         feedback: Callable[[Lists], Lists],
         probe: ListSource | None = None,
-        processes: Alone | None = None,
+        processes: Alone = ALONE,
     ) -> None:
         super().__init__(cfg, trie, contexts, probe, processes)
         self.feedback = feedback
