@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -107,14 +107,16 @@ class ListArms:
 
     def control(self, steps: int) -> Policy:
         """List-wise supervised: as many steps on rankings by the gains that training sees."""
-        cfg, trie = self.run.cfg, self.run.trie
+        run = replace(self.run, cfg=replace(self.run.cfg, rl_steps=steps))
+
+        def gains(lists: Lists) -> Tensor:
+            return fill_lists(self.critic, lists).gains
 
         def make() -> Policy:
-            gains = lambda lists: fill_lists(self.critic, lists).gains  # noqa: E731
-            return imitate(cfg, self.start, trie, self.sources["train"], gains, steps)
+            return imitate(run.cfg, self.start, run.trie, self.sources["train"], gains, steps)
 
-        reads = ("seed", "candidates", "contexts", "clip", "feedback")
-        return kept(self.run, "supervised_lists.pt", reads, make, copy.deepcopy(self.start))
+        reads = ("seed", "candidates", "contexts", "clip", "feedback", "rl_steps")
+        return kept(run, "supervised_lists.pt", reads, make, copy.deepcopy(self.start))
 
     def compare(self, trained: dict[str, Policy], steps: int) -> tuple[list[Row], list[str]]:
         """ndcg@5 on test lists by need, floors first, and lines about them; in the first process."""
