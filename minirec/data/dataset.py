@@ -65,7 +65,7 @@ class Examples:
 
     @property
     def lengths(self) -> Tensor:
-        """Items of history per context, (B,) int64."""
+        """Items of history per context, (B,)."""
         return self.stop - self.start
 
     def select(self, rows: Tensor) -> Examples:
