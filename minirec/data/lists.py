@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from minirec.data.contexts import whole
 from minirec.data.dataset import Dataset, Examples
@@ -93,16 +93,19 @@ def make_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
     """
     if dataset.fresh is None:
         raise InputError("--objective: supervised training saw every user; train anew with --fresh 0.2")
-    return (_world_lists if dataset.world else _log_lists)(cfg, dataset, part)
+    random = stream("candidates", cfg.seed, PARTS.index(part))
+    make = _world_lists if dataset.world else _log_lists
+    contexts, candidates, gains, popular = make(cfg, dataset, part, random)
+    observed = torch.rand(candidates.shape, generator=random) < cfg.feedback
+    return ListSource(contexts, cfg.history, candidates, torch.stack(gains).float(), popular, observed)
 
 
-def _world_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
+def _world_lists(cfg: Config, dataset: Dataset, part: str, random: Generator) -> tuple:
     world, users = dataset.world, getattr(dataset, {"train": "fresh"}.get(part, part))
     size, items = cfg.candidates, len(world.latent)
     if size > items:
         raise InputError(f"--candidates: {size} of {items} items; expected at most as many as there are")
     sets = min(WORLD_SETS, items // size) if part in ("train", "known") else 1
-    random = stream("candidates", cfg.seed, PARTS.index(part))
     chunks = (len(chunk) for chunk in users.user.split(1024))  # so that users × N never exists
     drawn = [torch.rand(n, items, generator=random).topk(sets * size).indices.view(-1, size) for n in chunks]
     candidates = torch.cat(drawn)  # (S, C)
@@ -111,12 +114,10 @@ def _world_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
     user, recent = contexts.user, contexts.batch(torch.arange(len(every)), cfg.history).history
     flags = (torch.tensor(need).expand(len(every), 2) == ON for need in NEEDS.values())
     gains = [world.gains(user, candidates, *need.T, recent) for need in flags]
-    popular = world.bias[world.period[user, None], candidates]
-    observed = torch.rand(candidates.shape, generator=random) < cfg.feedback
-    return ListSource(contexts, cfg.history, candidates, torch.stack(gains), popular, observed)
+    return contexts, candidates, gains, world.bias[world.period[user, None], candidates]
 
 
-def _log_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
+def _log_lists(cfg: Config, dataset: Dataset, part: str, random: Generator) -> tuple:
     topics = dataset.catalogue.topics
     advice = "topics (a csv in --items with a column of genres or categories)"
     for name, value in {"ratings": dataset.rating, "times": dataset.time, advice: topics}.items():
@@ -126,15 +127,13 @@ def _log_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
     if low == high:
         raise InputError(f"--objective: flexrec and list need gains; every rating of this log is {low:g}")
     contexts, place = _windows(dataset, cfg.candidates, part)  # (S, C) places of the candidates' events
-    random = stream("candidates", cfg.seed, PARTS.index(part))
     place = place.gather(1, torch.rand(place.shape, generator=random).argsort(1))  # a tie tells no time
     candidates, liking = contexts.events[place], (dataset.rating[place] - low) / (high - low)  # (S, C)
     popular, third = _recent_popularity(dataset, contexts, candidates)
     novelty = {OFF: 1.0, ON: _new(topics, contexts, candidates)}
     trendiness = {OFF: 1.0, ON: third / 3}
     gains = [liking * novelty[novel] * trendiness[trend] for novel, trend in NEEDS.values()]
-    observed = torch.rand(place.shape, generator=random) < cfg.feedback
-    return ListSource(contexts, cfg.history, candidates, torch.stack(gains).float(), popular, observed)
+    return contexts, candidates, gains, popular
 
 
 def _windows(dataset: Dataset, size: int, part: str) -> tuple[Examples, Tensor]:
@@ -147,14 +146,11 @@ def _windows(dataset: Dataset, size: int, part: str) -> tuple[Examples, Tensor]:
     asked = {"train": later >= 2, "valid": later == 1, "test": later == 0, "known": ~fresh | (later >= 2)}
     keep = (asked[part] & (stop - start == size)).nonzero()[:, 0]
     place = start[keep, None] + torch.arange(size)  # (S, C)
-    items = users.events[place].sort(1).values
-    distinct = (items[:, 1:] != items[:, :-1]).all(1)
+    distinct = (users.events[place].sort(1).values.diff(dim=1) != 0).all(1)
     owner, place = owner[keep[distinct]], place[distinct]
     if not len(place):
-        raise InputError(
-            f"--candidates: no user left to RL has enough events for a set of {size} of the {part} part; "
-            "use a smaller number, a larger --fresh or a longer log"
-        )
+        fault = f"no user left to RL has enough events for a set of {size} of the {part} part"
+        raise InputError(f"--candidates: {fault}; use a smaller number, a larger --fresh or a longer log")
     return replace(users.select(owner), stop=place[:, 0]), place
 
 

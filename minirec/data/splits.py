@@ -53,8 +53,7 @@ def leave_last_group_out(line: Timeline) -> Cuts:
     """
     if line.group is None:
         raise InputError("--split group: the log has no group column; name it by --columns ..,group=..")
-    opens = np.ones(len(line.item), dtype=bool)
-    opens[1:] = line.group[1:] != line.group[:-1]
+    opens = np.append(True, line.group[1:] != line.group[:-1])  # (E,)
     opens[line.start] = True
     first = np.flatnonzero(opens)  # (groups,)
     before, after = np.searchsorted(first, line.start), np.searchsorted(first, line.stop)  # (U,)
@@ -118,9 +117,8 @@ def target_sets(item: Ints, start: Ints, stop: Ints) -> Ints:
 def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, Examples]:
     """Make the training, validation and test examples of a log; ``name`` is a key of ``SPLITS``.
 
-    Training examples are windows of at most ``history`` + 1 items. A user is in validation or
-    test when there is something before the cut and something after it. Raises InputError if the log lacks the
-    groups or times that the split needs, or if a part is empty.
+    Training examples are windows of at most ``history`` + 1 items. A user is in validation or test when there
+    is something before the cut and something after it. Raises InputError if a part is empty.
     """
     valid, test = SPLITS[name](line)
     owner, begin, end = windows(line.start, valid, history + 1)
@@ -129,9 +127,8 @@ def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, 
     parts = (train, _contexts(line, valid, test), _contexts(line, test, line.stop))
     for part, examples in zip(("training", "validation", "test"), parts, strict=True):
         if not len(examples):
-            raise InputError(
-                f"--split {name}: no {part} example is left; use a longer log or another --split"
-            )
+            advice = "use a longer log or another --split"
+            raise InputError(f"--split {name}: no {part} example is left; {advice}")
     return parts
 
 

@@ -71,7 +71,7 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
     Fields are separated by tab, comma or semicolon: whichever the first line has most of. In RecBole's atomic
     files (``.inter``, ``.item``) quotes are letters, and types in the header (``id:token``) are left out.
-    Raises InputError if the file is broken or empty, or if a row is not as wide as the header.
+    Raises InputError if the file is broken or empty.
     """
     text = lines(path)
     first = next(text, "")
@@ -124,10 +124,9 @@ def find(names: Iterable[str], header: list[str]) -> int | None:
 
 
 def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
-    """Find the columns of a log: role to position in the row; ``user`` and ``item`` are always there.
+    """Find the columns of a log, by the setting ``columns`` or else ``COLUMNS``: role to position in the row.
 
-    When the setting ``columns`` is empty, the names in ``COLUMNS`` are looked for. Raises InputError if a
-    named column is missing, or if there is no user or item column.
+    Raises InputError if a named column is missing, or if there is no user or item column.
 
     >>> positions(Path("ratings.csv"), ["userId", "movieId", "rating", "timestamp"], "")
     {'user': 0, 'item': 1, 'time': 3, 'rating': 2}

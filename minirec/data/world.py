@@ -84,12 +84,11 @@ class World:
 
     def sequences(self) -> Tensor:
         """Draw every user's items from the law, one after another: (U, events) int64, always the same."""
-        users, items = len(self.taste), len(self.latent)
-        random = stream("sequences", self.seed)
+        users, random = len(self.taste), stream("sequences", self.seed)
         # Noise for all users at once, so that the size of the chunks does not matter.
         noise = torch.rand(users, self.events, generator=random, dtype=torch.float64)
         drawn = torch.empty(users, self.events, dtype=torch.int64)
-        chunks = torch.arange(users).split(max(1, CELLS // items))
+        chunks = torch.arange(users).split(max(1, CELLS // len(self.latent)))
         for user in tqdm(chunks, "drawing sequences", delay=2, leave=False):
             last = torch.full_like(user, PAD)
             for event in range(self.events):
