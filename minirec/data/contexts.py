@@ -30,10 +30,7 @@ def whole(sequences: Examples) -> Examples:
 
 
 def contexts(sequences: Examples) -> Examples:
-    """Make every item but a user's first a target (B, 1), with all before it as history.
-
-    ``sequences`` are training windows, a user's one after another; the order of users and time stays.
-    """
+    """Make every item of training windows but a user's first a target (B, 1); all before it is history."""
     users = whole(sequences)
     count = (users.lengths - 1).clamp(min=0)  # (U,) targets
     owner = torch.arange(len(users)).repeat_interleave(count)  # (B,)

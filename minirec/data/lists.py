@@ -36,7 +36,6 @@ from minirec.settings import Config
 NEEDS = {"interest": (OFF, OFF), "explore": (ON, OFF), "trend": (OFF, ON), "explore trend": (ON, ON)}
 HELD_OUT = "explore trend"
 PARTS = ("train", "valid", "test", "known")
-
 WORLD_SETS = 8  # of a training user of the world, disjoint; of the others, one
 RECENT_TOPICS = 10  # items of a log's history whose topics are not new; 50 films have nearly every genre
 RECENT_EVENTS = 3  # training events per item of the catalogue over which a log's popularity is counted
@@ -58,10 +57,8 @@ class ListSource:
 
     def draw(self, rows: Tensor, need: Tensor) -> Lists:
         """Gather contexts (B,), each for a need (B,), a place in NEEDS, with the true gains."""
-        batch = self.contexts.batch(rows, self.history)
-        condition = batch.condition.clone()
-        condition[:, 0], condition[:, 1:3] = LIST, torch.tensor(list(NEEDS.values()))[need]
-        batch = replace(batch, condition=condition)
+        batch = self.contexts.batch(rows, self.history)  # copies
+        batch.condition[:, 0], batch.condition[:, 1:3] = LIST, torch.tensor(list(NEEDS.values()))[need]
         return Lists(batch, self.candidates[rows], self.gains[need, rows], self.observed[rows])
 
     def of_step(self, rows: Tensor, mine: Tensor, seed: int, step: int) -> Lists:

@@ -1,8 +1,7 @@
 """Every user's events in order of time, cut into training, validation and test without a leak.
 
 A split is two cuts per user: before the first lies training, between them the validation target set, after
-the second the test target set. A history is everything before its targets, so the test history holds the
-validation targets and nothing later.
+the second the test target set. A history is everything before its targets.
 """
 
 from dataclasses import dataclass
@@ -65,8 +64,7 @@ def leave_last_group_out(line: Timeline) -> Cuts:
 def global_time(line: Timeline) -> Cuts:
     """Cut all users at the same two moments: when 80 % and 90 % of the events have happened.
 
-    An event at the moment of a cut comes after the cut. Raises InputError if the log has no times.
-    Source: ours.
+    An event at the moment of a cut comes after it. Raises InputError if the log has no times. Source: ours.
 
     >>> times = np.arange(10.0)
     >>> global_time(Timeline(np.arange(10), np.array([0]), np.array([10]), time=times))
@@ -100,9 +98,7 @@ def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
 
 
 def target_sets(item: Ints, start: Ints, stop: Ints) -> Ints:
-    """Collect the items of slices ``start:stop`` (B,) as sets in order of first appearance.
-
-    Returns (B, n) int64, padded with PAD; n is the size of the largest set. Source: definition.
+    """Collect the items of slices ``start:stop`` (B,) as sets (B, n), by first appearance, padded with PAD.
 
     >>> target_sets(np.array([5, 5, 7, 5, 2]), np.array([0, 4]), np.array([4, 5]))
     array([[ 5,  7],

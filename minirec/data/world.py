@@ -1,8 +1,8 @@
 """One simulated world whose truth is known, for next-item and list claims alike. All of it is ours.
 
-**Items** stand in a topic tree of three levels with V branches each. Only an eighth of the V³ places are
-taken, so most code tuples are no item. The first half of the topics is A, which a logging policy exposes; the
-other half is B, the tail. Each item has two vectors, both sums of one random vector per level of the tree:
+**Items** stand in a topic tree of three levels with V branches each, on an eighth of the V³ places. The first
+half of the topics is A, which a logging policy exposes; the other half is B, the tail. Each item has two
+vectors, both sums of one random vector per level of the tree:
 
 - ``features`` say what an item *is*. The level vectors are the same in A and B, so codes fitted to them find
   the tree, and the deeper codes are shared by the whole catalogue.
@@ -15,8 +15,7 @@ Their items are drawn one after another, with replacement, from the law
     p*(next | taste, last item, period) = softmax(β⟨w, e⟩ + 2⟨e_last, e⟩ + b_period)
 
 where b_period is a long-tailed popularity that moves by period; the first item has no e_last. **Gains** of
-lists, **clicks** of the exposure log and the designed **rankers** all come from the affinity ⟨w, e⟩, which is
-computed for chunks of users: a table of users × items never exists.
+lists, **clicks** of the exposure log and the designed **rankers** all come from the affinity ⟨w, e⟩.
 """
 
 import itertools
@@ -97,10 +96,9 @@ class World:
         return drawn
 
     def dataset(self) -> Dataset:
-        """The world as a Dataset with its law: 80 % of the users train, 10 % validate, 10 % test.
+        """The world as a Dataset: 80 % of the users train, 10 % validate, 10 % test.
 
-        A training sequence holds all of a user's items; elsewhere the last item is the target. The condition
-        shows the period, but for one in ten training users.
+        A training sequence holds all of a user's items; elsewhere the last item is the target.
         """
         drawn, user = self.sequences(), torch.arange(len(self.taste))
         cuts = len(user) * 8 // 10, len(user) * 9 // 10
@@ -122,11 +120,10 @@ class World:
     def gains(self, user: Tensor, items: Tensor, novel: Tensor, trend: Tensor, history: Tensor) -> Tensor:
         """The true gains of items (B, C) for users (B,) and needs, (B, C) float32 in [0, 1].
 
-        novel and trend (B,) bool; history (B, H) recent items, padded with PAD.
         Interest is the affinity in four steps 0, 1/3, 2/3, 1, which a random user and item reach with
-        probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel sets items of the history's topics to 0.
-        Trend multiplies by 1/3, 2/3 or 1 for the least, middle and most popular third of the items in the
-        period. A HOLE gains 0.
+        probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel (B,) sets items of the topics in the history
+        (B, H) to 0. Trend (B,) multiplies by 1/3, 2/3 or 1 for the least, middle and most popular third of
+        the items in the period. A HOLE gains 0.
         Source: the needs are FlexRec's (interest, explore, trend); flags, steps and products are ours.
         """
         step = torch.bucketize(self.affinity(user, items), self.cuts, right=True)  # (B, C) 0, 1, 2, 3

@@ -77,8 +77,8 @@ def train_critic(critic: Critic, source: ListSource, seed: int, steps: int = 600
     """Train a new critic on the feedback that was seen, for the needs that are trained, and freeze it.
 
     A tenth of the sets, at most KEPT_OUT, is left out; the weights kept are those with the least NLL on it.
-    Beyond that point the variance is too small for what the critic has not seen. The seed decides the order
-    of sets and needs, and the dropout. Source: FlexRec (2603.11901) for the loss; the rest is ours.
+    Beyond that point the variance is too small for what the critic has not seen. The loss is FlexRec's
+    (2603.11901); the rest is ours.
     """
     random = stream("critic", seed)
     order = torch.randperm(len(source), generator=random)

@@ -2,12 +2,11 @@
 
 In the paper it is a production ranker trained on exposure-biased logs [paper]. We have three in its place:
 
-- ``designed``: on the simulated world, with reliability as a knob (``exposure.ranker``).
-- ``trained_on_exposures``: a vector per user times an item's features mapped to a vector, fitted to clicks of
-  the world's exposure log. Features have one meaning in the whole catalogue, tastes have another in the tail
-  B, which the log hardly shows. So the ranker is right in A, and wrong with confidence in B.
-- ``trained_on_log``: on any data, a sum of the history's item vectors, weighted by age, times the item's
-  vector, fitted to training events against negatives drawn by popularity.
+- ``designed``: on the simulated world, with reliability as a knob.
+- ``trained_on_exposures``: fitted to clicks of the world's exposure log. Features have one meaning in the
+  whole catalogue, tastes have another in the tail B, which the log hardly shows. So the ranker is right in A,
+  and wrong with confidence in B.
+- ``trained_on_log``: on any data, fitted to training events against negatives drawn by popularity.
 
 Equal items have equal bits wherever they stand. So scores are made of products, sums and quotients element by
 element: a library's matrix product may add in another order in another shape, and its exp has other last bits
