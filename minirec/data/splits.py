@@ -100,6 +100,8 @@ def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
 def target_sets(item: Ints, start: Ints, stop: Ints) -> Ints:
     """Collect the items of slices ``start:stop`` (B,) as sets (B, n), by first appearance, padded with PAD.
 
+    Source: definition.
+
     >>> target_sets(np.array([5, 5, 7, 5, 2]), np.array([0, 4]), np.array([4, 5]))
     array([[ 5,  7],
            [ 2, -1]])
