@@ -379,7 +379,6 @@ book.say(
 # ## What we left out
 #
 # - How real logs are read, filtered and split without a leak: `minirec/data/`.
-# - An item that arrives later gets a tuple without refitting, by `codes.assign`.
 # - Whether better codes make a better policy. More levels or codes mean fewer collisions and more holes;
 #   which is best is a question for validation.
 #

@@ -24,21 +24,18 @@ JSON_LIMIT = 1 << 30  # bytes; a json file is often one single line
 def make_catalogue(ids: list[str], path: Path | None = None, columns: str = "") -> Catalogue:
     """Make the catalogue of N external item ids, with the side information of a file where there is one.
 
-    The file is a json of item to a list of attributes, or a csv with a row per item; either may be gzipped.
-    The item column of a csv is named by the setting ``columns``, or is one of ``COLUMNS["item"]``, or is the
-    first. The first column of ``TITLES`` is the item's title. Each word of a description is an attribute, and
-    so is each value of the other columns, separated by ``|``; those of ``TOPICS`` are topics too. Raises
-    InputError if the file is broken or knows none of the items.
+    The file is a json of item to a list of attributes, or a csv. The item column of a csv is named by the
+    setting ``columns``, or is one of ``COLUMNS["item"]``, or is the first. The first column of ``TITLES`` is
+    the title. Each word of a description is an attribute, and so is each value of another column, separated
+    by ``|``. Raises InputError if the file is broken or knows none of the items.
     """
     if path is None:
         return Catalogue(ids)
     is_json = kind(path) == ".json"
     attributes, titles = (_from_json(path), {}) if is_json else _from_table(path, columns)
     if not any(item in attributes for item in ids):
-        raise InputError(
-            f"{path}: knows none of the log's {len(ids):,} items; expected ids such as '{ids[0]}' in its "
-            + ("keys" if is_json else "item column")
-        )
+        wanted = f"ids such as '{ids[0]}' in its {'keys' if is_json else 'item column'}"
+        raise InputError(f"{path}: knows none of the log's {len(ids):,} items; expected {wanted}")
     known = [attributes.get(item, set()) for item in ids]
     shown = [titles.get(item, item) for item in ids] if titles else None
     return Catalogue(ids, shown, features(known), topics(known))
@@ -64,9 +61,9 @@ def topics(attributes: list[set[str]]) -> Tensor | None:
 def features(attributes: list[set[str]]) -> Tensor | None:
     """Turn the attributes of N items into vectors: multi-hot, weighted by idf, of unit length.
 
-    Of the attributes that two items or more have, the ``VOCABULARY`` most frequent are kept, equally frequent
-    ones in alphabetical order. Returns (N, F) float32, a zero row where nothing is known; None when there is
-    no such attribute. Source: definition; idf = log(items with attributes / items with this attribute).
+    Of the attributes that two items or more have, the ``VOCABULARY`` most frequent are kept. Returns (N, F)
+    float32, a zero row where nothing is known; None when there is no such attribute. Source: definition;
+    idf = log(items with attributes / items with this attribute).
 
     >>> features([{"red", "wool"}, {"red", "silk"}, {"wool"}, set()])
     tensor([[0.7071, 0.7071],
@@ -84,8 +81,7 @@ def features(attributes: list[set[str]]) -> Tensor | None:
     vectors = np.zeros((len(attributes), len(vocabulary)), dtype=np.float32)  # (N, F)
     for row, names in enumerate(attributes):
         known = sorted(vocabulary[name] for name in names if name in vocabulary)
-        length = np.linalg.norm(idf[known])
-        if length > 0:  # an attribute that every item has says nothing: its idf is 0
+        if (length := np.linalg.norm(idf[known])) > 0:  # an attribute that every item has has the idf 0
             vectors[row, known] = idf[known] / length
     return torch.from_numpy(vectors)
 
@@ -94,8 +90,8 @@ def _from_json(path: Path) -> dict[str, set[str]]:
     try:
         content = json.loads("".join(lines(path, JSON_LIMIT)))
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path}, {place}: {error.msg}; expected json") from None
+        place = f"{path}, line {error.lineno}, column {error.colno}"
+        raise InputError(f"{place}: {error.msg}; expected json") from None
     except RecursionError:
         raise InputError(f"{path}, line 1: nested too deeply; expected an object of item to list") from None
     if not isinstance(content, dict):
@@ -115,8 +111,7 @@ def _from_table(path: Path, columns: str) -> tuple[dict[str, set[str]], dict[str
     attributes: dict[str, set[str]] = {}
     titles: dict[str, str] = {}
     for line, row in table:
-        item = row[key]
-        if not item:
+        if not (item := row[key]):
             raise InputError(f"{path}, line {line}, column '{header[key]}': empty; expected an item id")
         known = attributes.setdefault(item, set())
         if title is not None and row[title]:

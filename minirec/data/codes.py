@@ -3,7 +3,7 @@
     vectors (N, D) -> L rounds of k-means, each on the residual of the rounds before -> codes (N, L)
 
 Items with similar vectors share their first codes, and a policy can generalise over these. Items that would
-share all L codes are moved apart, by the smallest move, so that a tuple names exactly one item.
+share all L codes are moved apart, by the smallest move.
 """
 
 import itertools
@@ -68,17 +68,8 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
         fitted.append(_kmeans(residual, codes, generator))
         residual = residual - fitted[-1][_nearest(residual, fitted[-1])]
     centroids = torch.stack(fitted)
-    tuples, moved = _settle(vectors, centroids, torch.empty(0, levels, dtype=torch.int64))
+    tuples, moved = _settle(vectors, centroids)
     return Codes(tuples, codes, centroids, moved)
-
-
-def assign(codes: Codes, vectors: Tensor) -> Tensor:
-    """Give M new items free code tuples (M, L) as in ``fit``, after all old items and without refitting.
-
-    Raises InputError if all items are more than the tuples; with one level they always are. Source: ours.
-    """
-    _check_room(len(codes) + len(vectors), len(codes.centroids), codes.size)
-    return _settle(vectors, codes.centroids, codes.codes)[0]
 
 
 def _check_room(items: int, levels: int, codes: int) -> None:
@@ -86,10 +77,8 @@ def _check_room(items: int, levels: int, codes: int) -> None:
         raise InputError(f"--levels {levels} --codes {codes}: both must be at least 1")
     if items > codes**levels:
         fits = next(size for size in itertools.count(codes) if size**levels >= items)
-        raise InputError(
-            f"{items} items do not fit into {levels} levels of {codes} codes ({codes**levels} tuples); "
-            f"the smallest that fits is --codes {fits}"
-        )
+        room = f"{levels} levels of {codes} codes ({codes**levels} tuples)"
+        raise InputError(f"{items} items do not fit into {room}; the smallest that fits is --codes {fits}")
 
 
 def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
@@ -131,14 +120,11 @@ def _lloyd(points: Tensor, centroids: Tensor) -> Tensor:
 def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Choose (V, D) starts by greedy k-means++.
 
-    Some points are drawn by their squared distance to the starts so far; the next start is the one of these
-    that leaves the least squared distance in all.
+    The next start is the best of a few points, drawn by their squared distance to the starts so far.
     """
     trials = 2 + int(math.log(size))
-    norm = points.square().sum(1)
-    distance = torch.full_like(norm, torch.inf)
-    weight = torch.ones_like(norm)
-    starts = []
+    norm, starts = points.square().sum(1), []
+    distance, weight = torch.full_like(norm, torch.inf), torch.ones_like(norm)
     for _ in range(size):
         drawn = torch.multinomial(weight, trials, replacement=True, generator=generator)
         to_drawn = (norm + norm[drawn, None] - 2 * points[drawn] @ points.T).clamp(min=0)  # (trials, N)
@@ -151,46 +137,34 @@ def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor
     return torch.stack(starts)
 
 
-def _settle(vectors: Tensor, centroids: Tensor, occupied: Tensor) -> tuple[Tensor, int]:
-    """Give each vector a tuple that no other has.
+def _settle(vectors: Tensor, centroids: Tensor) -> tuple[Tensor, int]:
+    """Give each vector (N, D) a tuple that no other has; returns (N, L) tuples and how many items moved.
 
     An item's nearest tuple is the nearest centroid level by level. Items are served by squared distance to
-    the centroid sum of that tuple, then by index. First, each free tuple goes to the first item whose nearest
-    it is. Then the items left over move to a ``_free_tuple`` each, in the same order.
-
-    vectors (M, D), centroids (L, V, D), occupied (K, L) tuples that are not free; returns (M, L) tuples, and
-    the number of items that moved.
+    the centroid sum of that tuple, then by index. First, each tuple goes to the first item whose nearest it
+    is. Then the items left over move to a ``_free_tuple`` each, in the same order.
     """
     levels, nearest, residual = len(centroids), [], vectors.float()
     for level in centroids:
         nearest.append(_nearest(residual, level))
         residual = residual - level[nearest[-1]]
     tuples = [tuple(row) for row in torch.stack(nearest, 1).tolist()]
-    used: Counter[tuple] = Counter()  # of each prefix, whole tuples included: the occupied tuples under it
-
-    def occupy(item: tuple) -> None:
-        used.update(item[:length] for length in range(1, levels + 1))
-
-    for row in occupied.tolist():
-        occupy(tuple(row))
-    left = []
-    for i in residual.double().square().sum(1).sort(stable=True).indices.tolist():
-        if used[tuples[i]]:
-            left.append(i)
-        else:
-            occupy(tuples[i])
+    order = residual.double().square().sum(1).sort(stable=True).indices.tolist()
+    first = {tuples[i]: i for i in reversed(order)}  # of equal tuples the first in the order stays
+    left = [i for i in order if first[tuples[i]] != i]
+    prefixes = [slice(length) for length in range(1, levels + 1)]
+    used = Counter(item[prefix] for item in first for prefix in prefixes)  # occupied tuples under a prefix
     for i in left:
         tuples[i] = _free_tuple(vectors[i].double(), centroids, used)
-        occupy(tuples[i])
-    return torch.tensor(tuples).view(-1, levels), len(left)
+        used.update(tuples[i][prefix] for prefix in prefixes)
+    return torch.tensor(tuples), len(left)
 
 
 def _free_tuple(vector: Tensor, centroids: Tensor, used: Counter[tuple]) -> tuple:
     """Find a free tuple for a vector (D,); ``used`` counts the occupied tuples under each prefix.
 
-    Level by level it takes the nearest centroid among the codes under which a tuple is free. So the first
-    L - 1 codes stay while a last code is free under them; else an earlier code gives way, the last possible
-    one. L × V codes are searched, never V^L tuples.
+    Level by level it takes the nearest centroid among the codes under which a tuple is free. So a code gives
+    way only where no tuple is free under it. L × V codes are searched, never V^L tuples.
     """
     levels, size, _ = centroids.shape
     item: tuple = ()
@@ -228,8 +202,6 @@ def summary(codes: Codes, vectors: Tensor) -> str:
     holes = size**levels - items
     text = f"codes: {items} items on {levels} levels of {size}; {moved} collisions repaired, {holes} holes"
     for number, row in enumerate(usage(codes, vectors), 1):
-        text += (
-            f"\n  level {number}: {row['used']} codes used, entropy {row['entropy']:.2f} bits "
-            f"(perplexity {row['perplexity']:.1f}), residual {row['residual']:.1%}"
-        )
+        entropy = f"entropy {row['entropy']:.2f} bits (perplexity {row['perplexity']:.1f})"
+        text += f"\n  level {number}: {row['used']} codes used, {entropy}, residual {row['residual']:.1%}"
     return text

@@ -65,13 +65,13 @@ class Examples:
 
     @property
     def lengths(self) -> Tensor:
-        """Items of history per context, (B,) int64."""
+        """Items of history per context, (B,)."""
         return self.stop - self.start
 
     def select(self, rows: Tensor) -> Examples:
         """Return some of the contexts; the event array stays shared."""
         chosen = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "events"}
-        return Examples(events=self.events, **chosen)
+        return Examples(self.events, **chosen)
 
     def batch(self, rows: Tensor, history: int) -> Batch:
         """Gather the contexts ``rows`` (B,) with at most ``history`` recent items, as wide as the longest."""

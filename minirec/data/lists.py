@@ -7,38 +7,35 @@ novel and trend, and both together are a fourth need, which training never sees 
     gain = liking × [has a topic that the recent history lacks, if novel] × [1/3, 2/3, 1 by third of
            popularity, if trend]
 
-where liking is, on the simulated world, the user's affinity in four steps (``World.gains``), and on a log the
-rating, from 0 for the lowest of the scale to 1 for the highest [ours].
+Liking is the user's affinity in four steps on the simulated world (``World.gains``), and on a log the rating,
+from 0 for the lowest of the scale to 1 for the highest [ours].
 
 On the world candidates are drawn uniformly, ``WORLD_SETS`` sets for a training user and one for another. On a
 log a user's training events but the first are cut into windows: the items of a window are the candidates, all
 before it is the history. The last window of a user is for test, the one before for validation, all earlier
-are for training. These users are the ones left to RL, so the supervised policy knows none of them [ours].
-
-Whether the feedback on a candidate was seen is drawn once per set, not at every step: what is missing stays
-missing.
+are for training. These users are the ones left to RL, so the supervised policy knows none of them. Whether
+the feedback on a candidate was seen is drawn once per set: what is missing stays missing [ours].
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from minirec.data.contexts import whole
 from minirec.data.dataset import Dataset, Examples
 from minirec.data.splits import windows
 from minirec.data.vectors import training_events
 from minirec.errors import InputError
 from minirec.noise import stream
-from minirec.records import CONDITION, LIST, OFF, ON, PAD, Lists
+from minirec.records import LIST, OFF, ON, PAD, Lists
 from minirec.settings import Config
 
 NEEDS = {"interest": (OFF, OFF), "explore": (ON, OFF), "trend": (OFF, ON), "explore trend": (ON, ON)}
 HELD_OUT = "explore trend"
 PARTS = ("train", "valid", "test", "known")
-
 WORLD_SETS = 8  # of a training user of the world, disjoint; of the others, one
 RECENT_TOPICS = 10  # items of a log's history whose topics are not new; 50 films have nearly every genre
 RECENT_EVENTS = 3  # training events per item of the catalogue over which a log's popularity is counted
@@ -59,11 +56,9 @@ class ListSource:
         return len(self.contexts)
 
     def draw(self, rows: Tensor, need: Tensor) -> Lists:
-        """Gather contexts (B,), each for a need (B,), a place in NEEDS; with the true gains."""
-        batch = self.contexts.batch(rows, self.history)
-        condition = batch.condition.clone()
-        condition[:, 0], condition[:, 1:3] = LIST, torch.tensor(list(NEEDS.values()))[need]
-        batch = replace(batch, condition=condition)
+        """Gather contexts (B,), each for a need (B,), a place in NEEDS, with the true gains."""
+        batch = self.contexts.batch(rows, self.history)  # copies
+        batch.condition[:, 0], batch.condition[:, 1:3] = LIST, torch.tensor(list(NEEDS.values()))[need]
         return Lists(batch, self.candidates[rows], self.gains[need, rows], self.observed[rows])
 
     def of_step(self, rows: Tensor, mine: Tensor, seed: int, step: int) -> Lists:
@@ -72,14 +67,9 @@ class ListSource:
 
     def first(self, count: int, size: int) -> ListSource:
         """Return the first ``count`` contexts at most, with the first ``size`` candidates of each at most."""
-        return ListSource(
-            self.contexts.select(torch.arange(min(count, len(self)))),
-            self.history,
-            self.candidates[:count, :size],
-            self.gains[:, :count, :size],
-            self.popular[:count, :size],
-            self.observed[:count, :size],
-        )
+        contexts = self.contexts.select(torch.arange(min(count, len(self))))
+        tables = self.candidates, self.gains, self.popular, self.observed  # the last dimensions are S and C
+        return ListSource(contexts, self.history, *(table[..., :count, :size] for table in tables))
 
 
 def needs_of_step(seed: int, step: int, count: int) -> Tensor:
@@ -92,98 +82,73 @@ def needs_of_step(seed: int, step: int, count: int) -> Tensor:
     return trained[torch.randint(len(trained), (count,), generator=stream("needs", seed, step))]
 
 
-def make_lists(cfg: Config, dataset: Dataset, part: Literal["train", "valid", "test", "known"]) -> ListSource:
-    """Make the closed sets of a part of the data, of a log or of a simulated world.
+def make_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
+    """Make the closed sets of one of the PARTS of the data, of a log or of a simulated world.
 
     "known" is "train" and the users of supervised training as well: what floors may be fitted on. Raises
     InputError if no users are left to RL, if the log lacks what gains are made of, or if no set is left.
     """
     if dataset.fresh is None:
         raise InputError("--objective: supervised training saw every user; train anew with --fresh 0.2")
-    make = _log_lists if dataset.world is None else _world_lists
-    return make(cfg, dataset, part)
+    random = stream("candidates", cfg.seed, PARTS.index(part))
+    make = _world_lists if dataset.world else _log_lists
+    contexts, candidates, gains, popular = make(cfg, dataset, part, random)
+    observed = torch.rand(candidates.shape, generator=random) < cfg.feedback
+    return ListSource(contexts, cfg.history, candidates, torch.stack(gains).float(), popular, observed)
 
 
-def _world_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
+def _world_lists(cfg: Config, dataset: Dataset, part: str, random: Generator) -> tuple:
     world, users = dataset.world, getattr(dataset, {"train": "fresh"}.get(part, part))
     size, items = cfg.candidates, len(world.latent)
     if size > items:
         raise InputError(f"--candidates: {size} of {items} items; expected at most as many as there are")
     sets = min(WORLD_SETS, items // size) if part in ("train", "known") else 1
-    random = stream("candidates", cfg.seed, PARTS.index(part))
-    drawn = [
-        torch.rand(len(chunk), items, generator=random).topk(sets * size).indices.view(-1, size)
-        for chunk in users.user.split(1024)  # so that users × N never exists
-    ]
+    chunks = (len(chunk) for chunk in users.user.split(1024))  # so that users × N never exists
+    drawn = [torch.rand(n, items, generator=random).topk(sets * size).indices.view(-1, size) for n in chunks]
     candidates = torch.cat(drawn)  # (S, C)
     every = torch.arange(len(users)).repeat_interleave(sets)  # (S,)
     contexts = replace(users, targets=users.targets[:, :0]).select(every)
     user, recent = contexts.user, contexts.batch(torch.arange(len(every)), cfg.history).history
-    yes = torch.ones(len(every), dtype=torch.bool)
-    gains = [
-        world.gains(user, candidates, yes & (novel == ON), yes & (trend == ON), recent)
-        for novel, trend in NEEDS.values()
-    ]
-    popular = world.bias[world.period[user, None], candidates]
-    observed = torch.rand(candidates.shape, generator=random) < cfg.feedback
-    return ListSource(contexts, cfg.history, candidates, torch.stack(gains), popular, observed)
+    flags = (torch.tensor(need).expand(len(every), 2) == ON for need in NEEDS.values())
+    gains = [world.gains(user, candidates, *need.T, recent) for need in flags]
+    return contexts, candidates, gains, world.bias[world.period[user, None], candidates]
 
 
-def _log_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
-    lacking = {
-        "ratings": dataset.rating,
-        "times": dataset.time,
-        "topics (a csv in --items with a column of genres or categories)": dataset.catalogue.topics,
-    }
-    for name, value in lacking.items():
+def _log_lists(cfg: Config, dataset: Dataset, part: str, random: Generator) -> tuple:
+    topics = dataset.catalogue.topics
+    advice = "topics (a csv in --items with a column of genres or categories)"
+    for name, value in {"ratings": dataset.rating, "times": dataset.time, advice: topics}.items():
         if value is None:
             raise InputError(f"--objective: flexrec and list on a log need {name}, and this log has none")
     low, high = dataset.rating.min(), dataset.rating.max()  # the scale, not a fact about any user
     if low == high:
         raise InputError(f"--objective: flexrec and list need gains; every rating of this log is {low:g}")
     contexts, place = _windows(dataset, cfg.candidates, part)  # (S, C) places of the candidates' events
-    random = stream("candidates", cfg.seed, PARTS.index(part))
     place = place.gather(1, torch.rand(place.shape, generator=random).argsort(1))  # a tie tells no time
     candidates, liking = contexts.events[place], (dataset.rating[place] - low) / (high - low)  # (S, C)
     popular, third = _recent_popularity(dataset, contexts, candidates)
-    novelty = {OFF: 1.0, ON: _new(dataset.catalogue.topics, contexts, candidates)}
+    novelty = {OFF: 1.0, ON: _new(topics, contexts, candidates)}
     trendiness = {OFF: 1.0, ON: third / 3}
     gains = [liking * novelty[novel] * trendiness[trend] for novel, trend in NEEDS.values()]
-    observed = torch.rand(place.shape, generator=random) < cfg.feedback
-    return ListSource(contexts, cfg.history, candidates, torch.stack(gains).float(), popular, observed)
+    return contexts, candidates, gains, popular
 
 
 def _windows(dataset: Dataset, size: int, part: str) -> tuple[Examples, Tensor]:
     """Cut users' events into sets: contexts that end before a set, and the (S, C) places of its events."""
-    sequences = dataset.known if part == "known" else dataset.fresh
-    users, count = sequences.user.unique_consecutive(return_counts=True)
-    last = count.cumsum(0) - 1  # each user's last training window
-    first, end = sequences.start[last - count + 1], sequences.stop[last]  # (U,) one sequence again
-    cut = windows((first + 1).numpy(), end.numpy(), size)
-    owner, start, stop = map(torch.from_numpy, cut)  # (S,); a first event is nobody's candidate
-    later = (end[owner] - stop) // size  # windows of the user that follow
-    fresh = torch.isin(users[owner], dataset.fresh.user)
+    users = whole(dataset.known if part == "known" else dataset.fresh)
+    cut = windows((users.start + 1).numpy(), users.stop.numpy(), size)  # a first event is nobody's candidate
+    owner, start, stop = map(torch.from_numpy, cut)  # (S,)
+    later = (users.stop[owner] - stop) // size  # windows of the user that follow
+    fresh = torch.isin(users.user[owner], dataset.fresh.user)
     asked = {"train": later >= 2, "valid": later == 1, "test": later == 0, "known": ~fresh | (later >= 2)}
     keep = (asked[part] & (stop - start == size)).nonzero()[:, 0]
     place = start[keep, None] + torch.arange(size)  # (S, C)
-    items = sequences.events[place].sort(1).values
-    distinct = (items[:, 1:] != items[:, :-1]).all(1)
+    distinct = (users.events[place].sort(1).values.diff(dim=1) != 0).all(1)
     owner, place = owner[keep[distinct]], place[distinct]
     if not len(place):
-        raise InputError(
-            f"--candidates: no user left to RL has enough events for a set of {size} of the {part} part; "
-            "use a smaller number, a larger --fresh or a longer log"
-        )
-    contexts = Examples(
-        events=sequences.events,
-        start=first[owner],
-        stop=place[:, 0],
-        user=users[owner],
-        condition=torch.zeros(len(place), len(CONDITION), dtype=torch.int64),
-        targets=torch.empty(len(place), 0, dtype=torch.int64),
-        tied=torch.zeros(len(place), dtype=torch.bool),
-    )
-    return contexts, place
+        fault = f"no user left to RL has enough events for a set of {size} of the {part} part"
+        raise InputError(f"--candidates: {fault}; use a smaller number, a larger --fresh or a longer log")
+    return replace(users.select(owner), stop=place[:, 0]), place
 
 
 def _new(topics: Tensor, contexts: Examples, candidates: Tensor) -> Tensor:
@@ -196,10 +161,10 @@ def _new(topics: Tensor, contexts: Examples, candidates: Tensor) -> Tensor:
 
 
 def _recent_popularity(dataset: Dataset, contexts: Examples, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Training events of each candidate just before its set, and the third that puts it in: (S, C) each.
+    """Count the training events of each candidate just before its set, and find its third: (S, C) each.
 
-    Thirds are of events, not of items: an item of the top third is one that less popular items leave at most
-    a third of the events to. An item without an event is in the first.
+    Thirds are of events, not of items: an item is in the top third if less popular items have two thirds of
+    the events or more. An item without an event is in the first.
     """
     events, items = contexts.events, len(dataset.catalogue)
     _, place = training_events(replace(dataset.known, events=torch.arange(len(events))))
@@ -209,8 +174,8 @@ def _recent_popularity(dataset: Dataset, contexts: Examples, candidates: Tensor)
     for row, stop in enumerate(until.tolist()):
         recent = events[place[max(0, stop - RECENT_EVENTS * items) : stop]]
         count = torch.bincount(recent, minlength=items)  # (N,)
-        own, (ordered, _) = count[candidates[row]], count.sort()  # (C,), (N,)
+        popular[row], ordered = count[candidates[row]], count.sort().values  # (C,), (N,)
         fewer = ordered.cumsum(0) - ordered  # (N,) events of all less popular items, at the first of equals
-        below = fewer[torch.searchsorted(ordered, own)]  # (C,)
-        popular[row], third[row] = own.double(), 1 + 3 * below // max(1, len(recent))
+        below = fewer[torch.searchsorted(ordered, count[candidates[row]])]  # (C,)
+        third[row] = 1 + 3 * below // max(1, len(recent))
     return popular, third

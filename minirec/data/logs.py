@@ -6,9 +6,11 @@ line, ``user item item ...`` in order of time), and any csv or tsv with named co
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,12 @@ from minirec.data.tables import kind, lines, positions, rows, shown
 from minirec.data.vectors import training_events
 from minirec.errors import InputError
 from minirec.settings import Config
+
+TIME_FAULT = "is no valid time; expected a finite number, 0 or more, such as 964982703"
+NUMBERS = {  # columns of numbers: the least value, an example, and what is said of a value that is not valid
+    "time": (0, "expected a time such as 964982703 (seconds)", TIME_FAULT),
+    "rating": (-math.inf, "for example 4.5", "is not finite; expected a number such as 4.5"),
+}
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,10 @@ class Summary:
 
 
 def load(cfg: Config) -> tuple[Dataset, Summary]:
-    """Read the log ``cfg.data``, clean it, and split it; Summary counts what was kept.
+    """Read the log ``cfg.data``, clean it, and split it; raises InputError if a file or a setting is wrong.
 
     Without ``cfg.items``, a ``movies.csv`` beside MovieLens' ``ratings.csv`` is taken. Users and items are
-    numbered by first appearance in the file. Raises InputError if a file or a setting is wrong.
+    numbered by first appearance in the file.
     """
     path = Path(cfg.data)
     events = read(path, cfg.columns)
@@ -76,34 +84,30 @@ def load(cfg: Config) -> tuple[Dataset, Summary]:
     kept = numbered(k_core(unique, cfg.core))
     users, items = len(kept.users), len(kept.items)
     if users < 2 or items < 2:
-        raise InputError(
-            f"{path}: {users} users and {items} items are left of {len(events):,} events "
-            f"with --core {cfg.core}; expected at least 2 of each: use a smaller --core or a larger log"
-        )
+        left = f"{users} users and {items} items are left of {len(events):,} events with --core {cfg.core}"
+        raise InputError(f"{path}: {left}; expected at least 2 of each: use a smaller --core or a larger log")
     line = timeline(kept)
     train, valid, test = split(line, cfg.split, cfg.history)
     catalogue = make_catalogue(kept.items, _side_information(path, cfg.items), cfg.columns)
     unseen = items - len(training_events(train)[1].unique())
-    summary = Summary(
-        len(events), len(events) - len(unique), len(unique) - len(kept), len(kept), users, items, unseen
-    )
+    duplicates, dropped = len(events) - len(unique), len(unique) - len(kept)
+    summary = Summary(len(events), duplicates, dropped, len(kept), users, items, unseen)
     rating, time = (None if a is None else torch.from_numpy(a) for a in (line.rating, line.time))
     return Dataset(catalogue, kept.users, train, valid, test, rating=rating, time=time), summary
 
 
 def read(path: Path, columns: str = "") -> Events:
-    """Read the events of a log in the order of the file.
+    """Read the events of a log in the order of the file; raises InputError if it is broken.
 
-    A ``.txt`` is read as S3-Rec sequences unless the setting ``columns`` is given, anything else as a table
-    with a header. Raises InputError if the file is broken.
+    A ``.txt`` without the setting ``columns`` holds S3-Rec sequences, any other file a table with a header.
     """
     table = _sequences(path) if kind(path) == ".txt" and not columns else rows(path)
     _, header = next(table)
     where = positions(path, header, columns)
-    users, items, groups = _Ids(), _Ids(), _Ids()
-    convert = {"time": _time, "rating": _number}
-    convert |= {"user": users.__getitem__, "item": items.__getitem__, "group": groups.__getitem__}
-    values = {role: array("d" if role in ("time", "rating") else "q") for role in where}
+    ids = {role: _Ids() for role in ("user", "item", "group")}
+    convert = {role: names.__getitem__ for role, names in ids.items()}
+    convert |= {role: partial(_number, *limits) for role, limits in NUMBERS.items()}
+    values = {role: array("d" if role in NUMBERS else "q") for role in where}
     plan = [(position, convert[role], values[role].append) for role, position in where.items()]
     for line, row in table:
         try:
@@ -112,9 +116,10 @@ def read(path: Path, columns: str = "") -> Events:
         except ValueError as error:
             name, value = header[position], shown(row[position])
             raise InputError(f"{path}, line {line}, column '{name}': {value} {error}") from None
-    if not users:
+    if not ids["user"]:
         raise InputError(f"{path}, line 2: a header and no events; expected one event per line")
-    return Events(list(users), list(items), **{role: np.array(column) for role, column in values.items()})
+    arrays = {role: np.array(column) for role, column in values.items()}
+    return Events(list(ids["user"]), list(ids["item"]), **arrays)
 
 
 def without_duplicates(events: Events) -> Events:
@@ -127,16 +132,14 @@ def without_duplicates(events: Events) -> Events:
     keys = [k for k in (events.user, events.item, events.time, events.group) if k is not None]
     order = np.lexsort(keys)  # stable, so the first of equals is the first in the file
     again = np.all([key[order][1:] == key[order][:-1] for key in keys], axis=0)
-    keep = np.ones(len(events), dtype=bool)
-    keep[order[1:][again]] = False
-    return events.select(keep)
+    return events.select(np.delete(np.arange(len(events)), order[1:][again]))
 
 
 def k_core(events: Events, core: int) -> Events:
     """Keep the largest part of a log, perhaps none, in which every user and item has ``core`` events or more.
 
-    Source: definition (the filter is repeated until nothing changes). As everywhere in the field, which users
-    and items remain depends on later events too. After this filter, nothing else does.
+    As everywhere in the field, which users and items remain depends on later events too. After this filter,
+    nothing else does. Source: definition.
     """
     while True:
         users, items = np.bincount(events.user), np.bincount(events.item)
@@ -154,10 +157,10 @@ def numbered(events: Events) -> Events:
 
 
 def timeline(events: Events) -> Timeline:
-    """Sort the events by user and time.
+    """Sort the events by user and time. Source: ours.
 
     A user's events at one time keep the order of the file, but those of one group stay together. Without
-    times the order of the file is the order of time, whatever the groups. Source: ours.
+    times the order of the file is the order of time, whatever the groups.
     """
     keys = [] if events.time is None else [k for k in (events.group, events.time) if k is not None]
     events = events.select(np.lexsort([*keys, events.user]))  # the last key leads; stable
@@ -189,24 +192,14 @@ class _Ids(dict[str, int]):
         return number
 
 
-def _number(text: str) -> float:
+def _number(least: float, example: str, fault: str, text: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        raise ValueError("is not a number; for example 4.5") from None
-    if not abs(number) < float("inf"):  # NaN fails too
-        raise ValueError("is not finite; expected a number such as 4.5")
+        raise ValueError(f"is not a number; {example}") from None
+    if not math.isfinite(number) or number < least:
+        raise ValueError(fault)
     return number
-
-
-def _time(text: str) -> float:
-    try:
-        time = float(text)
-    except ValueError:
-        raise ValueError("is not a number; expected a time such as 964982703 (seconds)") from None
-    if not 0 <= time < float("inf"):  # NaN fails too
-        raise ValueError("is no valid time; expected a finite number, 0 or more, such as 964982703")
-    return time
 
 
 def _sequences(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -29,10 +29,7 @@ def read(cfg: Config) -> tuple[Dataset, str]:
 
 
 def encode(dataset: Dataset, cfg: Config) -> tuple[Codes, list[str]]:
-    """Give every item its codes, with one level its own number; return them, and a summary of them.
-
-    Raises InputError if the items do not fit into the tuples.
-    """
+    """Give every item its codes, with one level its own number; return them, and a summary of them."""
     if cfg.levels == 1:
         return codes.fit(torch.zeros(len(dataset.catalogue), 1), 1, cfg.codes, cfg.seed), []
     vectors = item_vectors(dataset, cfg.seed)

@@ -1,8 +1,7 @@
 """Every user's events in order of time, cut into training, validation and test without a leak.
 
 A split is two cuts per user: before the first lies training, between them the validation target set, after
-the second the test target set. A history is everything before its targets, so the test history holds the
-validation targets and nothing later.
+the second the test target set. A history is everything before its targets.
 """
 
 from dataclasses import dataclass
@@ -53,8 +52,7 @@ def leave_last_group_out(line: Timeline) -> Cuts:
     """
     if line.group is None:
         raise InputError("--split group: the log has no group column; name it by --columns ..,group=..")
-    opens = np.ones(len(line.item), dtype=bool)
-    opens[1:] = line.group[1:] != line.group[:-1]
+    opens = np.append(True, line.group[1:] != line.group[:-1])  # (E,)
     opens[line.start] = True
     first = np.flatnonzero(opens)  # (groups,)
     before, after = np.searchsorted(first, line.start), np.searchsorted(first, line.stop)  # (U,)
@@ -66,8 +64,7 @@ def leave_last_group_out(line: Timeline) -> Cuts:
 def global_time(line: Timeline) -> Cuts:
     """Cut all users at the same two moments: when 80 % and 90 % of the events have happened.
 
-    An event at the moment of a cut comes after the cut. Raises InputError if the log has no times.
-    Source: ours.
+    An event at the moment of a cut comes after it. Raises InputError if the log has no times. Source: ours.
 
     >>> times = np.arange(10.0)
     >>> global_time(Timeline(np.arange(10), np.array([0]), np.array([10]), time=times))
@@ -101,9 +98,9 @@ def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
 
 
 def target_sets(item: Ints, start: Ints, stop: Ints) -> Ints:
-    """Collect the items of slices ``start:stop`` (B,) as sets in order of first appearance.
+    """Collect the items of slices ``start:stop`` (B,) as sets (B, n), by first appearance, padded with PAD.
 
-    Returns (B, n) int64, padded with PAD; n is the size of the largest set. Source: definition.
+    Source: definition.
 
     >>> target_sets(np.array([5, 5, 7, 5, 2]), np.array([0, 4]), np.array([4, 5]))
     array([[ 5,  7],
@@ -118,9 +115,8 @@ def target_sets(item: Ints, start: Ints, stop: Ints) -> Ints:
 def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, Examples]:
     """Make the training, validation and test examples of a log; ``name`` is a key of ``SPLITS``.
 
-    Training examples are windows of at most ``history`` + 1 items. A user is in validation or
-    test when there is something before the cut and something after it. Raises InputError if the log lacks the
-    groups or times that the split needs, or if a part is empty.
+    Training examples are windows of at most ``history`` + 1 items. A user is in validation or test when there
+    is something before the cut and something after it. Raises InputError if a part is empty.
     """
     valid, test = SPLITS[name](line)
     owner, begin, end = windows(line.start, valid, history + 1)
@@ -129,9 +125,8 @@ def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, 
     parts = (train, _contexts(line, valid, test), _contexts(line, test, line.stop))
     for part, examples in zip(("training", "validation", "test"), parts, strict=True):
         if not len(examples):
-            raise InputError(
-                f"--split {name}: no {part} example is left; use a longer log or another --split"
-            )
+            advice = "use a longer log or another --split"
+            raise InputError(f"--split {name}: no {part} example is left; {advice}")
     return parts
 
 

@@ -1,7 +1,4 @@
-"""Text files from strangers: lines, rows and columns; each error names its file and line.
-
-A file is read as a stream, so an endless line or a packed bomb ends in an error and not in a full memory.
-"""
+"""Text files from strangers, read as streams: lines, rows and columns; each error names its file and line."""
 
 import csv
 import gzip
@@ -25,11 +22,7 @@ LINE_LIMIT = 10_000_000  # bytes
 
 
 def kind(path: Path) -> str:
-    """Return the suffix that says what a file is, without a trailing ``.gz``.
-
-    >>> kind(Path("Beauty.txt.gz"))
-    '.txt'
-    """
+    """Return the suffix that says what a file is, such as ``.txt`` of ``Beauty.txt.gz``."""
     return Path(path.name.removesuffix(".gz")).suffix
 
 
@@ -39,9 +32,9 @@ def shown(text: str) -> str:
 
 
 def lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[str]:
-    """Stream the lines of a UTF-8 text file, each with its line end; gzip is known by its first two bytes.
+    """Stream the lines of a UTF-8 text file, gzipped or not; raises InputError if it is broken.
 
-    Raises InputError if the file is unreadable, not UTF-8 text or damaged, or if a line has ``limit`` bytes.
+    Each line has its line end. A line of ``limit`` bytes is an error too.
     """
     number = 0
     try:
@@ -71,7 +64,7 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
     Fields are separated by tab, comma or semicolon: whichever the first line has most of. In RecBole's atomic
     files (``.inter``, ``.item``) quotes are letters, and types in the header (``id:token``) are left out.
-    Raises InputError if the file is broken or empty, or if a row is not as wide as the header.
+    Raises InputError if the file is broken or empty.
     """
     text = lines(path)
     first = next(text, "")
@@ -84,8 +77,7 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         for row in reader:
             size = len(row)
             if row and not width:
-                width = size
-                row = [name.split(":")[0] if atomic else name.strip() for name in row]
+                width, row = size, [name.split(":")[0] if atomic else name.strip() for name in row]
             if row and size != width:
                 raise InputError(f"{path}, line {line}: {size} columns; expected {width} as in the header")
             if row:
@@ -124,10 +116,9 @@ def find(names: Iterable[str], header: list[str]) -> int | None:
 
 
 def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
-    """Find the columns of a log: role to position in the row; ``user`` and ``item`` are always there.
+    """Find the columns of a log, by the setting ``columns`` or else ``COLUMNS``: role to position in the row.
 
-    When the setting ``columns`` is empty, the names in ``COLUMNS`` are looked for. Raises InputError if a
-    named column is missing, or if there is no user or item column.
+    Raises InputError if a named column is missing, or if there is no user or item column.
 
     >>> positions(Path("ratings.csv"), ["userId", "movieId", "rating", "timestamp"], "")
     {'user': 0, 'item': 1, 'time': 3, 'rating': 2}

@@ -1,8 +1,8 @@
 """One simulated world whose truth is known, for next-item and list claims alike. All of it is ours.
 
-**Items** stand in a topic tree of three levels with V branches each. Only an eighth of the V³ places are
-taken, so most code tuples are no item. The first half of the topics is A, which a logging policy exposes; the
-other half is B, the tail. Each item has two vectors, both sums of one random vector per level of the tree:
+**Items** stand in a topic tree of three levels with V branches each, on an eighth of the V³ places. The first
+half of the topics is A, which a logging policy exposes; the other half is B, the tail. Each item has two
+vectors, both sums of one random vector per level of the tree:
 
 - ``features`` say what an item *is*. The level vectors are the same in A and B, so codes fitted to them find
   the tree, and the deeper codes are shared by the whole catalogue.
@@ -15,16 +15,15 @@ Their items are drawn one after another, with replacement, from the law
     p*(next | taste, last item, period) = softmax(β⟨w, e⟩ + 2⟨e_last, e⟩ + b_period)
 
 where b_period is a long-tailed popularity that moves by period; the first item has no e_last. **Gains** of
-lists, **clicks** of the exposure log and the designed **rankers** all come from the affinity ⟨w, e⟩, which is
-computed for chunks of users: a table of users × items never exists.
+lists, **clicks** of the exposure log and the designed **rankers** all come from the affinity ⟨w, e⟩.
 """
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
@@ -64,10 +63,7 @@ class World:
     cuts: Tensor  # (3,) affinities where the gain steps up
 
     def affinity(self, user: Tensor, items: Tensor) -> Tensor:
-        """How much users like items, ⟨w, e⟩: user (B,) and items (B, C) int64 to (B, C) float64 in [−1, 1].
-
-        A user and an item give the same bits in every tensor. A HOLE is allowed; its value means nothing.
-        """
+        """How much users (B,) like items (B, C), ⟨w, e⟩: (B, C) float64 in [−1, 1]; a HOLE gets any value."""
         return _affinity(self.taste, self.latent, user, items.clamp(min=0))
 
     def popularity(self, period: int) -> Tensor:
@@ -87,12 +83,11 @@ class World:
 
     def sequences(self) -> Tensor:
         """Draw every user's items from the law, one after another: (U, events) int64, always the same."""
-        users, items = len(self.taste), len(self.latent)
-        random = stream("sequences", self.seed)
+        users, random = len(self.taste), stream("sequences", self.seed)
         # Noise for all users at once, so that the size of the chunks does not matter.
         noise = torch.rand(users, self.events, generator=random, dtype=torch.float64)
         drawn = torch.empty(users, self.events, dtype=torch.int64)
-        chunks = torch.arange(users).split(max(1, CELLS // items))
+        chunks = torch.arange(users).split(max(1, CELLS // len(self.latent)))
         for user in tqdm(chunks, "drawing sequences", delay=2, leave=False):
             last = torch.full_like(user, PAD)
             for event in range(self.events):
@@ -101,50 +96,43 @@ class World:
         return drawn
 
     def dataset(self) -> Dataset:
-        """The world as a Dataset with its law: 80 % of the users train, 10 % validate, 10 % test.
+        """The world as a Dataset: 80 % of the users train, 10 % validate, 10 % test.
 
-        A training sequence holds all of a user's items; elsewhere the last item is the target. The condition
-        shows the period, but for one in ten training users.
+        A training sequence holds all of a user's items; elsewhere the last item is the target.
         """
-        drawn, users = self.sequences(), len(self.taste)
-        eighty, ninety = users * 8 // 10, users * 9 // 10
-        start = torch.arange(users) * self.events
-        condition = torch.tensor([[NEXT, 0, 0, 0]]).repeat(users, 1)
+        drawn, user = self.sequences(), torch.arange(len(self.taste))
+        cuts = len(user) * 8 // 10, len(user) * 9 // 10
+        start, tied = user * self.events, torch.zeros(len(user), dtype=torch.bool)
+        last = start + self.events - 1
+        condition = torch.tensor([[NEXT, 0, 0, 0]]).repeat(len(user), 1)
         condition[:, 3] = self.period + 1
-        condition[:eighty:10, 3] = 0  # so that a history alone, without a period, can be asked too
-
-        def split(low: int, high: int, held_out: int) -> Examples:
-            rows, user = slice(low, high), torch.arange(low, high)
-            stop = start[rows] + self.events - held_out
-            targets, tied = drawn[rows, self.events - held_out :], torch.zeros(high - low, dtype=torch.bool)
-            return Examples(drawn.flatten(), start[rows], stop, user, condition[rows], targets, tied)
-
+        condition[: cuts[0] : 10, 3] = 0  # so that a history alone, without a period, can be asked too
+        held_out = Examples(drawn.flatten(), start, last, user, condition, drawn[:, -1:], tied)
+        sequences = replace(held_out, stop=last + 1, targets=drawn[:, :0])
+        train, valid, test = user.tensor_split(cuts)
+        splits = sequences.select(train), held_out.select(valid), held_out.select(test)
         places = zip(self.place.tolist(), self.tail.tolist(), strict=True)
         titles = [f"topic {a} · {b} · {c} ({'AB'[half]})" for (a, b, c), half in places]
-        catalogue = Catalogue([str(i) for i in range(len(titles))], titles, self.features)
-        train, valid, test = split(0, eighty, 0), split(eighty, ninety, 1), split(ninety, users, 1)
-        names = [str(u) for u in range(users)]
-        return Dataset(catalogue, names, train, valid, test, periods=len(self.bias), world=self)
+        ids, users = ([str(i) for i in range(n)] for n in (len(titles), len(user)))
+        catalogue = Catalogue(ids, titles, self.features)
+        return Dataset(catalogue, users, *splits, periods=len(self.bias), world=self)
 
-    def gains(
-        self, user: Tensor, candidates: Tensor, novel: Tensor, trend: Tensor, history: Tensor
-    ) -> Tensor:
-        """The true gains of candidates for a user and a need, (B, C) float32 in [0, 1].
+    def gains(self, user: Tensor, items: Tensor, novel: Tensor, trend: Tensor, history: Tensor) -> Tensor:
+        """The true gains of items (B, C) for users (B,) and needs, (B, C) float32 in [0, 1].
 
-        user (B,), candidates (B, C), novel and trend (B,) bool, history (B, H) recent items padded with PAD.
         Interest is the affinity in four steps 0, 1/3, 2/3, 1, which a random user and item reach with
-        probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel sets items of the history's topics to 0.
-        Trend multiplies by 1/3, 2/3 or 1 for the least, middle and most popular third of the items in the
-        period. Both may hold. A HOLE gains 0.
+        probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel (B,) sets items of the topics in the history
+        (B, H) to 0. Trend (B,) multiplies by 1/3, 2/3 or 1 for the least, middle and most popular third of
+        the items in the period. A HOLE gains 0.
         Source: the needs are FlexRec's (interest, explore, trend); flags, steps and products are ours.
         """
-        step = torch.bucketize(self.affinity(user, candidates), self.cuts, right=True)  # (B, C) 0, 1, 2, 3
-        third = self.third[self.period[user, None], candidates.clamp(min=0)]
+        step = torch.bucketize(self.affinity(user, items), self.cuts, right=True)  # (B, C) 0, 1, 2, 3
+        third = self.third[self.period[user, None], items.clamp(min=0)]
         gains = step * torch.where(trend[:, None], third, 3) / 9
         topic = self.place[:, 0]
         past = torch.where(history == PAD, PAD, topic[history.clamp(min=0)])  # (B, H)
-        known = (topic[candidates.clamp(min=0)][:, :, None] == past[:, None, :]).any(2)  # (B, C)
-        return gains.masked_fill((novel[:, None] & known) | (candidates == HOLE), 0.0)
+        known = (topic[items.clamp(min=0)][:, :, None] == past[:, None, :]).any(2)  # (B, C)
+        return gains.masked_fill((novel[:, None] & known) | (items == HOLE), 0.0)
 
 
 def make_world(cfg: Config) -> World:
@@ -160,37 +148,33 @@ def make_world(cfg: Config) -> World:
         flag, value = f"--{name.replace('_', '-')}", getattr(cfg, name)
         if value < least:
             raise InputError(f"{flag}: {value} is too small; the smallest valid value is {least}")
-    seed, beta, events = cfg.seed, cfg.world_beta, cfg.world_events
     items, users, periods = cfg.world_items, cfg.world_users, cfg.world_periods
     branches = next(v for v in itertools.count(2) if 8 * items <= v**LEVELS)
-    random = stream("world", seed)
+    random = stream("world", cfg.seed)
     place = _tree(items, branches, random)
     tail = place[:, 0] >= branches // 2
-    one = torch.zeros_like(tail)  # features have one meaning in A and B
-    features = _sum_of_levels(place, one, FEATURES, FEATURE_SCALES, FEATURE_NOISE, random).float()
+    same = torch.zeros_like(tail)  # features have one meaning in A and B
+    features = _sum_of_levels(place, same, FEATURES, FEATURE_SCALES, FEATURE_NOISE, random).float()
     latent = normalize(_sum_of_levels(place, tail, LATENT, LATENT_SCALES, LATENT_NOISE, random), dim=-1)
     rank = 1 + torch.randperm(items, generator=random)
     phase = torch.rand(items, generator=random, dtype=torch.float64)
     moment = torch.arange(periods, dtype=torch.float64)[:, None] / periods
     bias = -TAIL * rank.double().log() + DRIFT * torch.sin(2 * math.pi * (moment + phase))  # (T, N)
     third = 1 + bias.argsort(1).argsort(1) * 3 // items  # (T, N)
-
     first = torch.randint(items, (users,), generator=random)  # an item whose latent vector joins the taste
     tail_user = tail[first]
-    of_half = tail.int().argsort(stable=True)  # the items of A, then those of B
-    in_a = (~tail).sum()
+    of_half, in_a = tail.int().argsort(stable=True), (~tail).sum()  # the items of A, then those of B
     start, size = torch.where(tail_user, in_a, 0), torch.where(tail_user, items - in_a, in_a)
     second = of_half[start + (torch.rand(users, generator=random, dtype=torch.float64) * size).long()]
     taste = normalize(latent[first] + latent[second], dim=-1)
     period = torch.randint(periods, (users,), generator=random)
     user, item = (torch.randint(n, (PAIRS,), generator=random) for n in (users, items))
     cuts = _affinity(taste, latent, user, item[:, None]).quantile(torch.tensor(GAIN_QUANTILES).double())
-    return World(
-        seed, beta, events, place, features, latent, tail, bias, third, taste, tail_user, period, cuts
-    )
+    of_items = place, features, latent, tail, bias, third
+    return World(cfg.seed, cfg.world_beta, cfg.world_events, *of_items, taste, tail_user, period, cuts)
 
 
-def _tree(items: int, branches: int, random: torch.Generator) -> Tensor:
+def _tree(items: int, branches: int, random: Generator) -> Tensor:
     """Give items distinct random places in the tree, equally many (± 1) to each topic: (N, 3) int64."""
     below = torch.rand(branches, branches**2, generator=random).argsort(1)  # (V, V²) each topic's places
     below = below[:, : -(-items // branches)].T  # (items per topic, V)
@@ -200,16 +184,13 @@ def _tree(items: int, branches: int, random: torch.Generator) -> Tensor:
 
 
 def _sum_of_levels(
-    place: Tensor, half: Tensor, size: int, scales: tuple[float, ...], noise: float, random: torch.Generator
+    place: Tensor, half: Tensor, size: int, scales: tuple, noise: float, random: Generator
 ) -> Tensor:
     """Add a random unit vector per level and half, by scale, and noise of that length: (N, size)."""
-
-    def directions(*shape: int) -> Tensor:
-        return normalize(torch.randn(*shape, generator=random, dtype=torch.float64), dim=-1)
-
-    vectors = directions(LEVELS, 2, int(place.max()) + 1, size)
-    levels = (scale * vectors[k, half.long(), place[:, k]] for k, scale in enumerate(scales))
-    return sum(levels) + noise * directions(len(place), size)
+    vectors = torch.randn(LEVELS, 2, int(place.max()) + 1, size, generator=random, dtype=torch.float64)
+    vectors = normalize(vectors, dim=-1)
+    blur = normalize(torch.randn(len(place), size, generator=random, dtype=torch.float64), dim=-1)
+    return sum(scale * vectors[k, half.long(), place[:, k]] for k, scale in enumerate(scales)) + noise * blur
 
 
 def _affinity(taste: Tensor, latent: Tensor, user: Tensor, items: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 It learns from the part of the feedback that was seen, by the Gaussian NLL ½ log s² + (y − μ)² / (2 s²). Its
 mean stands in for what is missing, and its variance says how far a list's reward can be trusted [paper].
 
-Ours: the network. An item is a vector of its own plus a map of what is known of it, the vectors that codes
-are made from. A user is the mean item of the history, so unknown users have one too. The two, their product
-and the condition go through an MLP with one hidden layer to μ and log s². log s² is kept in LOG_VARIANCE: at
-a gain that can be predicted exactly, the NLL has no lower bound.
+Ours: the network. An item is a vector of its own plus a map of the vector that its codes are made from. A
+user is the mean item of the history, so unknown users have one too. The two, their product and the condition
+go through an MLP with one hidden layer to μ and log s². log s² is kept in LOG_VARIANCE: at a gain that can be
+predicted exactly, the NLL has no lower bound.
 """
 
 from dataclasses import replace
@@ -27,13 +27,12 @@ LOG_VARIANCE = (-8.0, 2.0)  # of gains between 0 and 1
 
 
 class Critic(nn.Module):
-    """μ and s² of gains, given history, condition and item [paper]; the network is ours."""
+    """μ and s² of gains, given history, condition and item [paper]; the network is ours.
+
+    vectors (N, F) float32 is what is known of the items; periods is 0 where the condition has none.
+    """
 
     def __init__(self, vectors: Tensor, periods: int, seed: int = 0) -> None:
-        """Make an untrained critic; ``load_state_dict`` makes it a trained one.
-
-        vectors (N, F) float32 is what is known of the items; periods is 0 where the condition has none.
-        """
         super().__init__()
         self.register_buffer("vectors", vectors)
         with torch.random.fork_rng(devices=[]):  # layers draw from the global generator
@@ -51,10 +50,7 @@ class Critic(nn.Module):
         return self.map(F.embedding(items, self.vectors)) + self.own(items)
 
     def forward(self, batch: Batch, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict the gains of items (B, C) from the histories and conditions of B contexts.
-
-        Returns mean and variance, (B, C) float32: the mean may leave [0, 1], the variance is above 0.
-        """
+        """Predict gains of items (B, C): mean and variance, (B, C); the mean may leave [0, 1]."""
         real = (batch.history != PAD)[..., None]  # (B, H, 1)
         user = (self.item(batch.history) * real).sum(1) / real.sum(1).clamp(min=1)  # (B, d)
         need = sum(table(batch.condition[:, k + 1]) for k, table in enumerate(self.condition))  # (B, d)
@@ -81,8 +77,8 @@ def train_critic(critic: Critic, source: ListSource, seed: int, steps: int = 600
     """Train a new critic on the feedback that was seen, for the needs that are trained, and freeze it.
 
     A tenth of the sets, at most KEPT_OUT, is left out; the weights kept are those with the least NLL on it.
-    Beyond that point the variance is too small for what the critic has not seen. The seed decides the order
-    of sets and needs, and the dropout. Source: FlexRec (2603.11901) for the loss; the rest is ours.
+    Beyond that point the variance is too small for what the critic has not seen. The loss is FlexRec's
+    (2603.11901); the rest is ours.
     """
     random = stream("critic", seed)
     order = torch.randperm(len(source), generator=random)
@@ -101,19 +97,13 @@ def train_critic(critic: Critic, source: ListSource, seed: int, steps: int = 600
 
 
 def fill(gains: Tensor, observed: Tensor, mean: Tensor) -> Tensor:
-    """Put the critic's mean where feedback is missing; all (B, C).
-
-    Source: FlexRec (2603.11901); the cut to [0, 1], the range of a gain, is ours.
-    """
+    """Put the critic's mean where feedback is missing, all (B, C) [paper]; the cut to [0, 1] is ours."""
     return torch.where(observed, gains, mean.clamp(0, 1))
 
 
 @torch.no_grad()
 def fill_lists(critic: Critic | None, lists: Lists) -> Lists:
-    """What training sees of lists: gains that were observed, and for the rest the critic's mean and variance.
-
-    Without a critic, what is missing counts 0.
-    """
+    """Put the critic's mean, or 0 without a critic, where gains were not observed, and add its variance."""
     if critic is None:
         return replace(lists, gains=lists.gains * lists.observed)
     mean, variance = critic(lists.batch, lists.candidates)

@@ -27,7 +27,7 @@ def minimise(
 
     The rate moves linearly to ``final`` times itself; ``clip`` is the largest norm of a gradient. A judge
     gives a number every JUDGED steps and after the last; then the parameters end as they were when it was
-    lowest, the latest of equals. They come without gradients and leave without.
+    lowest, the latest of equals.
     """
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     schedule = LinearLR(optimiser, 1.0, final, steps)

@@ -2,16 +2,15 @@
 
 In the paper it is a production ranker trained on exposure-biased logs [paper]. We have three in its place:
 
-- ``designed``: on the simulated world, with reliability as a knob (``exposure.ranker``).
-- ``trained_on_exposures``: a vector per user times an item's features mapped to a vector, fitted to clicks of
-  the world's exposure log. Features have one meaning in the whole catalogue, tastes have another in the tail
-  B, which the log hardly shows. So the ranker is right in A, and wrong with confidence in B.
-- ``trained_on_log``: on any data, a sum of the history's item vectors, weighted by age, times the item's
-  vector, fitted to training events against negatives drawn by popularity.
+- ``designed``: on the simulated world, with reliability as a knob.
+- ``trained_on_exposures``: fitted to clicks of the world's exposure log. Features have one meaning in the
+  whole catalogue, tastes have another in the tail B, which the log hardly shows. So the ranker is right in A,
+  and wrong with confidence in B.
+- ``trained_on_log``: on any data, fitted to training events against negatives drawn by popularity.
 
-All three are functions of context and item alone: equal items have equal bits wherever they stand. So scores
-are made of products, sums and quotients element by element: a library's matrix product may add in another
-order in another shape, and its exp has other last bits at the end of a tensor.
+Equal items have equal bits wherever they stand. So scores are made of products, sums and quotients element by
+element: a library's matrix product may add in another order in another shape, and its exp has other last bits
+at the end of a tensor.
 """
 
 from collections.abc import Callable
@@ -24,7 +23,6 @@ from torch.optim import Optimizer
 from minirec.data import exposure
 from minirec.data.contexts import contexts
 from minirec.data.dataset import Dataset, Examples
-from minirec.data.exposure import squash
 from minirec.data.vectors import training_events
 from minirec.data.world import World
 from minirec.errors import InputError
@@ -45,20 +43,17 @@ def _scores(query: Tensor, table: Tensor, more: Tensor, items: Tensor) -> Tensor
     """Squash ⟨query, item⟩ + more: query (B, d), table (N, d), items (B, C), more (B, C) -> (B, C)."""
     place = items.clamp(min=0)
     z = sum(query[:, k, None] * column[place] for k, column in enumerate(table.T.contiguous())) + more
-    return squash(z).masked_fill(items == HOLE, 0.0)
+    return exposure.squash(z).masked_fill(items == HOLE, 0.0)
 
 
 class LogRanker(nn.Module):
     """z = log q(i) + ⟨Σ_a w_a e_(history, a), e_i⟩ + r·1[i is in the history], where a is an item's age.
 
-    The vectors alone would put the latest item first; r corrects how often one comes again. Source: ours.
+    The vectors alone would put the latest item first; r corrects how often one comes again. ``history`` ages
+    have a weight of their own; what is older weighs as the last. Source: ours.
     """
 
     def __init__(self, items: int, history: int, seed: int = 0) -> None:
-        """Make an untrained ranker of N items; ``load_state_dict`` makes it a trained one.
-
-        ``history`` ages have a weight of their own; what is older weighs as the last.
-        """
         super().__init__()
         random = stream("log ranker weights", seed)
         self.item = nn.Parameter(torch.randn(items, LOG_WIDTH, generator=random) * LOG_WIDTH**-0.5)
@@ -92,7 +87,6 @@ class ExposureRanker(nn.Module):
     """z = b + ⟨u_user, W f_i + c⟩, where f_i are the features of item i. Source: ours."""
 
     def __init__(self, users: int, features: Tensor, seed: int = 0) -> None:
-        """Make an untrained ranker of features (N, F); ``load_state_dict`` makes it a trained one."""
         super().__init__()
         self.register_buffer("features", features)
         random = stream("click ranker weights", seed)
@@ -113,10 +107,7 @@ class ExposureRanker(nn.Module):
 
 
 def designed(world: World, kind: str) -> Ranker:
-    """A ranker of designed reliability, which reads nothing of a batch but its users. Source: ours.
-
-    The kind is "right", "noise" or "harmful", as in ``exposure.ranker``; raises InputError for any other.
-    """
+    """Make the ``exposure.ranker`` of a kind; it reads nothing of a batch but its users."""
     rank = exposure.ranker(world, kind)
     return lambda batch, items: rank(batch.user.cpu(), items.cpu()).to(items.device)
 
@@ -126,8 +117,7 @@ def trained_on_log(dataset: Dataset, history: int, seed: int) -> LogRanker:
 
     Sampled softmax of each item of a training sequence but the first, against negatives that the batch
     shares, drawn by popularity q. The optimum of the vector product is log p(i | x) − log q(i), so the ranker
-    adds log q(i) when it scores: the logQ correction, without which it underrates what is popular. It sees
-    the ``history`` most recent items. The seed decides the weights, bit for bit on one machine. Raises
+    adds log q(i) when it scores: the logQ correction, without which it underrates what is popular. Raises
     InputError if no training user has two events. Source: logQ: Yi et al. (RecSys 2019); the rest is ours.
     """
     examples = contexts(dataset.train)
@@ -175,9 +165,8 @@ def _again(model: LogRanker, examples: Examples, history: int) -> Tensor:
 def trained_on_exposures(world: World, n: int, seed: int) -> ExposureRanker:
     """Train a ranker on the clicks of n impressions of a simulated world; 500 per user make a strong one.
 
-    The log is drawn apart from the users' sequences: no target of theirs is among its examples. A score
-    estimates ``exposure.true_score``, the probability of a click. The seed decides the weights, bit for bit
-    on one machine. Source: logistic regression with the world's link (``squash``), ridge penalties; ours.
+    The log is drawn apart from the users' sequences: no target of theirs is among its examples.
+    Source: logistic regression with the world's link (``squash``), ridge penalties; ours.
     """
     log = exposure.exposures(world, n, seed)
     model = ExposureRanker(len(world.taste), world.features, seed)
@@ -186,16 +175,14 @@ def trained_on_exposures(world: World, n: int, seed: int) -> ExposureRanker:
         user = F.embedding(log.user[rows], model.user)  # (n, d)
         z = model.offset + (user * F.embedding(log.item[rows], model.table())).sum(1)
         prior = USER_PRIOR * user.square().sum(1).mean() + ITEM_PRIOR * model.map.square().sum()
-        return F.binary_cross_entropy(squash(z), log.clicked[rows].float()) + prior
+        return F.binary_cross_entropy(exposure.squash(z), log.clicked[rows].float()) + prior
 
     optimiser = torch.optim.Adam(model.parameters(), CLICK_RATE, fused=True)
     _fit(optimiser, loss, n, CLICK_BATCH, CLICK_EPOCHS, stream("click ranker", seed))
     return model
 
 
-def _fit(
-    optimiser: Optimizer, loss: Callable[[Tensor], Tensor], n: int, batch: int, epochs: int, random: Generator
-) -> None:
+def _fit(optimiser: Optimizer, loss: Callable, n: int, batch: int, epochs: int, random: Generator) -> None:
     """Minimise the loss of rows (b,) out of n, each once per epoch, with a rate that falls to zero."""
     orders = (torch.randperm(n, generator=random) for _ in range(epochs))  # drawn when the epoch begins
     rows = (part for order in orders for part in order.split(batch))

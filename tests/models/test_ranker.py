@@ -13,18 +13,11 @@ from torch import Tensor
 from minirec.data.contexts import contexts, leave_fresh
 from minirec.data.dataset import Examples
 from minirec.data.exposure import ranker as by_user
-from minirec.data.exposure import true_score
+from minirec.data.exposure import squash, true_score
 from minirec.data.world import World, make_world
 from minirec.errors import InputError
 from minirec.measure.rankers import hr10, ordered
-from minirec.models.ranker import (
-    ExposureRanker,
-    LogRanker,
-    designed,
-    squash,
-    trained_on_exposures,
-    trained_on_log,
-)
+from minirec.models.ranker import ExposureRanker, LogRanker, designed, trained_on_exposures, trained_on_log
 from minirec.records import HOLE, PAD, Batch
 from minirec.settings import Config
 from tests.small import examples, log, random_log
