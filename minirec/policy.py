@@ -9,8 +9,7 @@ position, and each level has its own softmax over its own V codes. Input and out
 With one code per item (L = 1, V = N) this is SASRec, trained with cross-entropy over all items, but for the
 condition, the rotary positions and details of the block (ours).
 
-The condition position carries the sum of four embeddings (mode, novel, trend, period). Four positions of
-their own would be a third of a short history's length and tell the policy nothing more (ours).
+The condition position carries the sum of four embeddings: mode, novel, trend, period (ours).
 
 Three forward passes with one set of weights agree to 1e-5 (tested): ``forward`` scores whole sequences for
 supervised training; ``encode`` computes a prompt once and keeps its keys and values; ``branch`` continues a
@@ -56,10 +55,6 @@ class Prompt:
     layers: list[KeyValue]  # per block: keys and values, each (B, h, T, e)
     mask: Tensor  # (B, T) bool, False at padding
     last: Tensor  # (B, d) hidden state that predicts the first code to come
-
-    def select(self, rows: Tensor) -> Prompt:
-        """Return the prompts of some of the contexts, in this order, repeats allowed."""
-        return Prompt([(k[rows], v[rows]) for k, v in self.layers], self.mask[rows], self.last[rows])
 
 
 def angles(position: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -33,9 +33,8 @@ def check(name: str, tensor: Tensor, *shape: int | None, dtype: torch.dtype = to
     Traceback (most recent call last):
     ValueError: history: expected torch.int64 (2, *), got torch.float32 (2, 3)
     """
-    fits = tensor.dim() == len(shape) and all(
-        w in (None, s) for w, s in zip(shape, tensor.shape, strict=True)
-    )
+    sizes = zip(shape, tensor.shape, strict=False)
+    fits = tensor.dim() == len(shape) and all(want in (None, size) for want, size in sizes)
     if not fits or tensor.dtype != dtype:
         want = "(" + ", ".join("*" if w is None else str(w) for w in shape) + ")"
         raise ValueError(f"{name}: expected {dtype} {want}, got {tensor.dtype} {tuple(tensor.shape)}")
@@ -63,11 +62,11 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
-        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
 
     def select(self, rows: Tensor) -> Batch:
         """Return some of the contexts, in this order, repeats allowed."""
-        return Batch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return Batch(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,8 @@ class Lists:
 
     def to(self, device: torch.device | str) -> Lists:
         """Return the lists on a device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Lists(**{name: None if value is None else value.to(device) for name, value in values.items()})
+        values = (getattr(self, f.name) for f in fields(self))
+        return Lists(*(None if value is None else value.to(device) for value in values))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from minirec.records import HOLE
 def hit(items: Tensor, targets: Tensor) -> Tensor:
     """Give 1 to items (B, G) that are in the context's target set (B, n), else 0: (B, G) float32.
 
-    A HOLE or PAD is never a hit. Source: OpenOneRec-RL (2512.24762), the binary reward.
+    A HOLE or PAD is no hit. Source: OpenOneRec-RL (2512.24762).
 
     >>> hit(torch.tensor([[3, 5, -1]]), torch.tensor([[5, 7, -1]]))
     tensor([[0., 1., 0.]])

@@ -105,9 +105,6 @@ class Trie:
         return torch.where(leaf >= 0, self.item[leaf.clamp(min=0)], HOLE)
 
     def masks(self, codes: Tensor) -> Tensor:
-        """Say which codes may stand at each level of tuples (..., L), after those before: (..., L, V) bool.
-
-        Raises ValueError where no item has a tuple's first L - 1 codes.
-        """
+        """Say which codes may stand at each level of tuples (..., L), after the others: (..., L, V) bool."""
         nodes = self.path(codes)
         return torch.stack([self.allowed(i, nodes[..., i]) for i in range(self.levels)], -2)

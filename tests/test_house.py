@@ -29,11 +29,13 @@ def test_ruff(arguments):
 # The house: what may import what, and how large its rooms may be
 
 FILES = {path.relative_to(ROOT / "minirec").with_suffix("").as_posix(): path for path in PATHS}
+FILES.pop("__init__")  # it names the others, and loads a run
 FILES = {name.removesuffix("/__init__"): path for name, path in FILES.items()}  # a folder by its own name
 GROUND = {"errors", "files", "noise", "settings"}
 CORE = {"records", "trie", "policy", "rollout", "rewards", "tasks", "loop"}
 COMMANDS = {"train", "evaluate", "recommend", "ops/__main__"}
-ORDER = re.findall(r"^    ([\w/]+)  +\S", minirec.__doc__, re.MULTILINE)  # the one place where it stands
+LISTED = re.findall(r"^    (\S.*)$", minirec.__doc__, re.MULTILINE)
+ORDER = [word for line in LISTED for word in line.split("  ") if word in FILES]  # the one place of the order
 
 
 def imported(source, names):
@@ -48,6 +50,7 @@ def imported(source, names):
         if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "minirec":
             package = "/".join(node.module.split(".")[1:])
             inside = [f"{package}/{alias.name}".strip("/") for alias in node.names]
+            inside = [name for name in inside if "/_" not in name]  # what is compiled is no file of these
             found |= {name if name in names else package for name in inside}
         if isinstance(node, ast.Import):
             dotted = [alias.name.split(".") for alias in node.names]
@@ -81,7 +84,7 @@ def wrong_imports(sources):
         f"{name} -> {other}"
         for name, source in sources.items()
         for other in sorted(imported(source, sources))
-        if name and kind(other) not in MAY[kind(name)]
+        if kind(other) not in MAY[kind(name)]
     ]
 
 
@@ -92,7 +95,7 @@ def early_imports(sources, order):
         f"{name} -> {other}"
         for name, source in sources.items()
         for other in sorted(imported(source, sources))
-        if name and place[other] > place[name]
+        if place[other] > place[name]
     ]
 
 
@@ -111,7 +114,7 @@ def test_imports_go_in_the_directions_of_the_house():
 
 def test_the_reading_order_names_every_file_once_and_no_file_imports_a_later_one():
     folders = {name for name, text in SOURCES.items() if not re.search(r"^(from|import) ", text, re.M)}
-    assert sorted(ORDER) == sorted(SOURCES.keys() - folders - {""})
+    assert sorted(ORDER) == sorted(SOURCES.keys() - folders)
     assert early_imports(SOURCES, [*sorted(folders), *ORDER]) == []
     a, b = ORDER.index("policy"), ORDER.index("rollout")
     exchanged = [*ORDER[:a], "rollout", *ORDER[a + 1 : b], "policy", *ORDER[b + 1 :]]
@@ -121,7 +124,7 @@ def test_the_reading_order_names_every_file_once_and_no_file_imports_a_later_one
 def test_the_house_is_small():
     sizes = {name: text.count("\n") for name, text in SOURCES.items()}
     assert max(sizes.values()) <= 300, max(sizes, key=sizes.get)
-    assert sum(sizes.values()) <= 7000
+    assert sum(path.read_text().count("\n") for path in PATHS) <= 7000
     core = [name for name in sizes if kind(name) == "core" and name != "tasks"]
     assert sum(sizes[name] for name in core) <= 1500
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from minirec.measure.exact import item_logprobs
-from minirec.policy import Policy, angles, rotate, score
+from minirec.policy import Policy, Prompt, angles, rotate, score
 from minirec.settings import PolicyConfig
 from tests.small import CONDITION, HISTORY, levels, make
 
@@ -81,7 +81,9 @@ def test_gradients_flow_through_a_shared_prompt():
             loss = score(policy, prompt, trie.codes[items]).sum()
         else:  # the prompt repeated per branch
             rows = torch.arange(3).repeat_interleave(4)
-            loss = score(policy, prompt.select(rows), trie.codes[items.view(12, 1, 1)]).sum()
+            layers = [(k[rows], v[rows]) for k, v in prompt.layers]
+            one_each = Prompt(layers, prompt.mask[rows], prompt.last[rows])
+            loss = score(policy, one_each, trie.codes[items.view(12, 1, 1)]).sum()
         loss.backward()
         grads.append(torch.cat([p.grad.flatten() for p in policy.parameters()]))
     # the sums run over up to 12 branches: relative to the largest entry, as float32 adds it up

@@ -11,15 +11,14 @@ always kept, and a binary gate admits the GRPO term context by context:
     rank_R(g) = 1 + #{i : R(x,y_i) > R(x,g)}, and so for each n_m                         [ours]
 
 n_1..n_M, M = 5 [paper]: items generated for other contexts of the batch, scored under this one; all must
-pass [paper]. Both diagnostics reuse the rollouts and their scores [paper]. Thresholds are on ranks [paper].
+pass [paper]. Both diagnostics reuse the rollouts and their scores; thresholds are on ranks [paper].
 
 Ours: τ = 1/8, ρ = 1/4 and λ = 1 (the paper's are not known; about 12 % of its contexts are admitted). The
 source's wording of the condition on negatives is ambiguous: read here as "each ranks beyond the first ρ of
 the group"; ``beyond=False`` reads the opposite, and ρ = 0 leaves it out. Rollouts are unconstrained, a hole
-has reward 0. g is scored by teacher forcing. Items tie by identity, not by float. Q is 0 for a
-group of holes, and with fewer than M negatives, which is counted. GRPO's normaliser, clip and KL are those of
-``grpo.py`` and ``loss.py``. Controls beside the paper's gate: ``difficulty`` and ``discriminability``
-alone, ``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
+has reward 0. g is scored by teacher forcing. Items tie by identity, not by float. Q is 0 for a group of
+holes, and with fewer than M negatives, which is counted. Controls beside the paper's gate: ``difficulty`` and
+``discriminability`` alone, ``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
 
 Left out: the production ranker; ``models/ranker.py`` has what stands in for it.
 """

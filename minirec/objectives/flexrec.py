@@ -17,8 +17,7 @@ baseline; ``--uncertainty rollout`` is the paper's. Contexts with IDCG = 0 are l
 count 0. A need is two flags, novel and trend; both together are held out of training. The mask of alive
 candidates takes the place of candidates in the prompt. The swap reward is no unbiased policy-gradient
 weight: at a uniform policy it is (n+1)/n times the true advantage, n = K - k, elsewhere slightly biased
-(tested). The paper ranks C = K = 30 candidates; 10, and groups of 8, are ours. NDCG is cut at 5 where it is
-reported, and not in training.
+(tested). The paper ranks C = K = 30 candidates; 10, and groups of 8, are ours.
 
 Left out: tokens outside items, of which the policy has none; the switch that gives observed items variance 0.
 """

@@ -105,8 +105,6 @@ OBJECTIVE = Objective(
         "all_zero": "ReCast: share of groups without a hit, before repair; 0 to 1",
         "mixed": "ReCast: share of groups with hits and misses, before repair; 0 to 1",
         "all_hit": "ReCast: share of groups without a miss, before repair; 0 to 1",
-        "repaired_all_zero": "the same after repair",
-        "repaired_mixed": "the same after repair",
-        "repaired_all_hit": "the same after repair",
+        **dict.fromkeys(("repaired_all_zero", "repaired_mixed", "repaired_all_hit"), "the same after repair"),
     },
 )
