@@ -45,20 +45,19 @@ def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool 
     most = TUPLES if len(trie) == trie.size**trie.levels else ITEMS
     if len(trie) > most:
         raise ValueError(f"trie: {len(trie):,} items; at most {most:,} can be enumerated")
-    size = len(prompt.last)
-    nodes = trie.path(trie.codes)  # (N, L + 1)
-    total = prompt.last.new_zeros(size, 1)  # (B, nodes of this depth), the root first
-    hidden = prompt.last[:, None]
+    hidden = prompt.last[:, None]  # (B, nodes, d), the root first
+    total = hidden.new_zeros(len(hidden), 1)  # (B, nodes)
+    prefix = trie.codes.new_empty(1, 0)  # (nodes, level)
     for level in range(trie.levels):
-        parent = nodes[:, level].unique()
-        if level:  # one item below each node, for the codes of its prefix
-            below = torch.empty_like(parent).scatter_(0, nodes[:, level], torch.arange(len(trie)).to(parent))
-            prefix = trie.codes[below, :level].expand(size, -1, -1)  # (B, nodes, level)
-            hidden = policy.branch(prompt, prefix)[0][:, :, -1]
-        allowed = trie.allowed(level, parent) if constrained else None  # (nodes, V)
+        if level:
+            hidden = policy.branch(prompt, prefix.expand(len(total), -1, -1))[0][:, :, -1]
+        node = torch.arange(len(prefix), device=prefix.device)
+        allowed = trie.allowed(level, node) if constrained else None  # (nodes, V)
         logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, nodes, V)
-        owner = torch.repeat_interleave(trie.first[level].diff())  # (children,) the parent of each child
-        total = total[:, owner] + logp[:, owner, trie.code[level].long()]
+        parent = node.repeat_interleave(trie.first[level].diff())  # (children,)
+        code = trie.code[level].long()
+        total = total[:, parent] + logp[:, parent, code]
+        prefix = torch.cat([prefix[parent], code[:, None]], 1)  # (children, level + 1)
     return torch.empty_like(total).index_copy(1, trie.item, total)
 
 
