@@ -1,8 +1,8 @@
 """Floors: three scorers that know no codes and learn nothing but counts.
 
 Each takes training sequences and the number N of items, and returns a function from a batch to scores over
-the whole catalogue. A policy that is not above them has not earned its parameters. Equal scores fall back to
-popularity, then to the smaller item index; scores are float64, so popularity outweighs no real difference.
+the whole catalogue. Equal scores fall back to popularity, then to the smaller item index; scores are float64,
+so popularity outweighs no real difference.
 """
 
 import math

@@ -1,8 +1,7 @@
 """Evaluation over the full catalogue: ranked lists against what came next, no sampled negatives.
 
 A policy ranks by beam search under the trie, a floor by its scores. On a simulated world the metrics of a
-list are exact, in expectation over the true law; on real data they are counted against the targets. Pass@K
-depends on samples in both.
+list are exact, in expectation over the true law; on real data they are counted against the targets.
 """
 
 import json
@@ -48,7 +47,7 @@ class Result:
 def summary(result: Result) -> dict[str, float]:
     """Average a result over its contexts: one row of a report, by the names of metrics.DEFINITIONS.
 
-    The recall of a bucket without targets, and the tied metrics where no context is tied, are left out.
+    What no context has is left out: the recall of a bucket without targets, the tied metrics.
     """
     row = {name: value.mean().item() for name, value in result.values.items()}
     row |= {f"coverage@{k}": metrics.coverage(result.items, result.catalogue, k) for k in metrics.KS}
@@ -115,10 +114,7 @@ def _judge(dataset: Dataset, batch: Batch) -> tuple[Tensor, Judge]:
 
 
 def evaluate_scorer(scorer: Scorer, dataset: Dataset, examples: Examples, cfg: Config) -> Result:
-    """Evaluate a method that gives scores (B, N) to the whole catalogue; without pass@K and hallucination.
-
-    Raises InputError if there are no contexts.
-    """
+    """Evaluate a method by its scores for the whole catalogue. Raises InputError if there are no contexts."""
 
     def answer(batch: Batch) -> Lists:
         return {"top": top_k(scorer(batch), None if cfg.keep_seen else batch.seen, metrics.WIDTH)}
@@ -182,10 +178,7 @@ def evaluate_policy(
 
 
 def write_predictions(path: Path, result: Result, dataset: Dataset, examples: Examples) -> None:
-    """Write lists as JSON lines, ``{"user": id, "items": [ids, best first]}``, in the data's own ids.
-
-    Raises InputError if the file cannot be written.
-    """
+    """Write JSON lines, ``{"user": id, "items": [ids, best first]}``. Raises InputError if it cannot."""
     ids, users = dataset.catalogue.ids, dataset.users
     with atomic(path) as file:
         for user, items in zip(examples.user.tolist(), result.items.tolist(), strict=True):

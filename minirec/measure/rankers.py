@@ -38,18 +38,16 @@ def ordered(ranker: Ranker, world: World, batch: Batch) -> Tensor:
     for row, tail in enumerate(world.tail_user[batch.user].tolist()):
         context = batch.select(torch.tensor([row]))
         items = (world.tail == tail).nonzero().T  # (1, C)
-        true = true_score(world, context.user, items)[0]  # (C,)
-        score = ranker(context, items)[0]
+        true, score = true_score(world, context.user, items)[0], ranker(context, items)[0]  # (C,)
         agree = (score[:, None] - score).sign() * (true[:, None] - true).sign()  # (C, C)
         share.append(0.5 + 0.5 * agree.sum() / (len(true) * (len(true) - 1)))
     return torch.stack(share)
 
 
 def describe_ranker(ranker: Ranker, dataset: Dataset, history: int, world: World | None = None) -> list[str]:
-    """Say how good a ranker is on validation contexts, beside popularity.
+    """Say how good a ranker is on validation contexts, beside popularity; a line per group of users.
 
-    Returns a line for all contexts, for those of users left to RL if there are any, and for each half of a
-    simulated world. A line rests on at most ``DESCRIBED`` contexts. Source: ours.
+    The groups are all, those left to RL if there are any, and each half of a simulated world. Source: ours.
     """
     valid = dataset.valid
     groups = {"all": torch.ones(len(valid), dtype=torch.bool)}

@@ -22,8 +22,7 @@ ByNeed = dict[str, dict[str, Tensor]]  # need -> metric -> (B,) float64
 def evaluate_order(placed: Tensor, gains: Tensor) -> dict[str, Tensor]:
     """Measure lists by the true gains (B, K) in their order, and those (B, C) of all candidates.
 
-    Returns (B,) float64: ndcg@5, NaN where no candidate has a gain; and recall@5, the share of the relevant
-    candidates that stand in the first five, NaN where none is relevant.
+    Returns (B,) float64: ndcg@5, NaN where no candidate has a gain; and recall@5, NaN where none is relevant.
     Source: definition; relevant is a gain of two thirds or more (ours, as FlexRec's is not known).
 
     >>> gains = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
@@ -33,10 +32,8 @@ def evaluate_order(placed: Tensor, gains: Tensor) -> dict[str, Tensor]:
     placed, gains = placed.double(), gains.double()
     best = rewards.ideal(gains, placed.shape[1], CUT)
     relevant, hits = ((x >= RELEVANT).double() for x in (gains, placed[:, :CUT]))
-    return {
-        METRIC: rewards.ndcg(placed, best, CUT).masked_fill(best == 0, torch.nan),
-        f"recall@{CUT}": hits.sum(1) / relevant.sum(1),  # 0 / 0 is NaN
-    }
+    ndcg = rewards.ndcg(placed, best, CUT).masked_fill(best == 0, torch.nan)
+    return {METRIC: ndcg, f"recall@{CUT}": hits.sum(1) / relevant.sum(1)}  # 0 / 0 is NaN
 
 
 def by_score(scores: Tensor, values: Tensor) -> Tensor:

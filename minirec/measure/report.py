@@ -62,9 +62,7 @@ def _cells(rows: Sequence[Row], columns: Words) -> list[list[str]]:
 
 
 def table(rows: Sequence[Row], columns: Words) -> str:
-    """Lay rows out as aligned plain text: words to the left, numbers to the right, without a last newline.
-
-    A missing value is left blank, and so is a column that no row has left out.
+    """Lay rows out as aligned plain text: words to the left, numbers to the right, missing values blank.
 
     >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "supervised", "hr@10": 0.5}]
     >>> print(table(rows, ["method", "hr@10"]))
@@ -103,7 +101,7 @@ def differences(results: Results, seed: int) -> list[Row]:
     """Compare methods: difference and 95 % interval over contexts, rows with the columns of DIFFERENCE.
 
     Per metric these are the supervised policy minus every floor and SASRec, each arm minus the supervised
-    policy, and minus supervised continued. Source: definition (metrics.paired_bootstrap).
+    policy, and minus supervised continued.
     """
     methods, arms = results.methods, results.arms
     others = [name for name in methods if name not in (SUPERVISED, TRUTH, *arms)]
