@@ -15,6 +15,7 @@ import torch
 from bench.claims import BASE, TUNING, begin
 from bench.timing import write
 from minirec.data.contexts import contexts
+from minirec.measure.rankers import stratify
 from minirec.models import ranker
 from minirec.objectives import adagrpo, settings_of
 from minirec.tasks import NextItem
@@ -51,7 +52,7 @@ def main() -> None:
             lines.append("| " + " | ".join([*cells, f"{right[both].double().mean():.2f}"]) + " |")
         gain = (policy - target).double()
         nearest = negatives[:, :5].amin(1) / group
-        mean, sizes = adagrpo.stratify(policy / group, nearest, gain)
+        mean, sizes = stratify(policy / group, nearest, gain)
         lines += [
             "",
             f"rank gain over all contexts: {gain.mean():+.2f} places; by difficulty × discriminability:",

@@ -28,7 +28,7 @@ import torch
 
 from minirec import objectives, tasks
 from minirec.data import contexts
-from minirec.measure import exact
+from minirec.measure import exact, rankers
 from minirec.models import ranker
 from minirec.objectives import adagrpo, grpo
 from minirec.records import HOLE
@@ -468,7 +468,7 @@ for tau, rho, count in KNOBS:
 for kind, who in (("harmful", in_b | True), ("noise", in_b)):
     policy, click, others = (value[who] for value in placed[kind])
     gain = (policy - click).double()
-    mean, _ = adagrpo.stratify(policy / G, others.amin(1) / G, gain)
+    mean, _ = rankers.stratify(policy / G, others.amin(1) / G, gain)
     rise = (mean[:, -1] - mean[:, 0]).mean()
     print(f"{kind}, {int(who.sum())} contexts: {gain.mean():+.1f} places; along a row {rise:+.1f}")
     for name, cells in zip(("easy", "middle", "hard"), mean, strict=True):

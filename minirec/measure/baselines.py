@@ -1,8 +1,8 @@
 """Floors: three scorers that know no codes and learn nothing but counts.
 
 Each takes training sequences and the number N of items, and returns a function from a batch to scores over
-the whole catalogue. A policy that is not above them has not earned its parameters. Equal scores fall back to
-popularity, then to the smaller item index; scores are float64, so popularity outweighs no real difference.
+the whole catalogue. Equal scores fall back to popularity, then to the smaller item index; scores are float64,
+so popularity outweighs no real difference.
 """
 
 import math
@@ -54,11 +54,9 @@ def item_knn(train: Examples, items: int) -> Scorer:
 
     The similarity of two items is the cosine between the sets of training sequences that hold them. All items
     are neighbours, so nothing of size N × N is built: similarities are summed by way of the sequences. An
-    item is also its own neighbour, with cosine 1; where seen items are masked that changes nothing. An item
-    that was last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``. Sums are rounded in units
-    of GRID, and popularity / (1 + training events) orders equal ones; it is all that an empty history gets.
-    Source: item-based nearest neighbours with cosine (definition); recency, all neighbours and the tie rule
-    are ours.
+    item is also its own neighbour, with cosine 1. An item that was last seen ``a`` events ago, 0 for the
+    latest, weighs ``RECENCY ** a``. Sums are rounded in units of GRID, and popularity orders equal ones, as
+    in ``markov``. Source: item-based nearest neighbours with cosine (definition); the rest is ours.
     """
     row, item = training_events(train)
     fill = _below_one(item, items)
@@ -92,21 +90,15 @@ def _sparse(row: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) 
 def top_k(scores: Tensor, seen: Tensor | None, k: int) -> Tensor:
     """Rank the catalogue by scores (B, N), where -inf excludes an item, and keep the best: (B, k) int64.
 
-    Items seen (B, S), if any, are left out. The smaller index is first among equal scores; PAD stands where
-    no item remains. Source: definition; torch.topk leaves the order of equal scores open.
+    Items seen (B, S), if any, are left out. The smaller index is first among equal scores, which torch.topk
+    does not promise; PAD stands where no item remains. Source: definition.
 
     >>> top_k(torch.tensor([[0.5, 2.0, 2.0, 0.5]]), torch.tensor([[1, PAD]]), 4)
     tensor([[ 2,  0,  3, -1]])
     """
-    size, items = scores.shape
-    if seen is not None:
-        padded = F.pad(scores, (0, 1))  # PAD, -1, writes to the extra column
-        scores = padded.scatter(1, seen % (items + 1), -math.inf)[:, :items]
-    kept = min(k, items)
-    least = scores.topk(kept, 1).values[:, -1:]  # the k-th best score; which of its equals is open
-    above, equal = scores > least, scores == least
-    room = kept - above.sum(1, keepdim=True)
-    best = (above | (equal & (equal.cumsum(1) <= room))).nonzero()[:, 1].view(size, kept)  # by index
-    value, order = scores.gather(1, best).sort(dim=1, descending=True, stable=True)
-    best = torch.where(value > -math.inf, best.gather(1, order), PAD)
-    return F.pad(best, (0, k - kept), value=PAD)
+    items = scores.shape[1]
+    if seen is not None:  # PAD, -1, writes to an extra column
+        scores = F.pad(scores, (0, 1)).scatter(1, seen % (items + 1), -math.inf)[:, :items]
+    value, order = scores.sort(dim=1, descending=True, stable=True)
+    best = order.masked_fill(value == -math.inf, PAD)[:, :k]
+    return F.pad(best, (0, k - best.shape[1]), value=PAD)

@@ -1,8 +1,7 @@
 """Evaluation over the full catalogue: ranked lists against what came next, no sampled negatives.
 
 A policy ranks by beam search under the trie, a floor by its scores. On a simulated world the metrics of a
-list are exact, in expectation over the true law; on real data they are counted against the targets. Pass@K
-depends on samples in both.
+list are exact, in expectation over the true law; on real data they are counted against the targets.
 """
 
 import json
@@ -18,21 +17,8 @@ from minirec import rollout
 from minirec.data.dataset import Dataset, Examples
 from minirec.errors import InputError
 from minirec.files import atomic
+from minirec.measure import metrics
 from minirec.measure.baselines import Scorer, item_knn, markov, popularity, top_k
-from minirec.measure.metrics import (
-    BUCKETS,
-    KS,
-    WIDTH,
-    by_bucket,
-    coverage,
-    distinct,
-    drop_seen,
-    expected_metrics,
-    hallucination,
-    metrics,
-    pass_at_k,
-    popularity_buckets,
-)
 from minirec.policy import Policy
 from minirec.records import PAD, Batch
 from minirec.settings import Config
@@ -40,6 +26,10 @@ from minirec.trie import Trie
 
 FLOORS = {"popularity": popularity, "markov": markov, "item-kNN": item_knn}
 MOST_CONTEXTS, MOST_NUMBERS = 256, 2**24  # per batch; the second bounds the largest tensor to 64 MiB
+
+Lists = dict[str, Tensor]  # "top", and maybe "samples" and "free": (b, ·) items each
+Judge = Callable[[Tensor], dict[str, Tensor]]  # from lists to metrics
+Answer, Cost = Callable[[Batch], Lists], Callable[[int], int]  # the second as in ``batches``
 
 
 @dataclass(frozen=True)
@@ -57,12 +47,12 @@ class Result:
 def summary(result: Result) -> dict[str, float]:
     """Average a result over its contexts: one row of a report, by the names of metrics.DEFINITIONS.
 
-    The recall of a bucket without targets, and the tied metrics where no context is tied, are left out.
+    What no context has is left out: the recall of a bucket without targets, the tied metrics.
     """
     row = {name: value.mean().item() for name, value in result.values.items()}
-    row |= {f"coverage@{k}": coverage(result.items, result.catalogue, k) for k in KS}
-    mass = result.mass.sum(0)
-    for name, found, all_ in zip(BUCKETS, result.found.sum(0).tolist(), mass.tolist(), strict=True):
+    row |= {f"coverage@{k}": metrics.coverage(result.items, result.catalogue, k) for k in metrics.KS}
+    mass = result.mass.sum(0).tolist()
+    for name, found, all_ in zip(metrics.BUCKETS, result.found.sum(0).tolist(), mass, strict=True):
         if all_ > 0:
             row[f"{name} recall@10"] = found / all_
     if result.tied.any():
@@ -71,76 +61,63 @@ def summary(result: Result) -> dict[str, float]:
     return row | {"contexts": len(result.items)}
 
 
-def batches(lengths: Tensor, cost: Callable[[int], int]) -> Iterator[Tensor]:
+def batches(lengths: Tensor, cost: Cost) -> Iterator[Tensor]:
     """Batch contexts by their items of history (B,), longest first: rows (b,), b <= MOST_CONTEXTS.
 
     ``cost`` gives the numbers in the largest tensors of one context, by the length of the batch's longest
     history; no batch of two or more exceeds MOST_NUMBERS.
     """
-    order, start = lengths.argsort(descending=True, stable=True), 0
-    while start < len(order):
-        most = MOST_NUMBERS // cost(int(lengths[order[start]]))
-        size = min(max(most, 1), MOST_CONTEXTS)
-        yield order[start : start + size]
-        start += size
+    order = lengths.argsort(descending=True, stable=True)
+    while len(order):
+        most = MOST_NUMBERS // cost(int(lengths[order[0]]))
+        rows, order = order.tensor_split([min(max(most, 1), MOST_CONTEXTS)])
+        yield rows
 
 
-def _evaluate(
-    answer: Callable[[Batch], dict[str, Tensor]],
-    cost: Callable[[int], int],
-    dataset: Dataset,
-    examples: Examples,
-    cfg: Config,
-) -> Result:
-    """Loop over the contexts. ``answer`` gives lists (b, ·): "top", and maybe "samples" and "free"."""
+def _evaluate(answer: Answer, cost: Cost, dataset: Dataset, examples: Examples, cfg: Config) -> Result:
+    """Loop over the contexts, in batches."""
     if len(examples) == 0:
         raise InputError("this split has no contexts to evaluate; use a larger log or a smaller --core")
     catalogue = len(dataset.catalogue)
-    bucket = popularity_buckets(dataset.known, catalogue)
-    rows, parts = [], []
+    bucket, parts = metrics.popularity_buckets(dataset.known, catalogue), []
     bar = tqdm(total=len(examples), desc="evaluate", unit=" contexts", delay=2, leave=False, disable=None)
-    for some in batches(examples.lengths, lambda length: cost(length) + 2 * catalogue):
-        batch = examples.batch(some, cfg.history)
+    for rows in batches(examples.lengths, lambda length: cost(length) + 2 * catalogue):
+        batch = examples.batch(rows, cfg.history)
         lists = {name: items.cpu() for name, items in answer(batch).items()}
-        law, judge = _judge(dataset, batch, catalogue)
-        values = judge(lists["top"])
+        law, judge = _judge(dataset, batch)
+        part = judge(lists["top"])
         if "samples" in lists:
-            values |= pass_at_k(lists["samples"], judge)
+            part |= metrics.pass_at_k(lists["samples"], judge)
         if "free" in lists:
-            values["hallucination"] = hallucination(lists["free"])
-        found, mass = by_bucket(lists["top"], law, bucket)
-        rows.append(some)
-        parts.append({**values, "items": distinct(lists["top"], WIDTH), "found": found, "mass": mass})
-        bar.update(len(some))
+            part["hallucination"] = metrics.hallucination(lists["free"])
+        part["found"], part["mass"] = metrics.by_bucket(lists["top"], law, bucket)
+        parts.append(part | {"items": metrics.distinct(lists["top"], metrics.WIDTH), "rows": rows})
+        bar.update(len(rows))
     bar.close()
-    place = torch.cat(rows).argsort()  # back to the order of the examples
-    whole = {name: torch.cat([part[name] for part in parts])[place] for name in parts[0]}
-    others = {name: whole.pop(name) for name in ("items", "found", "mass")}
-    return Result(values=whole, tied=examples.tied, catalogue=catalogue, **others)
+    values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    place = values.pop("rows").argsort()  # back to the order of the examples
+    values = {name: value[place] for name, value in values.items()}
+    items, found, mass = (values.pop(name) for name in ("items", "found", "mass"))
+    return Result(items, values, found, mass, examples.tied, catalogue)
 
 
-def _judge(
-    dataset: Dataset, batch: Batch, catalogue: int
-) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
+def _judge(dataset: Dataset, batch: Batch) -> tuple[Tensor, Judge]:
     """The chance of each item to be a target (B, N), and the metrics that go with it."""
     if dataset.law is not None:
         law = dataset.law(batch)
-        return law, lambda items: expected_metrics(items, law)
-    targets = distinct(batch.targets, batch.targets.shape[1])
-    law = torch.zeros(len(batch), catalogue, dtype=torch.float64)
+        return law, lambda items: metrics.expected_metrics(items, law)
+    targets = metrics.distinct(batch.targets, batch.targets.shape[1])
+    law = torch.zeros(len(batch), len(dataset.catalogue), dtype=torch.float64)
     law.scatter_add_(1, targets.clamp(min=0), (targets != PAD).double())
     law /= law.sum(1, keepdim=True)  # uniform on the set: recall@K is its expected hit rate
-    return law, lambda items: metrics(items, batch.targets)
+    return law, lambda items: metrics.metrics(items, batch.targets)
 
 
 def evaluate_scorer(scorer: Scorer, dataset: Dataset, examples: Examples, cfg: Config) -> Result:
-    """Evaluate a method that gives scores (B, N) to the whole catalogue; without pass@K and hallucination.
+    """Evaluate a method by its scores for the whole catalogue. Raises InputError if there are no contexts."""
 
-    Raises InputError if there are no contexts.
-    """
-
-    def answer(batch: Batch) -> dict[str, Tensor]:
-        return {"top": top_k(scorer(batch), None if cfg.keep_seen else batch.seen, WIDTH)}
+    def answer(batch: Batch) -> Lists:
+        return {"top": top_k(scorer(batch), None if cfg.keep_seen else batch.seen, metrics.WIDTH)}
 
     return _evaluate(answer, lambda length: 2 * len(dataset.catalogue), dataset, examples, cfg)
 
@@ -165,28 +142,29 @@ def evaluate_policy(
 
     The beam is cfg.beam wide, plus the batch's longest past where seen items are taken out; at most N.
     ``full`` adds Pass@K by cfg.samples rollouts under the trie, and hallucination. The policy's training mode
-    is as it was. Raises InputError if there are no contexts.
+    does not change. Raises InputError if there are no contexts.
     """
     generator, device = torch.Generator().manual_seed(cfg.seed), trie.codes.device
+    samples = cfg.samples if full else 0
 
     def width(length: int) -> int:
         return min(cfg.beam + (0 if cfg.keep_seen else length), len(trie))
 
     def cost(length: int) -> int:
         prompt = 1 + min(length, cfg.history) * trie.levels
-        samples = cfg.samples if full else 0
         beams = max(width(length) if trie.levels > 1 else 1, samples)  # one level ends with one step
         return beams * (trie.size + cfg.heads * trie.levels * prompt)
 
-    def answer(batch: Batch) -> dict[str, Tensor]:
+    def answer(batch: Batch) -> Lists:
         prompt = policy.encode(batch.condition.to(device), trie.encode(batch.history.to(device)))
-        items = rollout.beam(policy, prompt, trie, width(batch.seen.shape[1]))[0].cpu()
-        lists = {"top": items if cfg.keep_seen else drop_seen(items, batch.seen, WIDTH)}
-        if full and cfg.samples:
-            shape = (len(batch), cfg.samples, trie.levels)
+        lists = {"top": rollout.beam(policy, prompt, trie, width(batch.seen.shape[1]))[0]}
+        if samples:
+            shape = len(batch), samples, trie.levels
             noise = torch.rand(shape, dtype=torch.float64, generator=generator).to(device)
-            samples = rollout.sample(policy, prompt, trie, noise).items[..., 0].cpu()
-            lists["samples"] = samples if cfg.keep_seen else drop_seen(samples, batch.seen, cfg.samples)
+            lists["samples"] = rollout.sample(policy, prompt, trie, noise).items[..., 0]
+        if not cfg.keep_seen:
+            seen = batch.seen.to(device)
+            lists = {name: metrics.drop_seen(x, seen, x.shape[1]) for name, x in lists.items()}
         if full:
             lists["free"] = rollout.beam(policy, prompt, trie, 50, constrained=False)[0]
         return lists
@@ -200,10 +178,7 @@ def evaluate_policy(
 
 
 def write_predictions(path: Path, result: Result, dataset: Dataset, examples: Examples) -> None:
-    """Write lists as JSON lines, ``{"user": id, "items": [ids, best first]}``, in the data's own ids.
-
-    Raises InputError if the file cannot be written.
-    """
+    """Write JSON lines, ``{"user": id, "items": [ids, best first]}``. Raises InputError if it cannot."""
     ids, users = dataset.catalogue.ids, dataset.users
     with atomic(path) as file:
         for user, items in zip(examples.user.tolist(), result.items.tolist(), strict=True):

@@ -1,9 +1,9 @@
 """Exact quantities by enumeration: what every estimate is held against.
 
 ``item_logprobs`` and ``list_logprobs`` give the probability of every answer that a policy could give. The
-rest are sums over these, in float64. Log-probabilities are finite: a masked item has about -1e9, and its
-share of every sum is exactly 0. Without a mask, the items of a catalogue have less than 1 in all; the rest is
-the probability of a hole. ``every_tuple`` is the catalogue in which nothing is a hole.
+rest are sums over these, in float64. Log-probabilities are in nats and finite: a masked item has about -1e9,
+and its share of every sum is exactly 0. Without a mask, the items of a catalogue have less than 1 in all; the
+rest is the probability of a hole. ``every_tuple`` is the catalogue in which nothing is a hole.
 """
 
 import math
@@ -38,27 +38,25 @@ def every_tuple(levels: int, size: int) -> Trie:
 def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool = True) -> Tensor:
     """Log-probability of every item of the catalogue, by walking all nodes of the trie.
 
-    Returns (B, N) in nats, in the policy's dtype; gradients flow. Under the trie's mask the probabilities sum
-    to 1, without it to 1 minus the probability of a hole. Each depth is held at once, (B, nodes, V). Raises
+    Returns (B, N) in the policy's dtype; gradients flow. Each depth is held at once, (B, nodes, V). Raises
     ValueError for more than 4,096 items, or 65,536 where every tuple is an item. Source: definition.
     """
     most = TUPLES if len(trie) == trie.size**trie.levels else ITEMS
     if len(trie) > most:
         raise ValueError(f"trie: {len(trie):,} items; at most {most:,} can be enumerated")
-    size = len(prompt.last)
-    nodes = trie.path(trie.codes)  # (N, L + 1)
-    total = prompt.last.new_zeros(size, 1)  # (B, nodes of this depth), the root first
-    hidden = prompt.last[:, None]
+    hidden = prompt.last[:, None]  # (B, nodes, d), the root first
+    total = hidden.new_zeros(len(hidden), 1)  # (B, nodes)
+    prefix = trie.codes.new_empty(1, 0)  # (nodes, level)
     for level in range(trie.levels):
-        parent = nodes[:, level].unique()
-        if level:  # one item below each node, for the codes of its prefix
-            below = torch.empty_like(parent).scatter_(0, nodes[:, level], torch.arange(len(trie)).to(parent))
-            prefix = trie.codes[below, :level].expand(size, -1, -1)  # (B, nodes, level)
-            hidden = policy.branch(prompt, prefix)[0][:, :, -1]
-        allowed = trie.allowed(level, parent) if constrained else None  # (nodes, V)
+        if level:
+            hidden = policy.branch(prompt, prefix.expand(len(total), -1, -1))[0][:, :, -1]
+        node = torch.arange(len(prefix), device=prefix.device)
+        allowed = trie.allowed(level, node) if constrained else None  # (nodes, V)
         logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, nodes, V)
-        owner = torch.repeat_interleave(trie.first[level].diff())  # (children,) the parent of each child
-        total = total[:, owner] + logp[:, owner, trie.code[level].long()]
+        parent = node.repeat_interleave(trie.first[level].diff())  # (children,)
+        code = trie.code[level].long()
+        total = total[:, parent] + logp[:, parent, code]
+        prefix = torch.cat([prefix[parent], code[:, None]], 1)  # (children, level + 1)
     return torch.empty_like(total).index_copy(1, trie.item, total)
 
 
@@ -66,8 +64,8 @@ def list_logprobs(policy: Policy, prompt: Prompt, trie: Trie, candidates: Tensor
     """Log-probability of every order of a closed candidate set (B, C) int64, distinct in a row, no padding.
 
     Returns the orders (C!, C) int64, as indexes into the candidates, and their log-probabilities (B, C!) in
-    nats, in the policy's dtype; gradients flow. The probabilities sum to 1. Raises ValueError if there are
-    more than 6 candidates. Source: definition; the mask is that of ``rollout.rank``.
+    the policy's dtype; gradients flow. Raises ValueError if there are more than 6 candidates. Source:
+    definition; the mask is that of ``rollout.rank``.
     """
     size = candidates.shape[1]
     if size > CANDIDATES:
@@ -79,17 +77,12 @@ def list_logprobs(policy: Policy, prompt: Prompt, trie: Trie, candidates: Tensor
 
 
 def expected_reward(logp: Tensor, reward: Tensor) -> Tensor:
-    """The mean reward of a policy's answers: logp and reward (B, N) to (B,) float64; differentiable.
-
-    A hole is not among the N and has reward 0. Source: definition.
-    """
+    """The mean reward of a policy's answers: logp and reward (B, N) to (B,) float64. Source: definition."""
     return (logp.double().exp() * reward).sum(1)
 
 
 def entropy(logp: Tensor) -> Tensor:
-    """The entropy -Σ p log p of logp (B, N) in nats: (B,) float64; differentiable. Source: definition.
-
-    Where the probabilities sum to less than 1, the missing part is not guessed.
+    """The entropy -Σ p log p of logp (B, N): (B,) float64, without the part of holes. Source: definition.
 
     >>> entropy(torch.tensor([[0.0, -1e9], [-math.log(2), -math.log(2)]]))
     tensor([0.0000, 0.6931], dtype=torch.float64)
@@ -98,11 +91,10 @@ def entropy(logp: Tensor) -> Tensor:
 
 
 def kl(logp: Tensor, other: Tensor) -> Tensor:
-    """The divergence KL(π‖other) = Σ p (log p - log other) of logp, that of π, and other, (B, N) in nats.
+    """The divergence KL(π‖other) = Σ p (log p - log other), with log p = logp: (B, N) each to (B,) float64.
 
-    Returns (B,) float64 in nats, differentiable in both. Both must sum to 1: the sum is no divergence where
-    one policy alone has holes. Where ``other`` masks an item that π can give, the value is about 1e9 times
-    the item's probability, in place of infinity. Source: definition.
+    Both must sum to 1: the sum is no divergence where one policy alone has holes. Where ``other`` masks an
+    item that π can give, the value is about 1e9 times its probability, not infinity. Source: definition.
     """
     return (logp.double().exp() * (logp.double() - other)).sum(1)
 
@@ -112,9 +104,8 @@ def policy_gradient(
 ) -> dict[str, Tensor]:
     """The gradient that every policy-gradient estimate estimates: of the mean over contexts of E[r].
 
-    The policy has dropout off. condition (B, 4) int64, history (B, H, L) int64 codes, reward (B, N), where
-    without the mask a hole has 0. Returns a gradient by name of parameter, in its shape and dtype. Source:
-    definition, by differentiation of the sum over all items.
+    The policy has dropout off. history (B, H, L) int64 codes, reward (B, N); a hole has reward 0. Returns the
+    gradients by name of parameter. Source: definition, by differentiation of the sum over all items.
     """
     logp = item_logprobs(policy, policy.encode(condition, history), trie, constrained)
     names, parameters = zip(*policy.named_parameters(), strict=True)
@@ -127,9 +118,8 @@ def kl_optimum(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
     """The policy that maximises E_π[r] - β KL(π‖ref): the Gibbs form, ref · exp(r/β), normalised.
 
     Policy gradients climb to it where the KL is a part of the reward; GRPO, which has k3 in the loss instead,
-    settles at ``k3_fixed_point``. reference (B, N) log-probabilities in nats, reward (B, N), beta above 0 in
-    units of reward per nat. Returns (B, N) float64 log-probabilities in nats, normalised over the N. Source:
-    definition (the Gibbs variational principle).
+    settles at ``k3_fixed_point``. reference (B, N) log-probabilities, reward (B, N), beta above 0. Returns
+    (B, N) float64 log-probabilities that sum to 1. Source: definition (the Gibbs variational principle).
 
     >>> kl_optimum(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
     tensor([[0.7311, 0.2689]], dtype=torch.float64)
@@ -142,10 +132,9 @@ def k3_fixed_point(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
 
     On samples of π, k3 has the value of KL(π‖ref) in the mean, but the gradient of KL(ref‖π). So GRPO comes
     to rest at π = β · ref / (λ - r), with the one λ above every r at which it sums to 1. Its tails fall as
-    1/(λ - r), those of ``kl_optimum`` exponentially. This holds where an advantage is r minus a baseline that
-    is independent of the rollout (leave-one-out); dividing by the std, or taking the mean of the whole group
-    as baseline, rescales r against β. Arguments and result are those of ``kl_optimum``. Source: ours; a
-    consequence of the loss of GRPO (2402.03300) where an item is one token.
+    1/(λ - r), those of ``kl_optimum`` exponentially. This holds for a leave-one-out baseline; dividing by the
+    std, or taking the mean of the whole group as baseline, rescales r against β. Arguments and result as in
+    ``kl_optimum``. Source: ours; it follows from GRPO's loss (2402.03300) where an item is one token.
 
     >>> k3_fixed_point(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
     tensor([[0.7071, 0.2929]], dtype=torch.float64)
@@ -167,7 +156,7 @@ def k3_fixed_point_by_code(reference: Tensor, reward: Tensor, beta: float, trie:
 
     The k3 of a later code gives no credit to the codes before it. So every node of the trie settles by
     itself, from the last level up to the root, with the mean reward below each child in the place of r.
-    Arguments and result are those of ``kl_optimum``. Source: ours; it follows from GRPO's loss (2402.03300).
+    Source: ours; it follows from GRPO's loss (2402.03300).
     """
     mass, value = reference[:, trie.item].double(), reward[:, trie.item].double()  # (B, leaves)
     steps = []

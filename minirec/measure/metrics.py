@@ -1,8 +1,8 @@
-"""What is measured: pure functions of ranked lists, each metric defined in one place.
+"""What is measured: pure functions of ranked lists of items, each metric defined in one place.
 
-Metrics count items, never code tuples. Most have one value per context, (B,) float64, so that methods can be
-compared context by context. On real data a context has a set of targets. On a simulated world the law of the
-next item is known, and a metric is its expectation over one target drawn from the law.
+Most have one value per context, (B,) float64, so that methods can be compared context by context. On real
+data a context has a set of targets. On a simulated world the law of the next item is known, and a metric is
+its expectation over one target drawn from the law.
 """
 
 from collections.abc import Callable
@@ -70,9 +70,9 @@ def drop_seen(items: Tensor, seen: Tensor, k: int) -> Tensor:
 def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Compare ranked lists with target sets. An item repeated in a list counts once, at its first rank.
 
-    items (B, W) int64, best first, where PAD and HOLE match nothing; targets (B, n) int64, sets padded with
-    PAD. Returns hr, recall, ndcg and mrr at each K of KS, as ``hr@10``: (B,) float64 each. Raises ValueError
-    if a context has no target. Source: definition (DEFINITIONS).
+    items (B, W), best first, where PAD and HOLE match nothing; targets (B, n), sets padded with PAD. Returns
+    hr, recall, ndcg and mrr at each K of KS, as ``hr@10``: (B,) float64 each. Raises ValueError if a context
+    has no target. Source: definition (DEFINITIONS).
 
     >>> values = metrics(torch.tensor([[3, 1, 2]]), torch.tensor([[1, 5]]))  # one of two, at rank 2
     >>> {name: round(values[name].item(), 4) for name in ("hr@1", "hr@5", "recall@5", "ndcg@5", "mrr@5")}
@@ -98,8 +98,8 @@ def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
 def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
     """The same metrics in expectation over one target, drawn from a known law (B, N) float64.
 
-    Source: definition. With one target, hr = recall = sum of the law over the list, with the weights
-    1/log2(rank + 1) for ndcg and 1/rank for mrr.
+    With one target, hr and recall are the sum of the law over the list; ndcg weighs it with
+    1/log2(rank + 1), mrr with 1/rank. Source: definition.
 
     >>> law = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
     >>> values = expected_metrics(torch.tensor([[1, 0]]), law)
@@ -116,12 +116,12 @@ def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
 
 
 def pass_at_k(samples: Tensor, judge: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Pass@K: de-duplicate samples (B, G) in the order of drawing, take the first K, 1 if any is a target.
+    """Pass@K: of samples (B, G) in the order of drawing, 1 if any of the first K distinct ones is a target.
 
-    judge, ``metrics`` or ``expected_metrics`` for these contexts, de-duplicates. Returns (B,) float64 by
-    name. Source: OpenOneRec-RL's evaluation (2512.24762); on samples, not on beams (ours).
+    judge is ``metrics`` or ``expected_metrics`` for these contexts. Returns (B,) float64 by name.
+    Source: OpenOneRec-RL's evaluation (2512.24762); on samples, not on beams (ours).
     """
-    values = judge(samples)
+    values = judge(samples)  # this drops repeated items
     return {f"pass@{k}": values[f"hr@{k}"] for k in KS}
 
 
@@ -142,8 +142,7 @@ def coverage(items: Tensor, catalogue: int, k: int) -> float:
 def popularity_buckets(train: Examples, catalogue: int) -> Tensor:
     """Cut the N items, most popular first, into head, mid and tail with a third of the training events each.
 
-    Returns (N,) int64, 0 head, 1 mid, 2 tail: three times the events of the items ahead of this one, divided
-    by all events, rounded down, 2 at most. Equal counts are ordered by the item's index. Source: ours.
+    Returns (N,) int64, 0 head, 1 mid, 2 tail. Equal counts are ordered by the item's index. Source: ours.
     """
     count = torch.bincount(training_events(train)[1], minlength=catalogue)
     order = count.argsort(descending=True, stable=True)
@@ -157,7 +156,7 @@ def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tenso
 
     law (B, N) float64 is the chance of each item to be a target; rows sum to 1. Returns found and mass, both
     (B, 3) float64: the chance of each bucket in the top 10, and in all. recall@10 of a bucket is the sum of
-    found / the sum of mass; found sums to recall@10. Source: definition.
+    found / the sum of mass. Source: definition.
     """
     member = F.one_hot(bucket, len(BUCKETS)).double()  # (N, 3)
     top = distinct(items, WIDTH)[:, :10]
@@ -166,10 +165,9 @@ def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tenso
 
 
 def paired_bootstrap(a: Tensor, b: Tensor, seed: int, draws: int = 2000) -> tuple[float, float, float]:
-    """Difference of two methods' means over the same contexts, with its 95 % percentile interval.
+    """Difference of two methods' means over the same contexts (B,), and the ends of its 95 % interval.
 
-    a, b (B,) float64, a metric by context. Returns mean(a) - mean(b), and the 2.5 % and 97.5 % quantiles of
-    that difference over ``draws`` resamples. Source: definition (Efron's percentile bootstrap of contexts).
+    Source: definition (Efron's percentile bootstrap of contexts).
     """
     random = torch.Generator().manual_seed(seed)
     difference = (a - b).double()

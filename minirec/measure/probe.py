@@ -30,11 +30,10 @@ def exact_values(x: Experience, policy: Policy, reference: Policy) -> dict[str, 
     trie, history = x.trie, x.trie.encode(x.batch.history)
     prompts = [(model, model.encode(x.batch.condition, history)) for model in (policy, reference)]
     if x.lists:
-        if x.lists.candidates.shape[1] > exact.CANDIDATES:
+        candidates = x.lists.candidates
+        if candidates.shape[1] > exact.CANDIDATES:
             return {}
-        (orders, logp), (_, other) = (
-            exact.list_logprobs(*prompt, trie, x.lists.candidates) for prompt in prompts
-        )
+        (orders, logp), (_, other) = (exact.list_logprobs(*prompt, trie, candidates) for prompt in prompts)
         gains = x.lists.gains[:, orders]  # (B, C!, C)
         values = rewards.ndcg(gains, rewards.ideal(x.lists.gains, gains.shape[2])[:, None])  # (B, C!)
     else:
@@ -43,13 +42,9 @@ def exact_values(x: Experience, policy: Policy, reference: Policy) -> dict[str, 
             return {}
         every = trie if constrained else exact.every_tuple(trie.levels, trie.size).to(x.mine.device)
         logp, other = (exact.item_logprobs(*prompt, every) for prompt in prompts)
-        items = trie.lookup(every.codes).expand(len(x.batch), -1)  # (B, N or V^L), holes among them
-        values = x.reward(items)
-    return {
-        "exact_reward": exact.expected_reward(logp, values),
-        "exact_entropy": exact.entropy(logp),
-        "exact_kl": exact.kl(logp, other),
-    }
+        values = x.reward(trie.lookup(every.codes).expand(len(x.batch), -1))  # (B, N or V^L), 0 for holes
+    reward, entropy, kl = exact.expected_reward(logp, values), exact.entropy(logp), exact.kl(logp, other)
+    return {"exact_reward": reward, "exact_entropy": entropy, "exact_kl": kl}
 
 
 def probe(task: NextItem | Rankings, policy: Policy, reference: Policy, step: int) -> dict[str, float]:

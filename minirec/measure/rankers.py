@@ -38,18 +38,16 @@ def ordered(ranker: Ranker, world: World, batch: Batch) -> Tensor:
     for row, tail in enumerate(world.tail_user[batch.user].tolist()):
         context = batch.select(torch.tensor([row]))
         items = (world.tail == tail).nonzero().T  # (1, C)
-        true = true_score(world, context.user, items)[0]  # (C,)
-        score = ranker(context, items)[0]
+        true, score = true_score(world, context.user, items)[0], ranker(context, items)[0]  # (C,)
         agree = (score[:, None] - score).sign() * (true[:, None] - true).sign()  # (C, C)
         share.append(0.5 + 0.5 * agree.sum() / (len(true) * (len(true) - 1)))
     return torch.stack(share)
 
 
 def describe_ranker(ranker: Ranker, dataset: Dataset, history: int, world: World | None = None) -> list[str]:
-    """Say how good a ranker is on validation contexts, beside popularity.
+    """Say how good a ranker is on validation contexts, beside popularity; a line per group of users.
 
-    Returns a line for all contexts, for those of users left to RL if there are any, and for each half of a
-    simulated world. A line rests on at most ``DESCRIBED`` contexts. Source: ours.
+    The groups are all, those left to RL if there are any, and each half of a simulated world. Source: ours.
     """
     valid = dataset.valid
     groups = {"all": torch.ones(len(valid), dtype=torch.bool)}
@@ -67,10 +65,29 @@ def describe_ranker(ranker: Ranker, dataset: Dataset, history: int, world: World
             continue
         value = hr10(ranker, dataset, examples, history)
         floor = hr10(lambda batch, items: scorer(batch), dataset, examples, history)
-        count = f"{len(examples):,} validation contexts"
-        line = f"ranker, {name}: hr@10 {value:.4f}, popularity {floor:.4f}, {count}"
+        measured = f"hr@10 {value:.4f}, popularity {floor:.4f}, {len(examples):,} validation contexts"
+        line = f"ranker, {name}: {measured}"
         if world is not None:
             batch = examples.batch(torch.arange(min(len(examples), ORDERED)), history)
             line += f", pairs of the own half in true order {ordered(ranker, world, batch).mean():.3f}"
         lines.append(line)
     return lines
+
+
+def stratify(
+    difficulty: Tensor, discriminability: Tensor, gain: Tensor, bins: int = 3
+) -> tuple[Tensor, Tensor]:
+    """Average the ranker's rank gain over cells of difficulty × discriminability, in AdaGRPO's words.
+
+    All (B,): rank_π(g) / G; the smallest rank_R(n_m) / G, so how far every negative stays from the top; and
+    rank_π(g) - rank_R(g), the places by which the ranker puts the target higher than the policy. Each axis is
+    cut into equal parts of (0, 1]; ranks beyond G count into the last. Returns the mean gain (bins, bins),
+    NaN where a cell is empty, and the contexts per cell; rows are difficulty, from low to high.
+    Source: AdaGRPO (2606.08480), its stratified analysis; the measures of the axes are ours.
+    """
+    axes = (difficulty, discriminability)
+    row, column = ((share * bins).ceil().long().clamp(1, bins) - 1 for share in axes)
+    cell = row * bins + column
+    count = torch.bincount(cell, minlength=bins**2)
+    total = torch.zeros(bins**2, dtype=torch.float64, device=gain.device).index_add_(0, cell, gain.double())
+    return (total / count).view(bins, bins), count.view(bins, bins)

@@ -22,8 +22,7 @@ ByNeed = dict[str, dict[str, Tensor]]  # need -> metric -> (B,) float64
 def evaluate_order(placed: Tensor, gains: Tensor) -> dict[str, Tensor]:
     """Measure lists by the true gains (B, K) in their order, and those (B, C) of all candidates.
 
-    Returns (B,) float64: ndcg@5, NaN where no candidate has a gain; and recall@5, the share of the relevant
-    candidates that stand in the first five, NaN where none is relevant.
+    Returns (B,) float64: ndcg@5, NaN where no candidate has a gain; and recall@5, NaN where none is relevant.
     Source: definition; relevant is a gain of two thirds or more (ours, as FlexRec's is not known).
 
     >>> gains = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
@@ -33,10 +32,8 @@ def evaluate_order(placed: Tensor, gains: Tensor) -> dict[str, Tensor]:
     placed, gains = placed.double(), gains.double()
     best = rewards.ideal(gains, placed.shape[1], CUT)
     relevant, hits = ((x >= RELEVANT).double() for x in (gains, placed[:, :CUT]))
-    return {
-        METRIC: rewards.ndcg(placed, best, CUT).masked_fill(best == 0, torch.nan),
-        f"recall@{CUT}": hits.sum(1) / relevant.sum(1),  # 0 / 0 is NaN
-    }
+    ndcg = rewards.ndcg(placed, best, CUT).masked_fill(best == 0, torch.nan)
+    return {METRIC: ndcg, f"recall@{CUT}": hits.sum(1) / relevant.sum(1)}  # 0 / 0 is NaN
 
 
 def by_score(scores: Tensor, values: Tensor) -> Tensor:
@@ -67,28 +64,24 @@ def list_floors(known: ListSource, source: ListSource, items: int, seed: int) ->
     noise = torch.rand(source.candidates.shape, generator=stream("random order", seed), dtype=torch.float64)
     means = item_mean(known, items)[:, source.candidates]  # (needs, S, C)
     scores = {"random": [noise] * len(NEEDS), "popularity": [source.popular] * len(NEEDS), "item mean": means}
-    return {
-        name: {
-            need: evaluate_order(by_score(score, gains), gains)
-            for need, score, gains in zip(NEEDS, by_need, source.gains, strict=True)
-        }
-        for name, by_need in scores.items()
-    }
+    floors = {}
+    for name, by_need in scores.items():
+        needs = zip(NEEDS, by_need, source.gains, strict=True)
+        floors[name] = {need: evaluate_order(by_score(score, gains), gains) for need, score, gains in needs}
+    return floors
 
 
 @torch.no_grad()
-def rank_for_needs(
-    policy: Policy, trie: Trie, source: ListSource, device: torch.device | str = "cpu"
-) -> ByNeed:
-    """Rank greedily for every need, and measure by the true gains as ``evaluate_order`` does."""
+def rank_for_needs(policy: Policy, trie: Trie, source: ListSource) -> ByNeed:
+    """Rank greedily for every need, on the device of the trie; measure as ``evaluate_order`` does."""
     results: ByNeed = {}
     for place, need in enumerate(NEEDS):
         parts = []
         for rows in torch.arange(len(source)).split(SCORED):
             lists = source.draw(rows, torch.full_like(rows, place))
-            batch, candidates = lists.batch.to(device), lists.candidates.to(device)
-            prompt = policy.encode(batch.condition, trie.encode(batch.history))
-            items = rollout.rank(policy, prompt, trie, candidates).items.cpu()  # (b, 1, C)
+            moved = lists.to(trie.codes.device)
+            prompt = policy.encode(moved.batch.condition, trie.encode(moved.batch.history))
+            items = rollout.rank(policy, prompt, trie, moved.candidates).items.cpu()  # (b, 1, C)
             parts.append(evaluate_order(in_order(lists.candidates, lists.gains, items)[:, 0], lists.gains))
         results[need] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return results

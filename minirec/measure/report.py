@@ -8,7 +8,7 @@ import json
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from minirec.objectives import OBJECTIVES
 from minirec.settings import Config
 
 Row = dict[str, Any]
+Words = Sequence[str]
 
 RANKING = ["hr@10", "recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr@10", "recall@50"]
 MAIN = ["method", *RANKING, "coverage@10", "hallucination"]
@@ -31,6 +32,8 @@ MORE = ["method", *SLICES, "pass@10", "pass@50"]
 COMPARED = ("ndcg@10", "recall@10")
 DIFFERENCE = ["method", "minus", "metric", "difference", "low", "high"]
 SUPERVISED, CONTINUED, TRUTH = "supervised", OBJECTIVES["continued"].title, "true law"
+EXACT = "Exact: hr, recall, ndcg and mrr are expectations over the true law of the simulated world."
+COUNTED = "Counted against the held-out targets, over the full catalogue."
 LISTS = "ndcg@5 of rankings of closed candidate sets, by need; the last need was held out of training"
 
 
@@ -41,18 +44,16 @@ class Results:
     methods: dict[str, Result]  # by what tables call them, floors first; the policy is "supervised"
     split: str  # that was evaluated
     arms: tuple[str, ...] = ()  # the methods that are arms of reinforcement learning
-    lists: list[Row] = field(default_factory=list)  # a row per way of ranking closed sets
-    notes: list[str] = field(default_factory=list)  # what is to be said of reinforcement learning
+    lists: Sequence[Row] = ()  # a row per way of ranking closed sets
+    notes: Words = ()  # what is to be said of reinforcement learning
 
     @property
     def rows(self) -> list[Row]:
         """A row per method: "method", "split" and what ``evaluation.summary`` gives."""
-        return [
-            {"method": name, "split": self.split, **summary(result)} for name, result in self.methods.items()
-        ]
+        return [{"method": name, "split": self.split, **summary(x)} for name, x in self.methods.items()]
 
 
-def _cells(rows: list[Row], columns: Sequence[str]) -> list[list[str]]:
+def _cells(rows: Sequence[Row], columns: Words) -> list[list[str]]:
     """Header and cells as text; a column that no row has is left out."""
     columns = [name for name in columns if any(row.get(name) is not None for row in rows)]
     values = [[row.get(name) for name in columns] for row in rows]
@@ -60,10 +61,8 @@ def _cells(rows: list[Row], columns: Sequence[str]) -> list[list[str]]:
     return [columns, *shown]
 
 
-def table(rows: list[Row], columns: Sequence[str]) -> str:
-    """Lay rows out as aligned plain text: words to the left, numbers to the right, without a last newline.
-
-    A missing value is left blank, and so is a column that no row has left out.
+def table(rows: Sequence[Row], columns: Words) -> str:
+    """Lay rows out as aligned plain text: words to the left, numbers to the right, missing values blank.
 
     >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "supervised", "hr@10": 0.5}]
     >>> print(table(rows, ["method", "hr@10"]))
@@ -71,17 +70,14 @@ def table(rows: list[Row], columns: Sequence[str]) -> str:
     markov      0.2500
     supervised  0.5000
     """
-    cells = _cells(rows, columns)
-    words = [any(isinstance(row.get(name), str) for row in rows) for name in cells[0]]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        [c.ljust(w) if word else c.rjust(w) for c, w, word in zip(line, widths, words, strict=True)]
-        for line in cells
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    padded = []
+    for column in zip(*_cells(rows, columns), strict=True):  # a name, and the cells below it
+        width, words = max(map(len, column)), any(isinstance(row.get(column[0]), str) for row in rows)
+        padded.append([cell.ljust(width) if words else cell.rjust(width) for cell in column])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
 
 
-def markdown(rows: list[Row], columns: Sequence[str], bold: Sequence[str] = ()) -> str:
+def markdown(rows: Sequence[Row], columns: Words, bold: Words = ()) -> str:
     """Lay rows out as a Markdown table; in the columns ``bold`` the largest number, with its equals, is bold.
 
     >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "supervised", "hr@10": 0.5}]
@@ -93,12 +89,10 @@ def markdown(rows: list[Row], columns: Sequence[str], bold: Sequence[str] = ()) 
     """
     header, *body = _cells(rows, columns)
     for j, name in enumerate(header):
-        if name not in bold:
-            continue
-        best = max(row[name] for row in rows if row.get(name) is not None)
-        for row, line in zip(rows, body, strict=True):
-            if row.get(name) == best:
-                line[j] = f"**{line[j]}**"
+        if name in bold:
+            best = max(row[name] for row in rows if row.get(name) is not None)
+            for row, line in zip(rows, body, strict=True):
+                line[j] = f"**{line[j]}**" if row.get(name) == best else line[j]
     lines = ["| " + " | ".join(line) + " |" for line in (header, *body)]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
@@ -107,7 +101,7 @@ def differences(results: Results, seed: int) -> list[Row]:
     """Compare methods: difference and 95 % interval over contexts, rows with the columns of DIFFERENCE.
 
     Per metric these are the supervised policy minus every floor and SASRec, each arm minus the supervised
-    policy, and minus supervised continued. Source: definition (metrics.paired_bootstrap).
+    policy, and minus supervised continued.
     """
     methods, arms = results.methods, results.arms
     others = [name for name in methods if name not in (SUPERVISED, TRUTH, *arms)]
@@ -130,13 +124,13 @@ def sentences(compared: list[Row]) -> list[str]:
     ['item-kNN is above the supervised policy on ndcg@10 by 0.0100 (95 % interval 0.0000 to 0.0200).']
     """
     lines = []
-    for metric in dict.fromkeys(row["metric"] for row in compared):
+    for metric in COMPARED:
         here = [row for row in compared if row["metric"] == metric and row["method"] == SUPERVISED]
-        below = [row["minus"] for row in here if row["difference"] > 0]
+        below = [row for row in here if row["difference"] > 0]
         if below:
-            clear = all(row["low"] > 0 for row in here if row["difference"] > 0)
-            doubt = "" if clear else ", though not every interval excludes 0"
-            lines.append(f"The supervised policy is above {', '.join(below)} on {metric}{doubt}.")
+            names = ", ".join(row["minus"] for row in below)
+            doubt = "" if all(row["low"] > 0 for row in below) else ", though not every interval excludes 0"
+            lines.append(f"The supervised policy is above {names} on {metric}{doubt}.")
         for row in here:
             by, low, high = -row["difference"], 0.0 - row["high"], 0.0 - row["low"]
             if by >= 0:
@@ -159,33 +153,27 @@ def text(results: Results, seed: int) -> str:
 
 def definitions(rows: list[Row]) -> str:
     """The definitions of the metrics that a report shows, as a Markdown list."""
-    shown = {
-        re.sub(r"@\d+$", "@K", name) if name not in DEFINITIONS else name for row in rows for name in row
-    }
+    columns = set().union(*rows)
+    shown = columns | {re.sub(r"@\d+$", "@K", name) for name in columns}
     return "\n".join(f"- `{name}`: {meaning}" for name, meaning in DEFINITIONS.items() if name in shown)
 
 
-def _bullets(lines: Sequence[str]) -> str:
+def _bullets(lines: Words) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _settings(cfg: Config) -> str:
-    default, given = asdict(Config()), asdict(replace(cfg, out="", given=()))
-    flags = []
-    for name, value in given.items():
-        flag = name.replace("_", "-")
+    default, flags = asdict(Config()), []
+    for name, value in asdict(replace(cfg, out="", given=())).items():
         if value != default[name]:
-            flags.append(f"`--{flag}`" if value is True else f"`--{flag} {value}`")
+            flag = "--" + name.replace("_", "-")
+            flags.append(f"`{flag}`" if value is True else f"`{flag} {value}`")
     return _bullets(flags or ["none"])
 
 
-def _page(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Sequence[str]) -> str:
+def _page(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Words) -> str:
     rows, compared = results.rows, differences(results, cfg.seed)
-    kind = (
-        "Counted against the held-out targets, over the full catalogue."
-        if dataset.law is None
-        else "Exact: hr, recall, ndcg and mrr are expectations over the true law of the simulated world."
-    )
+    kind = COUNTED if dataset.law is None else EXACT
     past = "may be recommended again" if cfg.keep_seen else "are taken out of every list"
     parts = [
         f"# Results on the {results.split} split",
@@ -204,27 +192,21 @@ def _page(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes
     data = [f"{len(dataset.users):,} users, {len(dataset.catalogue):,} items"]
     data += [f"{name}: {len(getattr(dataset, name)):,} contexts" for name in ("train", "valid", "test")]
     data += [line.strip() for note in notes for line in note.splitlines()]
-    machine = [
-        f"wall time {seconds:.0f} s, {torch.get_num_threads()} CPU threads",
-        f"torch {torch.__version__}, Python {platform.python_version()}",
-    ]
+    machine = [f"wall time {seconds:.0f} s, {torch.get_num_threads()} CPU threads"]
+    machine += [f"torch {torch.__version__}, Python {platform.python_version()}"]
     parts += ["## What the columns mean", definitions(rows), "## Data", _bullets(data)]
     parts += ["## Settings that differ from the defaults", _settings(cfg), "## Run", _bullets(machine)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write(
-    results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Sequence[str] = ()
-) -> list[Path]:
+def write(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Words = ()) -> list[Path]:
     """Write report.json, report.md, lists.json if lists were ranked, and with matplotlib the pictures.
 
     ``seconds`` is the wall time of the run, ``notes`` are further lines on the data. Returns the files.
     """
     folder, rows = Path(cfg.out), results.rows
-    pages = {
-        "report.json": json.dumps(rows, indent=1) + "\n",
-        "report.md": _page(results, dataset, cfg, seconds, notes),
-    }
+    pages = {"report.json": json.dumps(rows, indent=1) + "\n"}
+    pages["report.md"] = _page(results, dataset, cfg, seconds, notes)
     if results.lists:
         pages["lists.json"] = json.dumps(results.lists, indent=1) + "\n"
     for name, page in pages.items():

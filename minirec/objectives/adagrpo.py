@@ -137,26 +137,6 @@ def signal(x: Experience) -> Signal:
     )
 
 
-def stratify(
-    difficulty: Tensor, discriminability: Tensor, gain: Tensor, bins: int = 3
-) -> tuple[Tensor, Tensor]:
-    """Average the ranker's rank gain over cells of difficulty × discriminability.
-
-    All (B,): rank_π(g) / G; the smallest rank_R(n_m) / G, so how far every negative stays from the top; and
-    rank_π(g) - rank_R(g), the places by which the ranker puts the target higher than the policy. Each axis is
-    cut into equal parts of (0, 1]; ranks beyond G count into the last. Returns the mean gain (bins, bins),
-    NaN where a cell is empty, and the contexts per cell; rows are difficulty, from low to high.
-    Source: AdaGRPO (2606.08480), its stratified analysis; the measures of the axes are ours.
-    """
-    row, column = (
-        (value * bins).ceil().long().clamp(1, bins) - 1 for value in (difficulty, discriminability)
-    )
-    cell = row * bins + column
-    count = torch.bincount(cell, minlength=bins**2)
-    total = torch.zeros(bins**2, dtype=torch.float64, device=gain.device).index_add_(0, cell, gain.double())
-    return (total / count).view(bins, bins), count.view(bins, bins)
-
-
 OBJECTIVE = Objective(
     signal,
     "AdaGRPO",

@@ -1,36 +1,35 @@
 """Two operations of the objectives, fast: swap rewards and group normalisation, and both in one pass.
 
 Kernels in C++ and CUDA serve them where they are built, the closed forms of ``reference.py`` otherwise;
-``python -m minirec.ops`` says which. Rewards carry no gradient: inputs are detached. float32 and float64 are
-computed in their own dtype; bfloat16 is computed in float32, which is also what comes out. Differences of
-rewards are squared, so in float32 they must lie between about 1e-18 and 1e18 to count; an IDCG below the
-smallest normal number counts as 0.
+``python -m minirec.ops`` says which. Inputs are detached: rewards carry no gradient. float32 and float64 are
+computed in their own dtype, bfloat16 in float32, which is also what comes out. Differences of rewards are
+squared, so in float32 they count between about 1e-18 and 1e18; a subnormal IDCG counts as 0.
 
-Shapes, dtypes and devices are always checked. Values are checked with ``check=True``: the default on the CPU,
-and not on CUDA or under ``torch.compile``, as looking at a value stops a graph. An unchecked NaN spoils its
-own list or group; unchecked lengths and offsets must be right. What does not fit raises ValueError, which
-names the argument. ``out`` is written into and returned, which saves touching new memory; it must not share
-memory with the inputs.
+What does not fit raises ValueError, which names the argument. Values are checked with ``check=True``: the
+default on the CPU, and not on CUDA or under ``torch.compile``, as looking at a value stops a graph. An
+unchecked NaN spoils its own list or group; unchecked lengths and offsets must be right. ``out`` is written
+into and returned; it must not share memory with the inputs.
 """
 
 from typing import Literal
 
-import torch
+from torch import Tensor
 
 from minirec.ops.arguments import group_inputs, list_inputs, need, options, output
 from minirec.ops.load import compute
+from minirec.ops.reference import Maybe
 
 
 def swap_ndcg(
-    gains: torch.Tensor,
-    idcg: torch.Tensor | None = None,
-    lengths: torch.Tensor | None = None,
-    mask: torch.Tensor | None = None,
+    gains: Tensor,
+    idcg: Maybe = None,
+    lengths: Maybe = None,
+    mask: Maybe = None,
     cutoff: int | None = None,
     pool: Literal["later", "all"] = "later",
-    out: torch.Tensor | None = None,
+    out: Maybe = None,
     check: bool | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """How much NDCG falls, on average, when the item of a position changes places with another.
 
         r_k = mean over partners j of (g_k - g_j)(d_k - d_j) / IDCG,   d_k = 1/log2(k + 1)
@@ -42,7 +41,6 @@ def swap_ndcg(
     (None: all). The pool "later" swaps with the positions behind, so the last one gets 0; "all" swaps with
     all others. Returns (..., K), float64 for float64 gains, else float32: in [-1, 1] where IDCG is at least
     the list's own, 0 where IDCG is 0, and exactly 0 for equal gains.
-
     Source: FlexRec (2603.11901), the swap reward; its sign, the pool "all" and the closed form are ours.
 
     >>> swap_ndcg(torch.tensor([1.0, 0.0, 0.5]), idcg=torch.tensor(1.0))
@@ -53,17 +51,17 @@ def swap_ndcg(
 
 
 def group_normalize(
-    rewards: torch.Tensor,
+    rewards: Tensor,
     dim: int = -1,
-    mask: torch.Tensor | None = None,
-    offsets: torch.Tensor | None = None,
+    mask: Maybe = None,
+    offsets: Maybe = None,
     ddof: int = 1,
     eps: float = 1e-6,
     scale: Literal["std", "none"] = "std",
     leave_one_out: bool = False,
-    out: torch.Tensor | None = None,
+    out: Maybe = None,
     check: bool | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """Compare each reward with its group: A = (r - mean r) / (std r + ε).
 
     rewards (..., G, ...) with the group in dimension ``dim``; mask bool, broadcastable: False is not counted,
@@ -73,7 +71,6 @@ def group_normalize(
     scale "none" only centres (Dr. GRPO). leave_one_out centres on the mean of the n - 1 others (RLOO); with
     "std" that is a factor n/(n - 1). Returns the shape of the rewards, float64 for float64, else float32;
     exactly 0 in a group of equal rewards or of one.
-
     Source: GRPO (2402.03300); options as in ``objectives/grpo.py``.
 
     >>> group_normalize(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.7, 0.7, 0.7, 0.7]]))
@@ -86,26 +83,25 @@ def group_normalize(
 
 
 def swap_advantages(
-    gains: torch.Tensor,
-    idcg: torch.Tensor | None = None,
-    lengths: torch.Tensor | None = None,
-    mask: torch.Tensor | None = None,
+    gains: Tensor,
+    idcg: Maybe = None,
+    lengths: Maybe = None,
+    mask: Maybe = None,
     cutoff: int | None = None,
     pool: Literal["later", "all"] = "later",
     ddof: int = 1,
     eps: float = 1e-6,
     scale: Literal["std", "none"] = "std",
     leave_one_out: bool = False,
-    out: torch.Tensor | None = None,
+    out: Maybe = None,
     check: bool | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """FlexRec's advantages in one pass: swap rewards, each position normalised over the group's lists.
 
     gains (..., G, K), G lists of a context; idcg, lengths, mask, cutoff and pool as in ``swap_ndcg``; the
     other options as in ``group_normalize``. Masked positions are not counted. Returns (..., G, K), what
-    ``group_normalize(swap_ndcg(gains, ...), dim=-2, mask=valid)`` gives.
-
-    Source: FlexRec (2603.11901); per position over the group is ours.
+    ``group_normalize(swap_ndcg(gains, ...), dim=-2, mask=valid)`` gives. Source: FlexRec (2603.11901); per
+    position over the group is ours.
 
     >>> swap_advantages(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), eps=0.0)
     tensor([[ 0.7071,  0.0000],

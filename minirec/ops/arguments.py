@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 from minirec.ops.load import compute
-from minirec.ops.reference import valid_positions
-
-Maybe = Tensor | None  # what the caller may leave out
+from minirec.ops.reference import Maybe, valid_positions
 
 # What an argument may hold: dtypes, and how an error calls them.
 FLOATS = (torch.float32, torch.float64, torch.bfloat16), "float32, float64 or bfloat16"
@@ -18,8 +16,8 @@ LONGEST = 2**24  # positions of a list, which are counted in float32
 def need(condition: bool, *message: object) -> None:
     """Raise ValueError unless a condition holds.
 
-    The message names the argument and says what was expected and what it got. Its parts are put together only
-    for an error, as ``torch.compile`` cannot write every number that it traces.
+    The parts of the message are joined only for an error, as ``torch.compile`` cannot write every number that
+    it traces.
     """
     if not condition:
         raise ValueError("".join(map(str, message)))
@@ -41,10 +39,7 @@ def result_dtype(like: Tensor) -> torch.dtype:
 
 
 def check_tensor(name: str, value: object, kind: tuple[tuple, object], like: Tensor | None = None) -> None:
-    """Raise ValueError unless the value is a dense tensor of a kind, such as FLOATS.
-
-    It must also be on the device of the input ``like``, if that is given.
-    """
+    """Raise ValueError unless a value is a dense tensor of a kind (FLOATS), on the device of ``like``."""
     dtypes, words = kind
     need(isinstance(value, Tensor), name, ": expected a tensor, got ", type(value).__name__)
     need(value.layout == torch.strided, name, ": expected a dense tensor, got ", value.layout)
@@ -56,14 +51,13 @@ def check_tensor(name: str, value: object, kind: tuple[tuple, object], like: Ten
 def check_finite(name: str, values: Tensor, least: float, counted: Tensor | None) -> None:
     """Raise ValueError with the first value, and its place, that is not finite or is below ``least``.
 
-    values of any shape; counted has as many bool, which say what values are looked at (None: all). Right
-    values take one pass, as aminmax passes a NaN on.
+    ``counted`` has as many bool, which say what values are looked at (None: all).
     """
     if values.numel() == 0:
         return
     if counted is not None:
         values = values.masked_fill(~counted.view(values.shape), max(least, 0))
-    low, high = values.aminmax()
+    low, high = values.aminmax()  # one pass; it passes a NaN on
     if low >= least and high < torch.inf and low > -torch.inf:
         return
     where = tuple((~((values >= least) & values.isfinite())).nonzero()[0].tolist())
@@ -72,10 +66,9 @@ def check_finite(name: str, values: Tensor, least: float, counted: Tensor | None
 
 
 def beside(name: str, value: Maybe, kind: tuple, like: Tensor, shape: torch.Size, flat: tuple) -> Maybe:
-    """Take a tensor of a kind that accompanies the input ``like``; None stays None.
+    """Broadcast a tensor of a kind, which accompanies ``like``, to ``shape`` and view it as ``flat``.
 
-    Returns the values broadcast to ``shape`` and viewed as ``flat``, contiguous and detached; integers become
-    int64. Raises ValueError if the value does not fit.
+    Returns it contiguous and detached, integers as int64, None as None. Raises ValueError if it does not fit.
     """
     if value is None:
         return None
@@ -90,7 +83,7 @@ def beside(name: str, value: Maybe, kind: tuple, like: Tensor, shape: torch.Size
 def output(out: Maybe, like: Tensor, check: bool | None, *others: Maybe) -> Tensor:
     """Where to write the result of the input ``like``: into what the caller gave, or into a new tensor.
 
-    Raises ValueError if ``out`` does not fit, or, where values are looked at, shares memory with an input.
+    Raises ValueError if ``out`` does not fit, or shares memory with an input, where values are looked at.
     """
     dtype = result_dtype(like)
     if out is None:
@@ -122,13 +115,12 @@ def list_inputs(gains: Tensor, others: tuple, cutoff: int | None, pool: str, che
     check_tensor("gains", gains, FLOATS)
     need(gains.dim() >= 1, "gains: expected (..., K), got a scalar")
     need(pool in ("later", "all"), "pool: expected 'later' or 'all', got ", repr(pool))
-    lead, size = gains.shape[:-1], gains.shape[-1]
+    lead, n, size = gains.shape[:-1], gains.shape[:-1].numel(), gains.shape[-1]
     need(size <= LONGEST, "gains: expected lists of at most ", LONGEST, ", got ", size)
     if cutoff is not None:
         need(is_whole(cutoff) and cutoff >= 1, "cutoff: expected None or an integer from 1, got ", cutoff)
-    cut = max(size, 1) if cutoff is None else min(cutoff, max(size, 1))
+    cut = min(cutoff or LONGEST, max(size, 1))
     idcg, lengths, mask = others
-    n = lead.numel()
     idcg = beside("idcg", idcg, FLOATS, gains, lead, (n,))
     lengths = beside("lengths", lengths, INTEGERS, gains, lead, (n,))
     mask = beside("mask", mask, TRUTHS, gains, gains.shape, (n, size))
@@ -144,7 +136,7 @@ def list_inputs(gains: Tensor, others: tuple, cutoff: int | None, pool: str, che
         if idcg is not None:
             check_finite("idcg", idcg.view(lead), 0, None)
     if idcg is None:
-        idcg = compute("ideal_dcg", (flat, lengths, mask), (cut,), gains.new_empty(n, dtype=dtype))
+        idcg = compute("ideal_dcg", (flat, lengths, mask), (cut,), flat.new_empty(n, dtype=dtype))
     return (flat, idcg.to(dtype), lengths, mask), (cut, pool == "later")
 
 

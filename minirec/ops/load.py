@@ -47,10 +47,9 @@ def built_for(device: torch.device) -> bool:
 def compute(name: str, inputs: tuple[Tensor | None, ...], choices: tuple, out: Tensor) -> Tensor:
     """Fill ``out`` by the kernel of that name where it is built, else by that function of ``reference``.
 
-    The inputs of an operation on lists end in their lengths and mask; ``reference`` takes the valid positions
-    in their place. Returns ``out``.
+    Where inputs end in lengths and mask, ``reference`` takes the valid positions in their place. IDCG has no
+    kernel on CUDA, where torch sorts fast.
     """
-    # IDCG has no kernel on CUDA, where torch sorts fast.
     if built_for(out.device) and not (out.is_cuda and name == "ideal_dcg"):
         written = out if out.is_contiguous() else torch.empty_like(out, memory_format=torch.contiguous_format)
         getattr(torch.ops.minirec, name)(*inputs, *choices, written)

@@ -6,12 +6,16 @@
     group_normalize   r minus its mean, over the std of its group
     swap_normalize    the two, one after the other
 
-The last three run where no kernel is built. All compute in the dtype of their input, bfloat16 in float32, on
-any device. One swap changes NDCG by (g_k - g_j)(d_k - d_j)/IDCG; that also holds where a cut-off makes d 0.
+The last three run where no kernel is built. All compute and return float32 or float64, the dtype of their
+input, on any device. One swap changes NDCG by (g_k - g_j)(d_k - d_j)/IDCG; that also holds where a cut-off
+makes d 0.
 """
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+Maybe = Tensor | None  # what may be left out
 
 
 def discounts(length: int, cut: int | None = None, device: torch.device | None = None) -> Tensor:
@@ -26,7 +30,7 @@ def discounts(length: int, cut: int | None = None, device: torch.device | None =
     return (rank <= (length if cut is None else cut)) / torch.log2(rank + 1)
 
 
-def valid_positions(gains: Tensor, lengths: Tensor | None, mask: Tensor | None) -> Tensor:
+def valid_positions(gains: Tensor, lengths: Maybe, mask: Maybe) -> Tensor:
     """Which positions are valid, (..., K) bool, given lengths (...) int64 and mask (..., K) bool, or None."""
     valid = torch.ones_like(gains, dtype=torch.bool) if mask is None else mask
     if lengths is not None:
@@ -37,8 +41,8 @@ def valid_positions(gains: Tensor, lengths: Tensor | None, mask: Tensor | None) 
 def ideal_dcg(gains: Tensor, valid: Tensor, cut: int) -> Tensor:
     """DCG of the best order of a list's own valid gains, which take the ranks from 1 on.
 
-    gains (n, K) float32 or float64, at least 0 where valid; valid (n, K) bool; cut is how many ranks count.
-    Returns (n,) in the dtype of the gains. Source: definition.
+    gains (n, K), at least 0 where valid; valid (n, K) bool; cut is how many ranks count. Returns (n,).
+    Source: definition.
     """
     best = gains.masked_fill(~valid, 0).sort(-1, descending=True).values  # (n, K)
     return (best * discounts(gains.shape[1], cut, best.device).to(best)).sum(-1)
@@ -53,11 +57,9 @@ def _mean(total: Tensor, count: Tensor, idcg: Tensor, valid: Tensor) -> Tensor:
 def swap_literal(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool) -> Tensor:
     """The swap reward by its definition: mean of NDCG(list) - NDCG(list with k and j exchanged).
 
-    gains (n, K) float32 or float64 in the order of the lists; idcg (n,); valid (n, K) bool: masked positions
-    keep their rank, take part in no swap and get reward 0; cut is how many ranks count. Partners are all
-    j > k with ``later``, else all j but k. Returns (n, K) in the dtype of the gains.
-
-    Source: FlexRec (2603.11901), the swap reward; its sign is ours.
+    gains (n, K) in the order of the lists; idcg (n,); valid (n, K) bool: masked positions keep their rank,
+    take part in no swap and get reward 0; cut is how many ranks count. Partners are all j > k with ``later``,
+    else all j but k. Returns (n, K). Source: FlexRec (2603.11901), the swap reward; its sign is ours.
     """
     size = gains.shape[1]
     gains, d = gains.masked_fill(~valid, 0), discounts(size, cut, gains.device).to(gains)
@@ -75,10 +77,7 @@ def swap_literal(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bo
 
 
 def swap_pairs(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool) -> Tensor:
-    """``swap_literal`` from a K × K table of pairs: a swap changes NDCG by (g_k - g_j)(d_k - d_j)/IDCG.
-
-    Source: definition.
-    """
+    """``swap_literal`` from a K × K table of pairs. Source: definition."""
     gains = gains.masked_fill(~valid, 0)
     d = discounts(gains.shape[1], cut, gains.device).to(gains)
     change = (gains[:, :, None] - gains[:, None]) * (d[:, None] - d)  # (n, K, K)
@@ -89,7 +88,7 @@ def swap_pairs(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool
 
 def _after(values: Tensor) -> Tensor:
     """Sum of the entries behind each one: (n, K) to (n, K), 0 in the last column."""
-    return torch.nn.functional.pad(values[:, 1:].flip(1).cumsum(1).flip(1), (0, 1))
+    return pad(values[:, 1:].flip(1).cumsum(1).flip(1), (0, 1))
 
 
 def swap_ndcg(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool) -> Tensor:
@@ -102,9 +101,7 @@ def swap_ndcg(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool)
         T_k = Σ_{j>k} x_j (d_k - d_j) = Σ_{t≥k} Δ_t Σ_{j>t} x_j
         r_k = (x_k U_k - T_k) / (n_k IDCG)
 
-    and for all partners r_k = n/(n-1) · [(x_k - x̄)(d_k - d̄) + cov(x, d)] / IDCG.
-
-    Source: ours.
+    and for all partners r_k = n/(n-1) · [(x_k - x̄)(d_k - d̄) + cov(x, d)] / IDCG. Source: ours.
     """
     if gains.shape[1] == 0:
         return gains.clone()
@@ -112,37 +109,28 @@ def swap_ndcg(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool)
     x = (gains - lowest).masked_fill(~valid, 0)  # (n, K)
     d, m = discounts(gains.shape[1], cut, gains.device).to(gains), valid.to(gains)
     if later:
-        step = d - torch.nn.functional.pad(d[1:], (0, 1))  # Δ
+        step = d - pad(d[1:], (0, 1))  # Δ
         count = _after(m)
         u, t = step * count, step * _after(x)
         u, t = u + _after(u), t + _after(t)
         return _mean(x * u - t, count, idcg, valid)
     n = m.sum(1, keepdim=True)
-    centred_x = (x - x.sum(1, keepdim=True) / n) * m
-    centred_d = (d - (d * m).sum(1, keepdim=True) / n) * m
-    product = centred_x * centred_d
+    d = (d - (d * m).sum(1, keepdim=True) / n) * m
+    product = (x - x.sum(1, keepdim=True) / n) * m * d
     total = n * product + product.sum(1, keepdim=True)
     return _mean(total, (n - 1) * m, idcg, valid)
 
 
 def group_normalize(
-    rewards: Tensor,
-    mask: Tensor | None,
-    offsets: Tensor | None,
-    ddof: int,
-    eps: float,
-    scale: bool,
-    leave_one_out: bool,
+    rewards: Tensor, mask: Maybe, offsets: Maybe, ddof: int, eps: float, scale: bool, leave_one_out: bool
 ) -> Tensor:
     """Compare each reward with its group. The first one is subtracted first, so equal rewards give exact 0.
 
-    rewards (A, G, I) float32 or float64; a group is a column of the middle dimension. mask (A, G, I) bool:
-    rewards where it is False are not counted and get 0. Instead of a mask, offsets (m + 1,) int64, ascending
-    from 0 to G, divide each column into the groups offsets[s] to offsets[s + 1]. The variance is the sum of
-    squares over n - ddof, or over 1 if that is larger. ``scale`` divides by std + eps; ``leave_one_out``
-    centres on the mean of the n - 1 others. Returns (A, G, I) in the dtype of the rewards.
-
-    Source: GRPO (2402.03300), with the options of ``objectives.grpo``.
+    rewards (A, G, I); a group is a column of the middle dimension. mask (A, G, I) bool: rewards where it is
+    False are not counted and get 0. Instead of a mask, offsets (m + 1,) int64, ascending from 0 to G, divide
+    each column into the groups offsets[s] to offsets[s + 1]. The variance is the sum of squares over the
+    larger of n - ddof and 1. ``scale`` divides by std + eps; ``leave_one_out`` centres on the mean of the
+    others. Returns (A, G, I). Source: GRPO (2402.03300), with the options of ``objectives.grpo``.
     """
     size = rewards.shape[1]
     if rewards.numel() == 0:
@@ -154,7 +142,7 @@ def group_normalize(
     else:
         groups = torch.arange(len(offsets) - 1, device=offsets.device)
         place = groups.repeat_interleave(offsets.diff(), output_size=size)  # (G,) the group of each one
-        first = offsets[:-1, None].clamp(max=size - 1).expand(len(rewards), -1, rewards.shape[2])  # (A, m, I)
+        first = offsets[:-1, None].clamp(max=size - 1).expand(len(rewards), -1, rewards.shape[2])
 
     def total(values: Tensor) -> Tensor:
         """The sum of each group, at each of its members: (A, 1, I) or (A, G, I)."""
@@ -176,9 +164,9 @@ def group_normalize(
 def swap_normalize(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool, *how: float) -> Tensor:
     """Swap rewards, then each position against the same position of the group's other lists.
 
-    gains (B, G, K); idcg (B, G); valid (B, G, K) bool: only valid positions are counted. cut and later are as
-    in ``swap_literal``; how are the last four arguments of ``group_normalize``. Returns (B, G, K) in the
-    dtype of the gains. Source: FlexRec (2603.11901); per position over the group is ours.
+    gains (B, G, K); idcg (B, G); valid (B, G, K) bool: only valid positions are counted. ``how`` holds the
+    last four arguments of ``group_normalize``. Returns (B, G, K). Source: FlexRec (2603.11901); per position
+    over the group is ours.
     """
     flat = swap_ndcg(gains.flatten(0, 1), idcg.flatten(), valid.flatten(0, 1), cut, later)
     return group_normalize(flat.view_as(gains), valid, None, *how)

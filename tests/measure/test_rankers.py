@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from minirec.data.contexts import leave_fresh
 from minirec.data.world import World, make_world
-from minirec.measure.rankers import describe_ranker, hr10, ordered
+from minirec.measure.rankers import describe_ranker, hr10, ordered, stratify
 from minirec.models.ranker import LogRanker, designed, trained_on_exposures
 from minirec.records import Batch
 from minirec.settings import Config
@@ -60,3 +62,22 @@ def test_a_ranker_is_described_beside_popularity_by_group(world: World) -> None:
     lines = describe_ranker(LogRanker(ITEMS, HISTORY), replace(dataset, train=train, fresh=fresh), HISTORY)
     assert [line.split(":")[0] for line in lines] == ["ranker, all", "ranker, users left to RL"]
     assert lines[1].endswith("10 validation contexts")
+
+
+@given(st.lists(st.tuples(*[st.integers(1, 9)] * 3), max_size=20), st.integers(1, 4))
+def test_strata_are_the_mean_gains_of_their_cells(contexts: list[tuple[int, int, int]], bins: int) -> None:
+    group = 8  # ranks go up to 9
+    table = torch.tensor(contexts, dtype=torch.int64).view(-1, 3)
+    mean, count = stratify(table[:, 0] / group, table[:, 1] / group, table[:, 0] - table[:, 2], bins)
+
+    def cell(place: int) -> int:
+        return next((i for i in range(bins) if place * bins <= group * (i + 1)), bins - 1)
+
+    for row in range(bins):
+        for column in range(bins):
+            own = [a - c for a, b, c in contexts if (cell(a), cell(b)) == (row, column)]
+            assert count[row, column] == len(own)
+            if own:
+                assert mean[row, column].item() == pytest.approx(sum(own) / len(own), rel=1e-12)
+            else:
+                assert mean[row, column].isnan()

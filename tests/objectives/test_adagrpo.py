@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minirec.objectives import adagrpo, continued, grpo
-from minirec.objectives.adagrpo import cross_sample_negatives, diagnose, rank, stratify
+from minirec.objectives.adagrpo import cross_sample_negatives, diagnose, rank
 from minirec.records import PAD
 from minirec.settings import Config
 from tests import literal
@@ -261,25 +261,3 @@ def test_the_random_gate_admits_every_context_equally_often():
     # each is Binomial(times, 1/2); a false alarm of 1e-4 for the six together
     critical = NormalDist().inv_cdf(1 - 1e-4 / 12)
     assert ((count - times / 2).abs() / math.sqrt(times / 4)).max() < critical
-
-
-# The stratified analysis
-
-
-@given(st.lists(st.tuples(*[st.integers(1, 9)] * 3), max_size=20), st.integers(1, 4))
-def test_strata_are_the_mean_gains_of_their_cells(contexts, bins):
-    group = 8  # ranks go up to 9
-    table = torch.tensor(contexts, dtype=torch.int64).view(-1, 3)
-    mean, count = stratify(table[:, 0] / group, table[:, 1] / group, table[:, 0] - table[:, 2], bins)
-
-    def cell(place):
-        return next((i for i in range(bins) if place * bins <= group * (i + 1)), bins - 1)
-
-    for row in range(bins):
-        for column in range(bins):
-            own = [a - c for a, b, c in contexts if (cell(a), cell(b)) == (row, column)]
-            assert count[row, column] == len(own)
-            if own:
-                assert mean[row, column].item() == pytest.approx(sum(own) / len(own), rel=1e-12)
-            else:
-                assert mean[row, column].isnan()
