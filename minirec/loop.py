@@ -39,7 +39,7 @@ class Tally:
         self.sums = {name: torch.zeros(2, dtype=torch.float64) for name in names}  # sum, count
 
     def add(self, name: str, total: float, count: float = 1) -> None:
-        """Add a sum and what it is to be divided by; a name without a definition is a ValueError."""
+        """Add a sum and its divisor; a name without a definition is a ValueError."""
         if name not in self.sums:
             raise ValueError(f"'{name}' is logged and not defined; add it to the objective's facts")
         self.sums[name] += torch.tensor([total, count], dtype=torch.float64)

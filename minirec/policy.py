@@ -11,9 +11,8 @@ condition, the rotary positions and details of the block (ours).
 
 The condition position carries the sum of four embeddings: mode, novel, trend, period (ours).
 
-Three forward passes with one set of weights agree to 1e-5 (tested): ``forward`` scores whole sequences for
-supervised training; ``encode`` computes a prompt once and keeps its keys and values; ``branch`` continues a
-prompt with G sequences.
+Three forward passes agree to 1e-5 (tested): ``forward`` scores whole sequences for supervised training;
+``encode`` computes a prompt once and keeps its keys and values; ``branch`` continues it with G sequences.
 
 A policy that is sampled under one mask or temperature and scored under another optimises something that was
 never sampled. So the sampler and the loss both call ``token_logprobs``, and nothing else makes probabilities.
@@ -171,10 +170,9 @@ class Policy(nn.Module):
     ) -> tuple[Tensor, list[KeyValue]]:
         """Run whole sequences through the blocks.
 
-        Conditions (B, 4) and tokens (B, S), the first at level 0, padded with -1 on the right. Returns hidden
-        states (B, 1 + S, d), of which position p predicts token p, and each block's keys and values
-        (B, h, 1 + S, e). With ``real`` (B, 1 + S) bool, False at padding, only the hidden state of the last
-        real position is computed: (B, 1, d).
+        Conditions (B, 4) and tokens (B, S), padded with -1 on the right. Returns hidden states (B, 1 + S, d),
+        of which position p predicts token p, and each block's keys and values (B, h, 1 + S, e). With ``real``
+        (B, 1 + S) bool, False at padding, only the last real position's hidden state is made: (B, 1, d).
         """
         start = self.condition(condition + self.offset).sum(-2, keepdim=True)  # (B, 1, d)
         x = self.dropout(torch.cat([start, self.embed(tokens)], 1))  # (B, 1 + S, d)

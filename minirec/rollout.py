@@ -55,9 +55,8 @@ def beam(
     """Beam search; width 1 is greedy decoding, and width N under the trie a ranking of all items.
 
     ``width`` W beams are kept at every level, fewer where fewer tuples exist. Returns items (B, W) best
-    first, their log-probabilities (B, W) float32 and their codes (B, W, L). A beam that found no item to say
-    (a catalogue smaller than W) is PAD with log-probability -inf. Equal beams are ordered as torch.topk does.
-    Source: definition.
+    first, their log-probabilities (B, W) float32 and their codes (B, W, L). A beam without an item to say is
+    PAD with log-probability -inf. Equal beams are ordered as torch.topk does. Source: definition.
     """
     size, device = len(prompt.last), prompt.last.device
     node = torch.zeros(size, 1, dtype=torch.int64, device=device)
@@ -119,10 +118,9 @@ def rank(
 ) -> Rollout:
     """Rank a closed candidate set: items are emitted one after another, masked to those that remain.
 
-    Candidates (B, C) are distinct in a row, without padding. Noise (B, G, K, L) samples G lists of K <= C
-    items; without noise, one greedy ranking of all C is made (G = 1). Returns a Rollout with P = K; the last
-    of C items has log-probability exactly 0, as it is the only one left. Raises ValueError for padding or a
-    repeated candidate, or for lists longer than the set.
+    Candidates (B, C) are distinct in a row, without padding, or a ValueError is raised. Noise (B, G, K, L)
+    samples G lists of K <= C items; without it, one greedy ranking of all C is made (G = 1). The last of C
+    items has log-probability exactly 0, as it is the only one left.
     Source: FlexRec's closed-set autoregressive ranking (2603.11901); the mask by alive candidates is ours.
     """
     size, total = candidates.shape

@@ -49,9 +49,9 @@ def rank(scores: Tensor, items: Tensor, own_score: Tensor, own: Tensor) -> Tenso
 def cross_sample_negatives(items: Tensor, mine: Tensor, targets: Tensor, noise: Tensor, size: int) -> Tensor:
     """Draw, for each context, ``size`` M distinct items that the policy generated for other contexts only.
 
-    Rollouts of the whole batch (A, G); the rows ``mine`` (B,) that are asked for, and their targets (B, n),
-    which are not drawn; noise (A, N), of which the lowest numbers are drawn. Returns (B, M), padded where
-    fewer items were generated for others. Source: AdaGRPO (2606.08480); how they are drawn is ours.
+    Rollouts of the whole batch (A, G); the rows ``mine`` (B,) of it and their targets (B, n), which are not
+    drawn; noise (A, N), of which the lowest are drawn. Returns (B, M), padded where others had fewer items.
+    Source: AdaGRPO (2606.08480); how they are drawn is ours.
     """
     generated = torch.zeros_like(noise[0], dtype=torch.bool)  # (N,)
     generated[items[items != HOLE]] = True

@@ -42,8 +42,7 @@ def in_order(candidates: Tensor, values: Tensor, items: Tensor) -> Tensor:
 def credit(gains: Tensor, ideal: Tensor, form: str) -> Tensor:
     """Split a list's NDCG over its positions: gains (B, G, K) in order and IDCG (B,) to rewards (B, G, K).
 
-    The form is "causal", "noncausal", "independent" or "list", where all positions have the list's NDCG.
-    Source: FlexRec (2603.11901).
+    With the form "list" all positions have the list's NDCG. Source: FlexRec (2603.11901).
     """
     ideal = ideal[:, None]  # (B, 1)
     if form == "list":
@@ -54,10 +53,7 @@ def credit(gains: Tensor, ideal: Tensor, form: str) -> Tensor:
 
 
 def position_advantages(gains: Tensor, ideal: Tensor, form: str, cfg: Config) -> Tensor:
-    """Compare each position's credit with that of the group's other lists: (B, G, K) float32.
-
-    For swaps, ``ops.swap_advantages`` does both in one pass.
-    """
+    """Compare each position's credit with that of the group's other lists: (B, G, K); swaps in one pass."""
     if form not in SWAPS:
         return advantages(credit(gains, ideal, form), **convention(cfg))
     how = convention(cfg)

@@ -12,9 +12,8 @@ in some), ``std`` (dropped by Dr. GRPO, 2503.20783), ``leave_one_out`` (RLOO, 24
 ``--no-std``; with the std it only scales by G/(G-1)).
 
 Ours: G = 16, and samples under the trie by default. A silent group, all rewards equal, has advantage exactly
-0; it stays in the batch, where only the KL reaches it, and counts in the divisor.
-
-Left out: nothing of the objective; the paper's process supervision has no counterpart here.
+0; it stays in the batch, where only the KL reaches it, and counts in the divisor. Left out: the paper's
+process supervision, which has no counterpart here.
 """
 
 import torch

@@ -92,8 +92,8 @@ class Loss(nn.Module):
     ) -> tuple[Tensor, dict[str, tuple[float, int]]]:
         """This process's part of the loss, and of what is logged the sum and its divisor.
 
-        Log-probabilities (R, S, P, L) when the rollouts were made (None: this is the first update, and they
-        are the current ones) and by the reference; ``size`` is B, the contexts of all processes.
+        Log-probabilities (R, S, P, L) by the policy that acted (None: the current one, as this is the first
+        update) and by the reference; ``size`` is B, the contexts of all processes.
         """
         cfg, facts = self.cfg, {}
         loss = 0.0 * sum(p.sum() for p in self.policy.parameters())  # without rows, backward runs too

@@ -14,10 +14,9 @@ never becomes a reward [paper]. The other G - 2 rollouts are not in the signal, 
 reference nor the actor's pass computes them [paper]: the search is G wide, the update 2.
 
 Ours: ties. Repair replaces the least likely among equals; i+ and i- take the likeliest; then the lowest
-index. Of several targets the first one repairs. The inserted target was not sampled: its old
-log-probability is the current policy's, so its ratio starts at 1. The divisor is B × 2, however many groups
-are learnable. ``--no-contrast`` is repair alone: GRPO on the repaired groups; ``--no-repair`` is contrast
-alone. Left out: u over lists of several items (our rollouts are one item).
+index. Of several targets the first one repairs. The inserted target was not sampled: its old log-probability
+is the current policy's, so its ratio starts at 1. The divisor is B × 2, however many groups are learnable.
+``--no-contrast`` is GRPO on the repaired groups. Left out: u over lists of several items (ours have one).
 """
 
 import torch
@@ -62,7 +61,7 @@ def contrast(hits: Tensor, score: Tensor, likelihood: Tensor) -> tuple[Tensor, T
 
 
 def outcomes(hits: Tensor, name: str = "") -> dict[str, float]:
-    """Count the groups (B, G) without a hit, with hits and misses, and with hits only; names begin with name.
+    """Count the groups (B, G) without a hit, with hits and misses, and with hits only.
 
     >>> outcomes(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
     {'all_zero': 2, 'mixed': 1, 'all_hit': 0}

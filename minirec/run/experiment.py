@@ -68,7 +68,7 @@ def arms(cfg: Config, given: Iterable[str] = ()) -> dict[str, Config]:
 
 
 def _refuse_ignored(cfg: Config, own: dict[str, Config], given: Iterable[str]) -> None:
-    """Raise InputError for a setting of reinforcement learning that was given, and that no arm reads."""
+    """Raise InputError for a setting that was given and that no arm reads."""
     special = {name for objective in OBJECTIVES.values() for name in objective.reads or ()}
     loop = {f.name for section in REINFORCED for f in fields(section)} - {"objective", "fresh"}
     for name in given:
@@ -93,8 +93,7 @@ def item_reward(cfg: Config, run: Run) -> tuple[Reward, list[str]]:
 
     A trained ranker is kept in the run folder as ranker.pt; the first process trains it, all load it.
     """
-    dataset, processes, title = run.dataset, run.processes, OBJECTIVES[cfg.objective].title
-    world = dataset.world
+    title, dataset, world = OBJECTIVES[cfg.objective].title, run.dataset, run.dataset.world
     if cfg.reward == "hit":
         return hit, []
     if cfg.ranker != "trained":
@@ -111,8 +110,8 @@ def item_reward(cfg: Config, run: Run) -> tuple[Reward, list[str]]:
         return ranker.trained_on_exposures(world, IMPRESSIONS * len(world.taste), cfg.seed)
 
     model = kept(run, "ranker.pt", ("seed", "history"), make, empty.requires_grad_(False))
-    about = describe_ranker(model.cpu(), dataset, cfg.history, world) if processes.rank == 0 else []
-    return model.to(processes.device), [f"{title}: the reward is a trained ranker", *about]
+    about = [] if run.processes.rank else describe_ranker(model.cpu(), dataset, cfg.history, world)
+    return model.to(run.processes.device), [f"{title}: the reward is a trained ranker", *about]
 
 
 def next_items(cfg: Config, run: Run, reward: Reward) -> tuple[NextItem, Validate]:
@@ -166,9 +165,8 @@ def reinforce_all(run: Run, own: dict[str, Config]) -> Reinforced:
     if not own:
         return Reinforced()
     if run.dataset.fresh is None:
-        raise InputError(
-            f"--objective: supervised training in {run.folder} saw every user; train anew with --fresh 0.2"
-        )
+        why = f"supervised training in {run.folder} saw every user; train anew with --fresh 0.2"
+        raise InputError(f"--objective: {why}")
     run.processes.wait()  # the first process has written the checkpoint
     start = run.trained()
     if run.processes.rank == 0:
@@ -196,9 +194,7 @@ def _list_arms(run: Run, own: dict[str, Config], start: Policy, alone: bool) -> 
         if alone:
             raise
         return [], [f"no list arms: {error}"]
-    trained = {
-        name: train_arm(each, run, lists.start, lists.task(each), lists.validate, [])
-        for name, each in own.items()
-    }
-    steps = min(each.rl_steps for each in own.values())
-    return lists.compare(trained, steps)
+    trained = {}
+    for name, each in own.items():
+        trained[name] = train_arm(each, run, lists.start, lists.task(each), lists.validate, [])
+    return lists.compare(trained, steps=min(each.rl_steps for each in own.values()))

@@ -9,7 +9,6 @@
 On a simulated world data.pt holds no world: it is made again from the settings.
 """
 
-import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -81,19 +80,11 @@ def load(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; a run folder of minirec.train has it") from None
     except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: refused: it holds more than tensors and plain values, or is damaged"
-        ) from None
+        reason = "it holds more than tensors and plain values, or is damaged"
+        raise InputError(f"{path}: refused: {reason}") from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); is it damaged or cut short?") from error
-
-
-def save_progress(folder: Path, state: dict[str, Any], measured: list[dict]) -> None:
-    """Write checkpoint.pt, then metrics.jsonl, which follows from it: the lines are part of the state."""
-    save(folder / "checkpoint.pt", state | {"measured": measured})
-    with atomic(folder / "metrics.jsonl") as file:
-        file.writelines(json.dumps(line).encode() + b"\n" for line in measured)
 
 
 def _plain(record: Any) -> dict[str, Any]:
@@ -127,14 +118,12 @@ def load_data(folder: Path, cfg: Config) -> tuple[Dataset, Codes, list[str]]:
 def begin(runs: list[Config]) -> None:
     """Write config.json and data.pt of runs on the same data, unless they are there to go on with.
 
-    Raises InputError, and has written nothing then, if a folder holds a run already, or if the data cannot be
-    used.
+    Raises InputError before anything is written, if a folder holds a run or the data cannot be used.
     """
     for cfg in runs:
         if (Path(cfg.out) / "config.json").is_file() and not cfg.resume:
-            raise InputError(
-                f"{cfg.out} holds a run: go on with it by --resume, or name another folder by --out"
-            )
+            ways = "go on with it by --resume, or name another folder by --out"
+            raise InputError(f"{cfg.out} holds a run: {ways}")
     if all((Path(cfg.out) / "data.pt").is_file() for cfg in runs):
         return
     dataset, summary = prepare.read(runs[0])
@@ -162,9 +151,8 @@ def find_run(folder: str | Path, device: torch.device) -> Run:
         raise InputError(f"{folder}: no such run folder; python -m minirec.train --tiny makes runs/tiny")
     for name in ("config.json", "data.pt", "checkpoint.pt"):
         if not (folder / name).is_file():
-            raise InputError(
-                f"{folder}: has no {name}; is it the folder of a run, and has that run begun to train?"
-            )
+            doubt = "is it the folder of a run, and has that run begun to train?"
+            raise InputError(f"{folder}: has no {name}; {doubt}")
     return open_run(replace(settings.read(folder / "config.json"), out=str(folder)), Alone(device))
 
 
@@ -173,8 +161,8 @@ def kept(
 ) -> nn.Module:
     """Make a model once, in the first process, and load its weights into ``empty`` in all.
 
-    Where the file ``name`` is in the run folder, nothing is made. Raises InputError if it was made with other
-    values of the settings that the model ``reads``.
+    Where the file is in the run folder, nothing is made. Raises InputError if it was made with other values
+    of the settings that the model ``reads``.
     """
     path, values = run.folder / name, {key: getattr(run.cfg, key) for key in reads}
     if run.processes.rank == 0 and not path.is_file():

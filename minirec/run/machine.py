@@ -55,11 +55,11 @@ class Processes(Alone):
             dist.init_process_group(backend, timeout=timedelta(hours=6))  # the first one alone evaluates
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the model, or where there are several processes a wrapper that averages its gradients."""
+        """As for one process."""
         return DistributedDataParallel(model) if self.count > 1 else model
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Bring the rows (b, ...) of all processes together, in the order in which they were dealt out."""
+        """As for one process."""
         if self.count == 1:
             return rows
         parts: list[Tensor] = [rows] * self.count
@@ -68,7 +68,7 @@ class Processes(Alone):
         return torch.cat(parts)[order.argsort()].to(rows.device)
 
     def totals(self, values: Tensor) -> Tensor:
-        """Sum a tensor over the processes, in float64, on the CPU; all must call it."""
+        """As for one process."""
         if self.count == 1:
             return values.double().cpu()
         values = values.to(self.device, torch.float64)

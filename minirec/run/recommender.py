@@ -81,7 +81,6 @@ def _find(kind: str, name: str, known: dict[str, int]) -> int:
 def load(folder: str | Path, device: str = "cpu") -> Recommender:
     """Load a trained run with the weights that validation chose.
 
-    Raises InputError if there is no such folder, no checkpoint in it, or a file that is damaged or does not
-    fit.
+    Raises InputError if the folder or a file in it is missing, damaged, or does not fit.
     """
     return Recommender(find_run(folder, pick_device(device)))

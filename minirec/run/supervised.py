@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from minirec.loop import Tally, update
-from minirec.measure import evaluation
+from minirec.measure.evaluation import evaluate_policy
 from minirec.policy import Policy
 from minirec.records import Batch
 from minirec.run.folder import Run
@@ -84,14 +84,12 @@ class Supervised(Training):
         torch.manual_seed(cfg.seed)
         policy = run.untrained()
         self.model = run.processes.wrap(policy)
-        optimiser = torch.optim.AdamW(
-            policy.parameters(), cfg.rate, betas=(0.9, 0.98), weight_decay=DECAY, fused=True
-        )
+        how = {"betas": (0.9, 0.98), "weight_decay": DECAY, "fused": True}
+        optimiser = torch.optim.AdamW(policy.parameters(), cfg.rate, **how)
         self.lengths = run.dataset.train.lengths.clamp(max=cfg.history + 1)  # items that a batch sees
         self.per_epoch = len(epoch_rows(self.lengths, cfg.batch, cfg.seed, 0))
-        super().__init__(
-            policy, optimiser, self.per_epoch * cfg.epochs, run.processes, ("nll", "gradient_norm")
-        )
+        logged = ("nll", "gradient_norm")
+        super().__init__(policy, optimiser, self.per_epoch * cfg.epochs, run.processes, logged)
         order = torch.randperm(len(run.dataset.valid), generator=torch.Generator().manual_seed(cfg.seed))
         self.valid = run.dataset.valid.select(order[:VALID])
         self.rows: list[Tensor] = []  # of this epoch's batches
@@ -139,10 +137,8 @@ class Supervised(Training):
         self.measured.append(line)
         if self.processes.rank:
             return
-        narrow = replace(self.run.cfg, beam=20)
-        result = evaluation.evaluate_policy(
-            self.policy, self.run.trie, self.run.dataset, self.valid, narrow, full=False
-        )
+        trie, dataset, narrow = self.run.trie, self.run.dataset, replace(self.run.cfg, beam=20)
+        result = evaluate_policy(self.policy, trie, dataset, self.valid, narrow, full=False)
         line |= {name: result.values[name].mean().item() for name in ("recall@10", "ndcg@10")}
         if line["ndcg@10"] > before:
             self.best = {name: value.clone() for name, value in self.policy.state_dict().items()}

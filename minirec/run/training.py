@@ -1,5 +1,6 @@
 """Drive a training to its end, supervised or reinforced: lines of metrics, checkpoints, and Ctrl-C."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from minirec.files import atomic
 from minirec.loop import LOGGED, Tally
 from minirec.measure.probe import PROBED
 from minirec.policy import Policy
@@ -52,8 +54,10 @@ class Training:
         if self.processes.rank == 0:
             weights = self.policy.state_dict()
             state = {"policy": weights, "best": self.best or weights, "step": self.step}
-            state |= {"optimiser": self.optimiser.state_dict(), "tally": self.tally.sums}
-            folder.save_progress(run, state, self.measured)
+            state |= {"tally": self.tally.sums, "measured": self.measured}
+            folder.save(run / "checkpoint.pt", state | {"optimiser": self.optimiser.state_dict()})
+            with atomic(run / "metrics.jsonl") as file:
+                file.writelines(json.dumps(line).encode() + b"\n" for line in self.measured)
 
     def load(self, run: Path) -> dict[str, Any]:
         """Go on where checkpoint.pt stands, and return what is in it."""
@@ -67,18 +71,15 @@ class Training:
 def fit(training: Training, run: Path) -> Policy:
     """Train to the last step; whenever a line of metrics is due, measure and write a checkpoint.
 
-    Goes on from a checkpoint that is in the run folder. Returns the policy in evaluation mode, in the first
-    process with the weights that are kept. Raises KeyboardInterrupt after Ctrl-C: the step in progress is
-    done, and a checkpoint stands in the run folder.
+    Goes on from a checkpoint in the run folder. Returns the policy in evaluation mode, in the first process
+    with the weights that are kept. After Ctrl-C the step in progress is done and a checkpoint is written.
     """
     if (run / "checkpoint.pt").is_file():
         training.load(run)
         training.save(run)  # brings metrics.jsonl to the same point
     quiet = True if training.processes.rank else None  # one bar, and none where nobody looks
-    bar = tqdm(
-        total=training.steps, initial=training.step, desc="train", unit=" steps", leave=False, disable=quiet
-    )
-    with bar, interruptions() as caught:
+    steps = {"total": training.steps, "initial": training.step, "unit": " steps"}
+    with tqdm(**steps, desc="train", leave=False, disable=quiet) as bar, interruptions() as caught:
         while True:
             if training.due():
                 training.measure()
