@@ -129,10 +129,7 @@ class Experience:
 
 @dataclass(frozen=True)
 class Signal:
-    """What an objective makes of a rollout: S sequences of each of R <= B contexts, and their advantages.
-
-    Contexts and sequences that teach nothing are not in it, so no forward pass ever sees them.
-    """
+    """S sequences of each of R <= B contexts, and their advantages. What teaches nothing is not in it."""
 
     rows: Tensor  # (R,) which contexts of the batch
     codes: Tensor  # (R, S, P, L)

@@ -1,8 +1,8 @@
 """Four ways of making a learning signal from a group of rollouts, and the control without one.
 
-An objective is a record around a function from an Experience to a Signal; the loss is shared. A new one is one
-file, with one line in it: ``OBJECTIVES["name"] = Objective(signal, "title")``. These files import the ground,
-records, rewards and ops. Read ``grpo.py`` first.
+An objective is a record around a function from an Experience to a Signal; the loss is shared. A new one is
+one file, with one line in it: ``OBJECTIVES["name"] = Objective(signal, "title")``. These files import the
+ground, records, rewards, policy and ops. Read ``grpo.py`` first.
 """
 
 from dataclasses import replace

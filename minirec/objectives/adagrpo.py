@@ -90,8 +90,7 @@ def diagnose(
 def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Place the target and the cross-sample negatives in every group.
 
-    Returns rank_π(g) and rank_R(g), (B,) int64 each; rank_R(n_m), (B, M) int64; and (B,) bool, whether there
-    were fewer than M negatives, or nothing but holes in the group. Source: AdaGRPO (2606.08480).
+    Returns rank_π(g) and rank_R(g) (B,), rank_R(n_m) (B, M), and whether the gate must stay shut (B,) bool.
     """
     target, items = x.batch.targets[:, :1], x.rollout.items[..., 0]  # (B, 1), (B, G)
     noise = x.noise(len(x.trie) + 1)[:, 1:]  # (A, N), A contexts of all processes
