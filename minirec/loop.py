@@ -15,15 +15,15 @@ from minirec.objectives.loss import Loss, logprobs
 from minirec.policy import Policy
 from minirec.records import Experience, Objective, Signal
 from minirec.settings import Config
-from minirec.tasks import ALONE, Alone, Task
+from minirec.tasks import ONE, Processes, Task
 from minirec.trie import Trie
 
 LOGGED = {
-    "loss": "mean over the updates; near 0 with one update, without NLL, as advantages sum to 0; any number",
+    "loss": "mean over the updates; any number, and without NLL near 0, as advantages sum to 0",
     "gradient_norm": "norm of the gradient before clipping, mean over updates; 0 and up",
     "nll": "supervised: of the epoch, with dropout, nats per item; else of the targets, per token; 0 and up",
     "kl": "k3 estimate of KL(π‖start) on the signal's tokens, nats per token; 0 and up",
-    "clipped": "share of the signal's tokens at which the clip acts; 0 to 1, 0 in a batch's first update",
+    "clipped": "share of the signal's tokens whose ratio is clipped; 0 to 1, 0 in a batch's first update",
     "reward": "mean over the rollouts; hit: 0 or 1, ranker: 0 to 1, lists: NDCG, 0 to 1",
     "silent": "share of groups in which all rewards are equal; 0 to 1",
     "admitted": "share of contexts that the signal keeps; 0 to 1",
@@ -44,7 +44,7 @@ class Tally:
             raise ValueError(f"'{name}' is logged and not defined; add it to the objective's facts")
         self.sums[name] += torch.tensor([total, count], dtype=torch.float64)
 
-    def means(self, processes: Alone = ALONE) -> dict[str, float]:
+    def means(self, processes: Processes = ONE) -> dict[str, float]:
         """The mean over all processes of every number that was added; all processes must call it."""
         sums = processes.totals(torch.stack(list(self.sums.values())))  # (names, 2)
         pairs = zip(self.sums, sums.tolist(), strict=True)
@@ -67,7 +67,7 @@ def observe(tally: Tally, x: Experience, signal: Signal) -> None:
 class Learner:
     """A policy that learns, a frozen copy of its start as the reference of the KL, and the optimiser."""
 
-    def __init__(self, cfg: Config, start: Policy, trie: Trie, processes: Alone = ALONE) -> None:
+    def __init__(self, cfg: Config, start: Policy, trie: Trie, processes: Processes = ONE) -> None:
         self.reference = copy.deepcopy(start).eval().requires_grad_(False)
         self.policy = copy.deepcopy(start).eval().requires_grad_(True)  # eval: RL has no dropout
         self.loss = processes.wrap(Loss(self.policy, trie, cfg))
@@ -87,7 +87,7 @@ def update(loss: Tensor, optimiser: torch.optim.Optimizer, clip: float = math.in
 
 def reinforce(learner: Learner, task: Task, objective: Objective, step: int) -> Tally:
     """Act, make a signal, update: one batch of rollouts, and ``cfg.updates`` steps of Adam on it."""
-    cfg, trie, policy, processes = task.cfg, task.trie, learner.policy, task.processes.count
+    cfg, trie, policy, count = task.cfg, task.trie, learner.policy, task.processes.count
     tally = Tally((*LOGGED, *objective.facts))
 
     x = task.act(policy, step)  # what the policy does with B contexts, and what that is worth
@@ -100,9 +100,9 @@ def reinforce(learner: Learner, task: Task, objective: Objective, step: int) -> 
         old = logprobs(policy, trie, x.batch, signal, allowed) if cfg.updates > 1 else None
     for _ in range(cfg.updates):
         loss, facts = learner.loss(x.batch, signal, allowed, old, reference, cfg.contexts)
-        norm = update(loss * processes, learner.optimiser, cfg.clip)  # the wrapper takes a mean
-        tally.add("loss", loss.item(), 1 / processes)  # each process has a part of the sum
-        tally.add("gradient_norm", norm / processes, 1 / processes)
+        norm = update(loss * count, learner.optimiser, cfg.clip)  # of gradients, processes take the mean
+        tally.add("loss", loss.item(), 1 / count)  # each process has its part of the loss ..
+        tally.add("gradient_norm", norm / count, 1 / count)  # .. and all have the same gradient
         for name, (total, count) in facts.items():
             tally.add(name, total, count)
     return tally

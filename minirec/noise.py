@@ -14,7 +14,7 @@ USES = (
     "exposures",  # what its logging policy shows, and the clicks
     "unreliable ranker",  # the noise of a designed ranker
     "rollouts",  # of a step of reinforcement learning
-    "negatives",  # of the same step: what an objective draws
+    "objective",  # of the same step: what an objective draws
     "log ranker",  # training of the ranker on a log
     "click ranker",  # training of the ranker on clicks
     "needs",  # of a step

@@ -44,6 +44,12 @@ def prefix_score(codes: Tensor, targets: Tensor) -> Tensor:
     return torch.tensor(score, device=codes.device)[common].amax(-1)
 
 
+def in_order(candidates: Tensor, values: Tensor, items: Tensor) -> Tensor:
+    """Look up a value (B, C) of each candidate (B, C) in the order of lists (B, G, K): (B, G, K)."""
+    place = (items[..., None] == candidates[:, None, None]).int().argmax(-1)  # (B, G, K)
+    return values[:, None].expand(-1, items.shape[1], -1).gather(-1, place)
+
+
 def ideal(gains: Tensor, length: int, cut: int | None = None) -> Tensor:
     """DCG of the best list of ``length`` items that candidates with gains (..., C), in any order, allow."""
     best = gains.clamp(min=0).sort(-1, descending=True).values[..., :length]

@@ -8,6 +8,7 @@ noise, and the number of processes changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from minirec import rewards, rollout
 from minirec.errors import InputError
 from minirec.noise import stream
-from minirec.objectives.flexrec import in_order
 from minirec.policy import Policy, score
 from minirec.records import Batch, Experience, Lists
 from minirec.settings import Config
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     Source = Examples | ListSource
 
 Reward = Callable[[Batch, Tensor], Tensor]  # a batch and items (B, C) -> rewards (B, C) float32
-PROBE_STEP = 2**20  # the probe's needs are those of a step that no run reaches
+PROBE_STEP = 2**20  # lists of the probe are always for the needs that are drawn for this step
 
 
-class Alone:
-    """The one process of a run; ``run.machine.Processes`` has the same for several."""
+class Processes:
+    """The processes of a run. Here it is one; ``run.machine.Distributed`` has the same for several."""
 
     count, rank = 1, 0
 
@@ -70,7 +70,7 @@ class Alone:
         self.any(False)
 
 
-ALONE = Alone()
+ONE = Processes()
 
 
 def hit(batch: Batch, items: Tensor) -> Tensor:
@@ -95,20 +95,21 @@ def step_rows(count: int, size: int, seed: int, step: int) -> Tensor:
 class Task:
     """What both tasks share: which contexts a step has, its noise, and what of both is this process's.
 
-    ``contexts`` are learned from. On ``probe``, a few others, estimates stand beside exact values.
+    The policy learns from ``contexts``. The ``probe`` is a few others, on which estimates are held against
+    exact values.
     """
 
-    def __init__(self, cfg: Config, trie: Trie, contexts: Source, probe: Source | None, processes: Alone):
+    def __init__(self, cfg: Config, trie: Trie, contexts: Source, probe: Source | None, processes: Processes):
         """Raise InputError for fewer contexts than a batch, or fewer in a batch than processes."""
         self.cfg, self.trie, self.processes = cfg, trie, processes
         self.contexts, self.probe = contexts, probe
         if not processes.count <= cfg.contexts <= len(contexts):
             raise InputError(
-                f"--contexts: {cfg.contexts} per batch, {len(contexts):,} fresh contexts, "
-                f"{processes.count} processes; expected a number between the last and the second"
+                f"--contexts: {cfg.contexts} is not valid; choose from {processes.count}, the processes, to "
+                f"{len(contexts):,}, the contexts of users that are left to RL"
             )
 
-    def share(self, step: int, probe: bool) -> tuple[Tensor, Tensor, Callable[..., Tensor]]:
+    def begin(self, step: int, probe: bool) -> tuple[Tensor, Tensor, Callable[..., Tensor]]:
         """All contexts (A,) of a step or of the probe, this process's among them (B,), and their noise."""
         cfg, processes = self.cfg, self.processes
         if probe:
@@ -116,7 +117,7 @@ class Task:
         else:
             rows = step_rows(len(self.contexts), cfg.contexts, cfg.seed, step)
 
-        def noise(*shape: int, use: str = "negatives") -> Tensor:
+        def noise(use: str, *shape: int) -> Tensor:
             random = stream(use, cfg.seed, step)
             numbers = torch.rand(len(rows), *shape, generator=random, dtype=torch.float64)
             return numbers.to(processes.device)  # (A, *shape)
@@ -134,7 +135,7 @@ class NextItem(Task):
         contexts: Examples,
         reward: Reward = hit,
         probe: Examples | None = None,
-        processes: Alone = ALONE,
+        processes: Processes = ONE,
     ) -> None:
         """Raise InputError for more beams than there are items, or as ``Task`` does."""
         super().__init__(cfg, trie, contexts, probe, processes)
@@ -150,14 +151,14 @@ class NextItem(Task):
         The probe is sampled, as beams estimate no expectation.
         """
         cfg, trie, device = self.cfg, self.trie, self.processes.device
-        rows, mine, noise = self.share(step, probe)
+        rows, mine, noise = self.begin(step, probe)
         batch = (self.probe if probe else self.contexts).batch(rows[mine], cfg.history).to(device)
         mine = mine.to(device)
         prompt = policy.encode(batch.condition, trie.encode(batch.history))
         if cfg.rollouts == "beam" and not probe:
             group = rollout.beam_group(policy, prompt, trie, cfg.group, self.constrained)
         else:
-            draws = noise(cfg.group, trie.levels, use="rollouts")[mine]  # (B, G, L)
+            draws = noise("rollouts", cfg.group, trie.levels)[mine]  # (B, G, L)
             group = rollout.sample(policy, prompt, trie, draws, self.constrained)
 
         def masks(codes: Tensor) -> Tensor | None:
@@ -177,7 +178,7 @@ class NextItem(Task):
             masks=lambda signal: masks(signal.codes),
             mine=mine,
             gather=self.processes.gather,
-            noise=noise,
+            noise=partial(noise, "objective"),
             reward=lambda items: self.reward(batch, items),
             logp=logp,
         )
@@ -193,7 +194,7 @@ class Rankings(Task):
         contexts: ListSource,
         feedback: Callable[[Lists], Lists],
         probe: ListSource | None = None,
-        processes: Alone = ALONE,
+        processes: Processes = ONE,
     ) -> None:
         super().__init__(cfg, trie, contexts, probe, processes)
         self.feedback = feedback
@@ -202,14 +203,15 @@ class Rankings(Task):
     def act(self, policy: Policy, step: int, probe: bool = False) -> Experience:
         """Let the policy rank a step's sets, G times each, or those of the probe, with their true gains."""
         cfg, trie, device = self.cfg, self.trie, self.processes.device
-        rows, mine, noise = self.share(step, probe)
+        rows, mine, noise = self.begin(step, probe)
         source, drawn = (self.probe, PROBE_STEP) if probe else (self.contexts, step)
         lists = source.of_step(rows, mine, cfg.seed, drawn).to(device)
-        lists, batch, mine = lists if probe else self.feedback(lists), lists.batch, mine.to(device)
+        lists = lists if probe else self.feedback(lists)
+        batch, mine = lists.batch, mine.to(device)
         prompt = policy.encode(batch.condition, trie.encode(batch.history))
         shape = cfg.group, lists.candidates.shape[1], trie.levels
-        group = rollout.rank(policy, prompt, trie, lists.candidates, noise(*shape, use="rollouts")[mine])
-        gains = in_order(lists.candidates, lists.gains, group.items)  # (B, G, K)
+        group = rollout.rank(policy, prompt, trie, lists.candidates, noise("rollouts", *shape)[mine])
+        gains = rewards.in_order(lists.candidates, lists.gains, group.items)  # (B, G, K)
         codes = trie.codes[lists.candidates]  # (B, C, L)
         return Experience(
             cfg=cfg,
@@ -220,6 +222,6 @@ class Rankings(Task):
             masks=lambda signal: rollout.closed_masks(codes[signal.rows], signal.codes, trie.size),
             mine=mine,
             gather=self.processes.gather,
-            noise=noise,
+            noise=partial(noise, "objective"),
             lists=lists,
         )

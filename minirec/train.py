@@ -11,7 +11,7 @@ from minirec.measure.evaluation import evaluate_policy, floors
 from minirec.policy import Policy
 from minirec.run.experiment import Reinforced, arms, reinforce_all
 from minirec.run.folder import Run, begin, open_run
-from minirec.run.machine import Processes
+from minirec.run.machine import Distributed
 from minirec.run.supervised import train
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     given = settings.arguments()
     cfg = settings.configure(given)
     own = arms(cfg, given)  # what cannot be reinforced is said before anything is trained
-    processes = Processes(cfg)
+    processes = Distributed(cfg)
     sasrec = replace(cfg, levels=1, sasrec=False, out=f"{cfg.out}/sasrec")
     both = cfg.sasrec and cfg.levels > 1
     if processes.rank == 0:

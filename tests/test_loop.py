@@ -17,7 +17,7 @@ from minirec.policy import Policy
 from minirec.records import Objective, Signal
 from minirec.run.reinforced import Reinforcement
 from minirec.settings import TINY
-from minirec.tasks import Alone, NextItem
+from minirec.tasks import NextItem, Processes
 from minirec.trie import Trie
 
 
@@ -145,7 +145,7 @@ def test_the_loop_of_a_script_of_ones_own_is_ten_lines(small):
     task = NextItem(cfg, trie, contexts(dataset.fresh))
     learner = Learner(cfg, policy, trie)
     for step in range(3):
-        line = reinforce(learner, task, OBJECTIVES["grpo"], step).means(Alone())
+        line = reinforce(learner, task, OBJECTIVES["grpo"], step).means(Processes())
     assert set(line) <= set(LOGGED)
     assert line["kl"] > 0
     assert not torch.equal(learner.policy.code.weight, policy.code.weight)
@@ -155,8 +155,8 @@ def test_a_tally_averages_over_all_that_was_added():
     tally = Tally(["reward", "kl"])
     tally.add("reward", 3.0, 2)
     tally.add("reward", 1.0, 6)
-    assert tally.means(Alone()) == {"reward": 0.5}
-    assert Tally(tally.sums).means(Alone()) == {}  # the same names, begun again
+    assert tally.means(Processes()) == {"reward": 0.5}
+    assert Tally(tally.sums).means(Processes()) == {}  # the same names, begun again
 
 
 def test_an_objective_that_learns_nothing_leaves_the_policy_as_it_is(small):

@@ -286,7 +286,7 @@ book.show(flexrec.list_signal)
 random = torch.Generator().manual_seed(1)
 noise = torch.rand(1, 8, 6, trie.levels, generator=random, dtype=torch.float64)
 eight = rollout.rank(start, prompt, trie, asked.candidates, noise)
-placed = flexrec.in_order(asked.candidates, asked.gains, eight.items)  # (1, 8, 6)
+placed = rewards.in_order(asked.candidates, asked.gains, eight.items)  # (1, 8, 6)
 ideal = rewards.ideal(asked.gains, 6)
 for form in ("list", "causal"):
     advantage = grpo.advantages(flexrec.credit(placed, ideal, form))  # (1, 8, 6)
@@ -349,7 +349,7 @@ for seed in range(BATCHES):
     with torch.no_grad():
         group = rollout.rank(start, encoded, trie, some.candidates, noise)
     logp_of = token_logp(group.codes)
-    placed = flexrec.in_order(some.candidates, some.gains, group.items)
+    placed = rewards.in_order(some.candidates, some.gains, group.items)
     for form in FORMS:
         credit = flexrec.credit(placed, best, form)
         both = [(grpo.advantages(credit, std=std) * logp_of)[learned].sum() for std in (False, True)]
@@ -463,9 +463,9 @@ book.show(flexrec.list_variance, flexrec.trust, flexrec.certainty)
 # %%
 ideal = rewards.ideal(asked.gains, 6)
 doubt = judge(asked.batch, asked.candidates)[1]  # (1, 6) the critic's variance
-u = flexrec.list_variance(flexrec.in_order(asked.candidates, doubt, eight.items), ideal)
+u = flexrec.list_variance(rewards.in_order(asked.candidates, doubt, eight.items), ideal)
 c = flexrec.trust(u)  # (1, 8)
-placed = flexrec.in_order(asked.candidates, asked.gains, eight.items)
+placed = rewards.in_order(asked.candidates, asked.gains, eight.items)
 a = grpo.advantages(rewards.ndcg(placed, ideal[:, None]))
 print("c of each rollout", [round(x, 2) for x in c[0].tolist()])
 print(f"sum of the advantages {a.sum():+.3f}, weighted {(c * a).sum():+.3f}")

@@ -6,8 +6,8 @@ from torch import Tensor
 from minirec import rewards, rollout
 from minirec.data.lists import HELD_OUT, NEEDS, ListSource
 from minirec.noise import stream
-from minirec.objectives.flexrec import in_order
 from minirec.policy import Policy
+from minirec.rewards import in_order
 from minirec.trie import Trie
 
 CUT = 5  # of NDCG and recall

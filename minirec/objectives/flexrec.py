@@ -33,12 +33,6 @@ from minirec.settings import Config
 SWAPS = {"causal": "later", "noncausal": "all"}  # form: with which positions
 
 
-def in_order(candidates: Tensor, values: Tensor, items: Tensor) -> Tensor:
-    """Look up a value (B, C) of each candidate (B, C) in the order of lists (B, G, K): (B, G, K)."""
-    place = (items[..., None] == candidates[:, None, None]).int().argmax(-1)  # (B, G, K)
-    return values[:, None].expand(-1, items.shape[1], -1).gather(-1, place)
-
-
 def credit(gains: Tensor, ideal: Tensor, form: str) -> Tensor:
     """Split a list's NDCG over its positions: gains (B, G, K) in order and IDCG (B,) to rewards (B, G, K).
 
@@ -87,7 +81,7 @@ def trust(u: Tensor) -> Tensor:
 
 def certainty(x: Experience, ideal: Tensor, uncertainty: str) -> Tensor:
     """The weight c of each context (B, 1), or with "rollout" of each of its lists (B, G); IDCG (B,)."""
-    variance = in_order(x.lists.candidates, x.lists.variance, x.rollout.items)  # (B, G, K)
+    variance = rewards.in_order(x.lists.candidates, x.lists.variance, x.rollout.items)  # (B, G, K)
     u = list_variance(variance, ideal.clamp(min=1e-9))  # (B, G)
     u = x.gather(u if uncertainty == "rollout" else u.mean(1, keepdim=True))  # (A, G or 1)
     weight, known = torch.zeros_like(u), x.gather(ideal) > 0  # the mean is over what is learned from
@@ -100,7 +94,7 @@ def list_signal(x: Experience, form: str, uncertainty: str) -> Signal:
     items = x.rollout.items  # (B, G, K)
     ideal = rewards.ideal(x.lists.gains, items.shape[2])  # (B,)
     rows = (ideal > 0).nonzero()[:, 0]
-    gains = in_order(x.lists.candidates, x.lists.gains, items)  # (B, G, K)
+    gains = rewards.in_order(x.lists.candidates, x.lists.gains, items)  # (B, G, K)
     advantage = position_advantages(gains, ideal, form, x.cfg)
     if uncertainty != "none":
         advantage = advantage * certainty(x, ideal, uncertainty)[..., None]

@@ -27,7 +27,7 @@ from minirec.errors import InputError
 from minirec.files import atomic
 from minirec.policy import Policy
 from minirec.settings import Config
-from minirec.tasks import Alone
+from minirec.tasks import Processes
 from minirec.trie import Trie
 
 SPLITS = ("train", "valid", "test", "fresh")
@@ -40,7 +40,7 @@ class Run:
     cfg: Config
     dataset: Dataset
     trie: Trie  # on the device
-    processes: Alone
+    processes: Processes
     notes: list[str]  # what is to be said of the data
 
     @property
@@ -134,7 +134,7 @@ def begin(runs: list[Config]) -> None:
         save_data(Path(cfg.out), dataset, codes, [summary, *notes])
 
 
-def open_run(cfg: Config, processes: Alone, sibling: Run | None = None) -> Run:
+def open_run(cfg: Config, processes: Processes, sibling: Run | None = None) -> Run:
     """Open the folder that ``begin`` has filled; a sibling on the same data spares reading the data again."""
     if sibling:
         codes = Codes(**load(Path(cfg.out) / "data.pt")["codes"])
@@ -153,7 +153,7 @@ def find_run(folder: str | Path, device: torch.device) -> Run:
         if not (folder / name).is_file():
             doubt = "is it the folder of a run, and has that run begun to train?"
             raise InputError(f"{folder}: has no {name}; {doubt}")
-    return open_run(replace(settings.read(folder / "config.json"), out=str(folder)), Alone(device))
+    return open_run(replace(settings.read(folder / "config.json"), out=str(folder)), Processes(device))
 
 
 def kept(

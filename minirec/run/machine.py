@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from minirec.errors import InputError
 from minirec.settings import Config
-from minirec.tasks import Alone
+from minirec.tasks import Processes
 
 
 def pick_device(name: str) -> torch.device:
@@ -40,7 +40,7 @@ def keep_freed_memory() -> None:
         mallopt(parameter, value)
 
 
-class Processes(Alone):
+class Distributed(Processes):
     """This process among those that ``torchrun`` started, or alone."""
 
     def __init__(self, cfg: Config) -> None:

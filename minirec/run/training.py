@@ -15,7 +15,7 @@ from minirec.measure.probe import PROBED
 from minirec.policy import Policy
 from minirec.run import folder
 from minirec.run.machine import interruptions
-from minirec.tasks import Alone
+from minirec.tasks import Processes
 
 LINES = LOGGED | PROBED
 LINES |= {
@@ -40,7 +40,7 @@ class Training:
         policy: Policy,
         optimiser: torch.optim.Optimizer,
         steps: int,
-        processes: Alone,
+        processes: Processes,
         logged: Iterable[str] = (),
     ) -> None:
         self.policy, self.optimiser, self.steps, self.processes = policy, optimiser, steps, processes

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from minirec import rewards
 from minirec.objectives import flexrec
-from minirec.objectives.flexrec import credit, in_order, list_variance, trust
+from minirec.objectives.flexrec import credit, list_variance, trust
 from minirec.objectives.grpo import advantages
+from minirec.rewards import in_order
 from minirec.settings import Config
 from tests import literal
 from tests.small_experience import (

@@ -11,7 +11,7 @@ from minirec.objectives import OBJECTIVES
 from minirec.objectives.loss import Loss, k3, logprobs, target_nll, token_loss
 from minirec.records import PAD
 from minirec.settings import Config
-from minirec.tasks import Alone
+from minirec.tasks import Processes
 from tests.small_experience import (
     TARGETS,
     anything,
@@ -199,7 +199,7 @@ class Task:
     """One batch, again and again."""
 
     def __init__(self, x):
-        self.x, self.cfg, self.trie, self.processes = x, x.cfg, x.trie, Alone()
+        self.x, self.cfg, self.trie, self.processes = x, x.cfg, x.trie, Processes()
 
     def act(self, policy, step):
         return self.x

@@ -6,7 +6,7 @@ shapes and ranges are right, and NDCG stays between its bounds. For two items th
 they differ in two orders of six: a test on short lists passes.
 
 How one could have seen it: the lists are no better than random ones, and this policy knows the gains. Or ask
-for something that is known: lists in the best order have NDCG 1. ``flexrec.in_order`` is tested that way.
+for something that is known: lists in the best order have NDCG 1. ``rewards.in_order`` is tested that way.
 """
 
 import torch
