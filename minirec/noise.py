@@ -1,40 +1,43 @@
 """Random numbers that depend on a use, a seed and a step, and on nothing else.
 
-A run has no random state to save: whatever is drawn can be drawn again. Each use has a stream of its own, and
-all uses are named here, so that no two of them can share one.
+A run has no random state to save: whatever is drawn can be drawn again. Each use has a stream of its own. All
+uses are named here, with the numbers that each is made from, so no two of them can share a stream.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-USES = (
-    "world",  # items, tastes and periods of the simulated world
-    "sequences",  # what its users choose
-    "exposures",  # what its logging policy shows, and the clicks
-    "unreliable ranker",  # the noise of a designed ranker
-    "rollouts",  # of a step of reinforcement learning
-    "objective",  # of the same step: what an objective draws
-    "log ranker",  # training of the ranker on a log
-    "click ranker",  # training of the ranker on clicks
-    "needs",  # of a step
-    "candidates",  # closed sets, and whose feedback is observed
-    "random order",  # a floor
-    "critic",  # its training
-    "fresh users",  # who is left to reinforcement learning
-    "judged contexts",  # validation contexts on which a ranker is described
-    "log ranker weights",
-    "click ranker weights",
-)
+USES = {
+    "world": ("seed",),  # items, tastes and periods of the simulated world
+    "sequences": ("seed",),  # what its users choose
+    "exposures": ("seed of the world", "seed"),  # what its logging policy shows, and the clicks
+    "unreliable ranker": ("seed",),  # the noise of a designed ranker
+    "rollouts": ("seed", "step"),  # of reinforcement learning
+    "objective": ("seed", "step"),  # what an objective draws
+    "log ranker": ("seed",),  # training of the ranker on a log
+    "click ranker": ("seed",),  # training of the ranker on clicks
+    "needs": ("seed", "step"),  # of the contexts of a step
+    "candidates": ("seed", "part"),  # closed sets, and whose feedback is observed
+    "random order": ("seed",),  # a floor
+    "critic": ("seed",),  # its training
+    "fresh users": ("seed",),  # who is left to reinforcement learning
+    "judged contexts": ("seed",),  # on which a ranker is described
+    "log ranker weights": ("seed",),
+    "click ranker weights": ("seed",),
+}
 
 
 def stream(use: str, *numbers: int) -> torch.Generator:
     """Make the random stream of a use, such as ``stream("rollouts", seed, step)``.
 
-    How many numbers there are counts too: numpy takes (1,) and (1, 0) for the same seed.
+    Raises ValueError for other numbers than the use has: numpy takes (seed, 4) and (seed, 4, 0) for the same.
     """
-    seed = np.random.SeedSequence((USES.index(use), len(numbers), *numbers))
-    return torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+    if len(numbers) != len(USES[use]):
+        raise ValueError(f"stream: '{use}' is made from {USES[use]}, got {numbers}")
+    entropy = (numbers[0], list(USES).index(use), *numbers[1:])
+    seed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed >> 1))
 
 
 def draw(weights: Tensor, noise: Tensor) -> Tensor:

@@ -149,11 +149,17 @@ FAULTS = {  # name: file, the line's part that is right, what takes its place, t
         "self.policy = self.reference",
         "test_loop.py::test_the_kl_of_the_loss_is_to_the_start_however_far_the_policy_has_gone",
     ),
-    "a step 0 that counts as no step": (
+    "a stream without its step": (
         "noise.py",
-        "(USES.index(use), len(numbers), *numbers)",
-        "(USES.index(use), *numbers)",
-        "test_noise.py::test_the_number_of_seeds_counts_though_numpy_fills_up_with_zeros",
+        "if len(numbers) != len(USES[use]):",
+        "if len(numbers) > len(USES[use]):",
+        "test_noise.py::test_a_stream_is_made_from_all_the_numbers_of_its_use_as_a_step_0_is_no_missing_step",
+    ),
+    "two uses of one stream": (
+        "noise.py",
+        "list(USES).index(use)",
+        "list(USES).index(use) % 13",
+        "test_noise.py::test_streams_of_different_uses_seeds_or_steps_differ_and_equal_ones_agree",
     ),
     "beams that pass for samples": (
         "rollout.py",

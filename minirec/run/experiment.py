@@ -7,6 +7,7 @@ same number of rollouts; beside every arm of next items stands *supervised conti
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -101,14 +102,10 @@ def item_reward(cfg: Config, run: Run) -> tuple[Reward, list[str]]:
         return ranker.designed(world, cfg.ranker), [note]
     if world is None:
         empty: nn.Module = ranker.LogRanker(len(dataset.catalogue), cfg.history)
+        make = partial(ranker.trained_on_log, dataset, cfg.history, cfg.seed)
     else:
         empty = ranker.ExposureRanker(len(world.taste), world.features)
-
-    def make() -> nn.Module:
-        if world is None:
-            return ranker.trained_on_log(dataset, cfg.history, cfg.seed)
-        return ranker.trained_on_exposures(world, IMPRESSIONS * len(world.taste), cfg.seed)
-
+        make = partial(ranker.trained_on_exposures, world, IMPRESSIONS * len(world.taste), cfg.seed)
     model = kept(run, "ranker.pt", ("seed", "history"), make, empty.requires_grad_(False))
     about = [] if run.processes.rank else describe_ranker(model.cpu(), dataset, cfg.history, world)
     return model.to(run.processes.device), [f"{title}: the reward is a trained ranker", *about]

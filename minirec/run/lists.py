@@ -112,9 +112,7 @@ class ListArms:
         def gains(lists: Lists) -> Tensor:
             return fill_lists(self.critic, lists).gains
 
-        def make() -> Policy:
-            return imitate(run.cfg, self.start, run.trie, self.sources["train"], gains, steps)
-
+        make = partial(imitate, run.cfg, self.start, run.trie, self.sources["train"], gains, steps)
         reads = ("seed", "candidates", "contexts", "clip", "feedback", "rl_steps")
         return kept(run, "supervised_lists.pt", reads, make, copy.deepcopy(self.start))
 
@@ -156,19 +154,10 @@ def prepare_lists(run: Run, supervised: Policy) -> ListArms:
     """
     cfg, dataset = run.cfg, run.dataset
     sources = {part: make_lists(cfg, dataset, part) for part in PARTS}
-    vectors = item_vectors(dataset, cfg.seed)
-    empty = Critic(vectors, dataset.periods, cfg.seed)
-
-    def make() -> Critic:
-        critic = Critic(vectors, dataset.periods, cfg.seed)
-        return train_critic(critic, sources["train"], cfg.seed, CRITIC_STEPS)
-
-    critic = kept(run, "critic.pt", ("seed", "candidates", "feedback"), make, empty)
-    start = kept(
-        run,
-        "lists.pt",
-        ("seed", "candidates", "contexts", "clip"),
-        lambda: warm_start(cfg, supervised, run.trie, sources["train"]),
-        copy.deepcopy(supervised),
-    )
+    critic = Critic(item_vectors(dataset, cfg.seed), dataset.periods, cfg.seed)
+    make = partial(train_critic, critic, sources["train"], cfg.seed, CRITIC_STEPS)
+    critic = kept(run, "critic.pt", ("seed", "candidates", "feedback"), make, critic)
+    make = partial(warm_start, cfg, supervised, run.trie, sources["train"])
+    reads = ("seed", "candidates", "contexts", "clip")
+    start = kept(run, "lists.pt", reads, make, copy.deepcopy(supervised))
     return ListArms(run, sources, critic.requires_grad_(False).eval(), start)
