@@ -176,9 +176,7 @@ TINY = replace(TINY, objective="all", fresh=0.2, rl_steps=120, measure=40, ranke
 
 
 def check_value(name: str, value: Any) -> Any:
-    """Convert one setting, a string or already of the right type, to its declared type.
-
-    Raises InputError, which names the nearest valid one, if there is no such setting or no such value.
+    """Convert one setting to its declared type; InputError names the nearest valid setting or value.
 
     >>> check_value("epochs", "12")
     12
@@ -238,10 +236,7 @@ def read(path: Path) -> Config:
 
 
 def arguments(argv: list[str] | None = None) -> dict[str, str | bool]:
-    """Read the flags of ``minirec.train``, by the names of their settings.
-
-    Raises InputError, which names the nearest valid one, for an unknown flag.
-    """
+    """Read the flags of ``minirec.train``, by the names of their settings; InputError for an unknown one."""
     parser = argparse.ArgumentParser(
         prog="python -m minirec.train",
         description="Train a generative recommender on a click log or on the built-in world.",

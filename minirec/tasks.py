@@ -41,10 +41,9 @@ class Processes:
         self.device = torch.device(device)
 
     def share(self, rows: Tensor) -> tuple[Tensor, float]:
-        """Give this process its rows of a batch (b,), and their weight in the loss.
+        """Give this process its rows of a batch (b,), and their weight, as processes average their gradients.
 
-        The weight is the number of processes, because the wrapper averages gradients over them. A process
-        without rows repeats one with weight 0, as it must still run backward.
+        A process without rows repeats one with weight 0, as it must still run backward.
         """
         mine = rows[self.rank :: self.count]
         return (mine, float(self.count)) if len(mine) else (rows[:1], 0.0)

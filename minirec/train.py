@@ -16,19 +16,13 @@ from minirec.run.supervised import train
 
 
 def finish(run: Run, trained: dict[str, tuple[Run, Policy]], reinforced: Reinforced, began: float) -> None:
-    """Evaluate beside the floors on the test split, and write and print the report.
-
-    The supervised policies and their runs, by what tables call them; what reinforcement learning came to; and
-    ``time.monotonic()`` at the start.
-    """
+    """Evaluate beside the floors on the test split, and write and print the report."""
     cfg, dataset = run.cfg, run.dataset
     policies = {name: (policy, each.trie) for name, (each, policy) in trained.items()}
     policies |= {name: (policy, run.trie) for name, policy in reinforced.policies.items()}
     methods = floors(dataset, dataset.test, cfg)
-    methods |= {
-        name: evaluate_policy(policy, trie, dataset, dataset.test, cfg)
-        for name, (policy, trie) in policies.items()
-    }
+    for name, (policy, trie) in policies.items():
+        methods[name] = evaluate_policy(policy, trie, dataset, dataset.test, cfg)
     results = report.Results(methods, "test", tuple(reinforced.policies), reinforced.lists, reinforced.notes)
     print("\n" + report.text(results, cfg.seed))
     seconds = time.monotonic() - began

@@ -127,10 +127,7 @@ def next_items(cfg: Config, run: Run, reward: Reward) -> tuple[NextItem, Validat
 
 
 def begin_arm(cfg: Config, base: Path) -> None:
-    """Make the folder of an arm, which shares the data of the supervised run, or find it to go on with.
-
-    Raises InputError if the folder holds an arm with other settings.
-    """
+    """Make the folder of an arm on the run's data; InputError if it holds one with other settings."""
     folder = Path(cfg.out)
     if (folder / "config.json").is_file():
         old, new = asdict(settings.read(folder / "config.json")), asdict(cfg)

@@ -32,10 +32,7 @@ VALID = 512  # lists of a line's validation
 
 
 def next_item_scores(policy: Policy, trie: Trie, lists: Lists) -> Tensor:
-    """Log-probability (B, C) of each candidate as the next item, under the catalogue's trie, without a need.
-
-    Source: ours.
-    """
+    """Log-probability (B, C) of each candidate as the next item, under the trie, without a need (ours)."""
     condition = lists.batch.condition.clone()
     condition[:, 0], condition[:, 1:3] = NEXT, 0
     with torch.no_grad():
@@ -56,7 +53,6 @@ def imitate(
     """Supervised training on lists: NLL on rankings of the candidates by falling scores (B, C).
 
     Contexts and needs are drawn as in reinforcement learning. Returns a new policy in evaluation mode.
-    Source: definition.
     """
     policy = copy.deepcopy(start).eval().requires_grad_(True)
     optimiser = torch.optim.Adam(policy.parameters(), rate, betas=(0.9, 0.98))
@@ -148,10 +144,7 @@ class ListArms:
 
 
 def prepare_lists(run: Run, supervised: Policy) -> ListArms:
-    """Make the closed sets, the critic and the list start; models are kept in the run folder.
-
-    Raises InputError if the data cannot give lists with gains.
-    """
+    """Make the closed sets, the critic and the list start; InputError if the data has no gains for lists."""
     cfg, dataset = run.cfg, run.dataset
     sources = {part: make_lists(cfg, dataset, part) for part in PARTS}
     critic = Critic(item_vectors(dataset, cfg.seed), dataset.periods, cfg.seed)

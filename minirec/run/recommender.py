@@ -79,8 +79,5 @@ def _find(kind: str, name: str, known: dict[str, int]) -> int:
 
 
 def load(folder: str | Path, device: str = "cpu") -> Recommender:
-    """Load a trained run with the weights that validation chose.
-
-    Raises InputError if the folder or a file in it is missing, damaged, or does not fit.
-    """
+    """Load a trained run; InputError if the folder or a file in it is missing, damaged, or does not fit."""
     return Recommender(find_run(folder, pick_device(device)))

@@ -33,9 +33,8 @@ VALID = 5000  # at most so many validation contexts choose the epoch
 def epoch_rows(lengths: Tensor, budget: int, seed: int, epoch: int) -> list[Tensor]:
     """Cut an epoch into batches of rows of similar length, in random order.
 
-    Lengths (S,) are items per training sequence; ``budget`` is the most items of a batch, padding counted,
-    one row at least. Returns row indices per batch, every row once; the number of batches is the same in
-    every epoch. Source: ours.
+    Lengths (S,) are items per training sequence; ``budget`` is the most items of a batch, padding counted.
+    Returns row indices per batch, every row once, in equally many batches each epoch (ours).
 
     >>> sorted(len(rows) for rows in epoch_rows(torch.tensor([2, 6, 2, 5, 2]), 6, seed=0, epoch=0))
     [1, 1, 3]
