@@ -24,10 +24,9 @@ JSON_LIMIT = 1 << 30  # bytes; a json file is often one single line
 def make_catalogue(ids: list[str], path: Path | None = None, columns: str = "") -> Catalogue:
     """Make the catalogue of N external item ids, with the side information of a file where there is one.
 
-    The file is a json of item to a list of attributes, or a csv. The item column of a csv is named by the
-    setting ``columns``, or is one of ``COLUMNS["item"]``, or is the first. The first column of ``TITLES`` is
-    the title. Each word of a description is an attribute, and so is each value of another column, separated
-    by ``|``. Raises InputError if the file is broken or knows none of the items.
+    The file is a json of item to a list of attributes, or a csv, whose item column is named by ``columns``,
+    is one of ``COLUMNS["item"]``, or is the first. Each word of a description is an attribute, as is each
+    value of another column, separated by ``|``. Raises InputError if it is broken or knows none of the items.
     """
     if path is None:
         return Catalogue(ids)
@@ -62,8 +61,7 @@ def features(attributes: list[set[str]]) -> Tensor | None:
     """Turn the attributes of N items into vectors: multi-hot, weighted by idf, of unit length.
 
     Of the attributes that two items or more have, the ``VOCABULARY`` most frequent are kept. Returns (N, F)
-    float32, a zero row where nothing is known; None when there is no such attribute. Source: definition;
-    idf = log(items with attributes / items with this attribute).
+    float32, a zero row where nothing is known; None when there is no such attribute. Source: definition.
 
     >>> features([{"red", "wool"}, {"red", "silk"}, {"wool"}, set()])
     tensor([[0.7071, 0.7071],
@@ -76,8 +74,7 @@ def features(attributes: list[set[str]]) -> Tensor | None:
     vocabulary = {name: column for column, name in enumerate(shared[:VOCABULARY])}
     if not vocabulary:
         return None
-    described = sum(bool(names) for names in attributes)
-    idf = np.log(described / np.array([counts[name] for name in vocabulary]))  # (F,)
+    idf = np.log(sum(map(bool, attributes)) / np.array([counts[name] for name in vocabulary]))  # (F,)
     vectors = np.zeros((len(attributes), len(vocabulary)), dtype=np.float32)  # (N, F)
     for row, names in enumerate(attributes):
         known = sorted(vocabulary[name] for name in names if name in vocabulary)

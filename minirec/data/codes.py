@@ -2,8 +2,7 @@
 
     vectors (N, D) -> L rounds of k-means, each on the residual of the rounds before -> codes (N, L)
 
-Items with similar vectors share their first codes, and a policy can generalise over these. Items that would
-share all L codes are moved apart, by the smallest move.
+Items with similar vectors share their first codes, so that a policy can generalise; no two share all codes.
 """
 
 import itertools
@@ -47,10 +46,9 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
 
     Level by level, k-means runs on the residuals. Then each item takes the nearest centroids, and items that
     share a tuple are moved (see ``_settle``). With one level, V = N, code i is item i, and its centroid is
-    its vector. Raises InputError if a value is not finite, or if there are more items than tuples.
-
-    Source: residual quantisation into semantic IDs after TIGER (2305.05065). k-means in place of the RQ-VAE,
-    and moving in place of a further code for collisions, are ours.
+    its vector. Raises InputError if a value is not finite, or if there are more items than tuples. Source:
+    residual quantisation into semantic IDs after TIGER (2305.05065). k-means in place of the RQ-VAE, and
+    moving in place of a further code for collisions, are ours.
 
     >>> vectors = torch.tensor([[0.0, 0.0], [0.0, 0.1], [9.0, 0.0], [9.0, 0.1]])
     >>> fit(vectors, levels=2, codes=2, seed=0).codes.tolist()
@@ -96,15 +94,13 @@ def _kmeans(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 
 def _lloyd(points: Tensor, centroids: Tensor) -> Tensor:
-    """Run Lloyd's iterations from (V, D) starts until nothing changes, ITERATIONS at most.
-
-    A cluster that loses all its points takes over the point that is farthest from its centroid.
-    """
+    """Run Lloyd's iterations from (V, D) starts until nothing changes, ITERATIONS at most."""
     size, before = len(centroids), None
     for _ in range(ITERATIONS):
         code = _nearest(points, centroids)
         distance = (points - centroids[code]).square().sum(1)
         empty = (torch.bincount(code, minlength=size) == 0).nonzero()[:, 0]
+        # A cluster that loses all its points takes over the point that is farthest from its centroid.
         far = distance.sort(descending=True, stable=True).indices[: len(empty)]
         far = far[distance[far] > 0]  # with fewer distinct points than codes some clusters stay empty
         code[far] = empty[: len(far)]
@@ -118,10 +114,7 @@ def _lloyd(points: Tensor, centroids: Tensor) -> Tensor:
 
 
 def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Choose (V, D) starts by greedy k-means++.
-
-    The next start is the best of a few points, drawn by their squared distance to the starts so far.
-    """
+    """Choose (V, D) starts by greedy k-means++: each is the best of a few draws by squared distance."""
     trials = 2 + int(math.log(size))
     norm, starts = points.square().sum(1), []
     distance, weight = torch.full_like(norm, torch.inf), torch.ones_like(norm)
@@ -140,9 +133,8 @@ def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor
 def _settle(vectors: Tensor, centroids: Tensor) -> tuple[Tensor, int]:
     """Give each vector (N, D) a tuple that no other has; returns (N, L) tuples and how many items moved.
 
-    An item's nearest tuple is the nearest centroid level by level. Items are served by squared distance to
-    the centroid sum of that tuple, then by index. First, each tuple goes to the first item whose nearest it
-    is. Then the items left over move to a ``_free_tuple`` each, in the same order.
+    Items are served by squared distance to the centroid sum of their nearest tuple, then by index. Each tuple
+    goes to the first item whose nearest it is; then, in the same order, the others get a ``_free_tuple``.
     """
     levels, nearest, residual = len(centroids), [], vectors.float()
     for level in centroids:
@@ -163,8 +155,7 @@ def _settle(vectors: Tensor, centroids: Tensor) -> tuple[Tensor, int]:
 def _free_tuple(vector: Tensor, centroids: Tensor, used: Counter[tuple]) -> tuple:
     """Find a free tuple for a vector (D,); ``used`` counts the occupied tuples under each prefix.
 
-    Level by level it takes the nearest centroid among the codes under which a tuple is free. So a code gives
-    way only where no tuple is free under it. L × V codes are searched, never V^L tuples.
+    Level by level it takes the nearest code that has a free tuple under it: a search of L × V codes, not V^L.
     """
     levels, size, _ = centroids.shape
     item: tuple = ()
@@ -198,9 +189,9 @@ def usage(codes: Codes, vectors: Tensor) -> list[dict]:
 def summary(codes: Codes, vectors: Tensor) -> str:
     """Write a heading with the repaired collisions and the holes, and a line of ``usage`` per level."""
     items, levels = codes.codes.shape
-    size, moved = codes.size, codes.moved
-    holes = size**levels - items
-    text = f"codes: {items} items on {levels} levels of {size}; {moved} collisions repaired, {holes} holes"
+    size, holes = codes.size, codes.size**levels - items
+    repaired = f"{codes.moved} collisions repaired, {holes} holes"
+    text = f"codes: {items} items on {levels} levels of {size}; {repaired}"
     for number, row in enumerate(usage(codes, vectors), 1):
         entropy = f"entropy {row['entropy']:.2f} bits (perplexity {row['perplexity']:.1f})"
         text += f"\n  level {number}: {row['used']} codes used, {entropy}, residual {row['residual']:.1%}"

@@ -1,8 +1,7 @@
 """The contexts that reinforcement learning learns from: users that supervised training never saw.
 
-On contexts that the policy was fitted to, its own rollouts say little and every objective only fits them
-further. So some users are left to RL, and to *supervised continued*, the control that every objective is held
-against. All of it is ours.
+On contexts that the policy was fitted to, its rollouts say little and an objective only fits them further. So
+some users are left to RL, and to *supervised continued*, the control of all objectives. All of it is ours.
 """
 
 from dataclasses import replace

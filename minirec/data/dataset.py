@@ -38,17 +38,14 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Examples:
-    """One split: B contexts whose histories are slices ``start:stop`` of one flat array of events.
-
-    A training sequence has no targets (n = 0): every item of its history is predicted from those before.
-    """
+    """One split: B contexts whose histories are slices ``start:stop`` of one flat array of events."""
 
     events: Tensor  # (E,) items of all users in time order, shared between the splits
     start: Tensor  # (B,)
     stop: Tensor  # (B,)
     user: Tensor  # (B,)
     condition: Tensor  # (B, 4)
-    targets: Tensor  # (B, n) padded with PAD
+    targets: Tensor  # (B, n) padded with PAD; n = 0 in training, which predicts the history's own items
     tied: Tensor  # (B,) bool: the target has the same time stamp as the last event before it
 
     def __post_init__(self) -> None:
@@ -76,15 +73,13 @@ class Examples:
     def batch(self, rows: Tensor, history: int) -> Batch:
         """Gather the contexts ``rows`` (B,) with at most ``history`` recent items, as wide as the longest."""
         start, stop = self.start[rows], self.stop[rows]
-        seen = self._padded(start, stop)
-        recent = self._padded(torch.maximum(start, stop - history), stop)
+        seen, recent = self._padded(start, stop), self._padded(torch.maximum(start, stop - history), stop)
         return Batch(self.user[rows], recent, self.condition[rows], self.targets[rows], seen)
 
     def _padded(self, start: Tensor, stop: Tensor) -> Tensor:
         width = int((stop - start).max()) if len(start) else 0
         index = start[:, None] + torch.arange(width)  # (B, width)
-        inside = index < stop[:, None]
-        return torch.where(inside, self.events[index.clamp(max=len(self.events) - 1)], PAD)
+        return torch.where(index < stop[:, None], self.events[index.clamp(max=len(self.events) - 1)], PAD)
 
 
 @dataclass(frozen=True)

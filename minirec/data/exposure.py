@@ -47,10 +47,7 @@ def true_score(world: World, user: Tensor, items: Tensor) -> Tensor:
 
 
 def exposures(world: World, n: int, seed: int) -> Exposures:
-    """Log n impressions of uniform users, clicked with probability ``true_score``. Source: ours.
-
-    Items are shown with probability ∝ popularity in the user's period × (1 in A, ``TAIL_EXPOSURE`` in B).
-    """
+    """Log n impressions of uniform users: popular items, few of B, clicks by ``true_score``. Source: ours."""
     random = stream("exposures", world.seed, seed)
     user = torch.randint(len(world.taste), (n,), generator=random)
     noise = torch.rand(2, n, generator=random, dtype=torch.float64)
@@ -65,9 +62,8 @@ def exposures(world: World, n: int, seed: int) -> Exposures:
 def ranker(world: World, kind: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Make a ranker of designed reliability: user (B,) and items (B, C) to scores (B, C) float32 in (0, 1).
 
-    For users of A it gives the true score. For those of B, "right" gives the true score, "noise" a number
-    that depends on user and item alone, and "harmful" the true score reversed. A HOLE scores 0. Raises
-    InputError if there is no such kind. Source: ours.
+    Users of A get the true score. Those of B get it too if "right", a number of user and item alone if
+    "noise", the true score reversed if "harmful". A HOLE scores 0. Raises InputError otherwise. Source: ours.
     """
     random = stream("unreliable ranker", world.seed)
     # The fraction of a product of two large random numbers: noise per pair without a table of pairs.

@@ -4,17 +4,14 @@ A *need* says what a good list is: *interest*, how much the user likes an item; 
 topic that the recent history lacks; *trend*, interest × recent popularity [paper]. Here a need is two flags,
 novel and trend, and both together are a fourth need, which training never sees [ours]:
 
-    gain = liking × [has a topic that the recent history lacks, if novel] × [1/3, 2/3, 1 by third of
-           popularity, if trend]
+    gain = liking × [topic new to recent history, if novel] × [1/3, 2/3, 1 by third of popularity, if trend]
 
-Liking is the user's affinity in four steps on the simulated world (``World.gains``), and on a log the rating,
-from 0 for the lowest of the scale to 1 for the highest [ours].
+Liking is affinity in four steps on the world (``World.gains``), and the rating, from 0 to 1, on a log [ours].
 
-On the world candidates are drawn uniformly, ``WORLD_SETS`` sets for a training user and one for another. On a
-log a user's training events but the first are cut into windows: the items of a window are the candidates, all
-before it is the history. The last window of a user is for test, the one before for validation, all earlier
-are for training. These users are the ones left to RL, so the supervised policy knows none of them. Whether
-the feedback on a candidate was seen is drawn once per set: what is missing stays missing [ours].
+On the world candidates are drawn uniformly. On a log a user's training events but the first are cut into
+windows: the items of a window are the candidates, all before it is the history. The last window of a user is
+for test, the one before for validation, all earlier are for training. These users are left to RL, so the
+supervised policy knows none of them. Whether feedback was seen is drawn once per set [ours].
 """
 
 from __future__ import annotations
@@ -85,8 +82,7 @@ def needs_of_step(seed: int, step: int, count: int) -> Tensor:
 def make_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
     """Make the closed sets of one of the PARTS of the data, of a log or of a simulated world.
 
-    "known" is "train" and the users of supervised training as well: what floors may be fitted on. Raises
-    InputError if no users are left to RL, if the log lacks what gains are made of, or if no set is left.
+    "known", for floors, is "train" and the users of supervised training. Raises InputError if no set is left.
     """
     if dataset.fresh is None:
         raise InputError("--objective: supervised training saw every user; train anew with --fresh 0.2")
@@ -163,8 +159,7 @@ def _new(topics: Tensor, contexts: Examples, candidates: Tensor) -> Tensor:
 def _recent_popularity(dataset: Dataset, contexts: Examples, candidates: Tensor) -> tuple[Tensor, Tensor]:
     """Count the training events of each candidate just before its set, and find its third: (S, C) each.
 
-    Thirds are of events, not of items: an item is in the top third if less popular items have two thirds of
-    the events or more. An item without an event is in the first.
+    Thirds are of events: an item is in the top third if less popular items have two thirds of all or more.
     """
     events, items = contexts.events, len(dataset.catalogue)
     _, place = training_events(replace(dataset.known, events=torch.arange(len(events))))

@@ -65,18 +65,15 @@ class Summary:
     unseen: int  # items that never occur in training
 
     def __str__(self) -> str:
-        return (
-            f"{self.read:,} events read, {self.duplicates:,} duplicates and {self.dropped:,} outside the "
-            f"k-core dropped; {self.users:,} users, {self.items:,} items, {self.events:,} events; "
-            f"{self.unseen:,} items never occur in training"
-        )
+        gone = f"{self.duplicates:,} duplicates and {self.dropped:,} outside the k-core dropped"
+        left = f"{self.users:,} users, {self.items:,} items, {self.events:,} events"
+        return f"{self.read:,} events read, {gone}; {left}; {self.unseen:,} items never occur in training"
 
 
 def load(cfg: Config) -> tuple[Dataset, Summary]:
     """Read the log ``cfg.data``, clean it, and split it; raises InputError if a file or a setting is wrong.
 
-    Without ``cfg.items``, a ``movies.csv`` beside MovieLens' ``ratings.csv`` is taken. Users and items are
-    numbered by first appearance in the file.
+    Without ``cfg.items``, MovieLens' ``movies.csv`` is taken. Users and items are numbered by appearance.
     """
     path = Path(cfg.data)
     events = read(path, cfg.columns)
@@ -97,10 +94,7 @@ def load(cfg: Config) -> tuple[Dataset, Summary]:
 
 
 def read(path: Path, columns: str = "") -> Events:
-    """Read the events of a log in the order of the file; raises InputError if it is broken.
-
-    A ``.txt`` without the setting ``columns`` holds S3-Rec sequences, any other file a table with a header.
-    """
+    """Read the events of a log in the order of the file; raises InputError if it is broken."""
     table = _sequences(path) if kind(path) == ".txt" and not columns else rows(path)
     _, header = next(table)
     where = positions(path, header, columns)
@@ -118,17 +112,13 @@ def read(path: Path, columns: str = "") -> Events:
             raise InputError(f"{path}, line {line}, column '{name}': {value} {error}") from None
     if not ids["user"]:
         raise InputError(f"{path}, line 2: a header and no events; expected one event per line")
-    arrays = {role: np.array(column) for role, column in values.items()}
-    return Events(list(ids["user"]), list(ids["item"]), **arrays)
+    return Events(list(ids["user"]), list(ids["item"]), **{role: np.array(v) for role, v in values.items()})
 
 
 def without_duplicates(events: Events) -> Events:
-    """Drop events with the same user, item, time and group as an earlier one in the file.
-
-    Without times nothing is dropped: a repeat cannot be told from a duplicate. Source: ours.
-    """
+    """Drop events with the user, item, time and group of an earlier one in the file. Source: ours."""
     if events.time is None:
-        return events
+        return events  # without times a repeat cannot be told from a duplicate
     keys = [k for k in (events.user, events.item, events.time, events.group) if k is not None]
     order = np.lexsort(keys)  # stable, so the first of equals is the first in the file
     again = np.all([key[order][1:] == key[order][:-1] for key in keys], axis=0)
@@ -138,8 +128,7 @@ def without_duplicates(events: Events) -> Events:
 def k_core(events: Events, core: int) -> Events:
     """Keep the largest part of a log, perhaps none, in which every user and item has ``core`` events or more.
 
-    As everywhere in the field, which users and items remain depends on later events too. After this filter,
-    nothing else does. Source: definition.
+    As is usual, this filter depends on later events too; nothing after it does. Source: definition.
     """
     while True:
         users, items = np.bincount(events.user), np.bincount(events.item)

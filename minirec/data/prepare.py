@@ -5,7 +5,6 @@ from dataclasses import replace
 import torch
 
 from minirec.data import codes, logs, world
-from minirec.data.codes import Codes
 from minirec.data.contexts import leave_fresh
 from minirec.data.dataset import Dataset
 from minirec.data.vectors import item_vectors
@@ -28,7 +27,7 @@ def read(cfg: Config) -> tuple[Dataset, str]:
     return dataset, summary
 
 
-def encode(dataset: Dataset, cfg: Config) -> tuple[Codes, list[str]]:
+def encode(dataset: Dataset, cfg: Config) -> tuple[codes.Codes, list[str]]:
     """Give every item its codes, with one level its own number; return them, and a summary of them."""
     if cfg.levels == 1:
         return codes.fit(torch.zeros(len(dataset.catalogue), 1), 1, cfg.codes, cfg.seed), []

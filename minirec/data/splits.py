@@ -93,14 +93,11 @@ def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
     owner = np.repeat(np.arange(len(start)), count)  # (W,)
     steps = np.cumsum(count)[owner] - 1 - np.arange(len(owner))  # windows that follow in the same sequence
     end = stop[owner] - steps * size
-    begin = np.maximum(start[owner], end - size)
-    return owner, begin, end
+    return owner, np.maximum(start[owner], end - size), end
 
 
 def target_sets(item: Ints, start: Ints, stop: Ints) -> Ints:
-    """Collect the items of slices ``start:stop`` (B,) as sets (B, n), by first appearance, padded with PAD.
-
-    Source: definition.
+    """Collect the items of slices ``start:stop`` (B,) as sets (B, n), padded with PAD. Source: definition.
 
     >>> target_sets(np.array([5, 5, 7, 5, 2]), np.array([0, 4]), np.array([4, 5]))
     array([[ 5,  7],

@@ -18,7 +18,7 @@ COLUMNS = {
     "rating": ("rating",),
     "group": ("group", "invoice", "session"),
 }
-LINE_LIMIT = 10_000_000  # bytes
+LINE_LIMIT = 10_000_000  # bytes; a line as long as this is an error
 
 
 def kind(path: Path) -> str:
@@ -32,10 +32,7 @@ def shown(text: str) -> str:
 
 
 def lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[str]:
-    """Stream the lines of a UTF-8 text file, gzipped or not; raises InputError if it is broken.
-
-    Each line has its line end. A line of ``limit`` bytes is an error too.
-    """
+    """Stream the lines with their ends of a UTF-8 file, gzipped or not; raises InputError if broken."""
     number = 0
     try:
         with path.open("rb") as raw:
@@ -62,9 +59,8 @@ def lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[str]:
 def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Stream the rows of a table, header first, each with the line on which it starts; skip blank lines.
 
-    Fields are separated by tab, comma or semicolon: whichever the first line has most of. In RecBole's atomic
-    files (``.inter``, ``.item``) quotes are letters, and types in the header (``id:token``) are left out.
-    Raises InputError if the file is broken or empty.
+    The delimiter is what line 1 has most of: tab, comma or semicolon. In RecBole's ``.inter`` and ``.item``
+    quotes are letters, and types (``id:token``) are cut. Raises InputError if broken or empty.
     """
     text = lines(path)
     first = next(text, "")
@@ -75,11 +71,11 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     width, line = 0, 1
     try:
         for row in reader:
-            size = len(row)
             if row and not width:
-                width, row = size, [name.split(":")[0] if atomic else name.strip() for name in row]
-            if row and size != width:
-                raise InputError(f"{path}, line {line}: {size} columns; expected {width} as in the header")
+                width, row = len(row), [name.split(":")[0] if atomic else name.strip() for name in row]
+            if row and len(row) != width:
+                fault = f"{len(row)} columns; expected {width} as in the header"
+                raise InputError(f"{path}, line {line}: {fault}")
             if row:
                 yield line, row
             line = reader.line_num + 1
@@ -129,8 +125,7 @@ def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
             raise InputError(f"{path}, line 1: no column '{name}' for {role}{nearest(name, header)}")
     places = {role: header.index(name) for role, name in wanted.items()}
     if not columns:
-        candidates = {role: find(names, header) for role, names in COLUMNS.items()}
-        places = {role: position for role, position in candidates.items() if position is not None}
+        places = {role: at for role, names in COLUMNS.items() if (at := find(names, header)) is not None}
     for role in ("user", "item"):
         if role not in places:
             given = shown(", ".join(header))

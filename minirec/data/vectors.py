@@ -52,10 +52,9 @@ def _square(index: Tensor, value: Tensor, items: int) -> Tensor:
 def cooccurrence_vectors(train: Examples, items: int, dim: int, seed: int) -> Tensor:
     """Embed items so that neighbours in training sequences lie near each other: (N, dim) float32.
 
-    Pairs at distance d ≤ WINDOW count 1/d, symmetrically. Their positive pointwise mutual information goes
-    through a truncated SVD; rows are scaled by the root of the singular values, then to unit length. The row
-    of an item without informative neighbours is 0, and so are columns beyond N.
-    Source: PPMI and SVD (Levy & Goldberg 2014); window and weights are ours.
+    Pairs at distance d ≤ WINDOW count 1/d, symmetrically. Their PPMI goes through a truncated SVD; rows are
+    scaled by the root of the singular values, then to unit length. Items without informative neighbours are
+    0, as are columns beyond N. Source: PPMI and SVD (Levy & Goldberg 2014); window and weights are ours.
     """
     matrix = _ppmi(train, items)
     rows = normalize(_embed(matrix, dim, seed, 0.5), dim=1)
@@ -66,9 +65,8 @@ def cooccurrence_vectors(train: Examples, items: int, dim: int, seed: int) -> Te
 def item_vectors(dataset: Dataset, seed: int) -> Tensor:
     """Make the (N, D) float32 vectors that codes are fitted to.
 
-    On a simulated world these are the features. On real data they are co-occurrence vectors, after the side
-    information where there is any. Side information wider than WIDTH is reduced to that by truncated SVD, and
-    each block has mean squared norm 1. Source: ours.
+    On a simulated world these are the features. On real data they are co-occurrence vectors, after any side
+    information, which truncated SVD reduces to WIDTH; each has mean squared norm 1. Source: ours.
     """
     features = dataset.catalogue.features
     if dataset.world and features is not None:

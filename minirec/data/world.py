@@ -91,15 +91,11 @@ class World:
         for user in tqdm(chunks, "drawing sequences", delay=2, leave=False):
             last = torch.full_like(user, PAD)
             for event in range(self.events):
-                last = draw(self._law(user, last), noise[user, event, None])[:, 0]
-                drawn[user, event] = last
+                drawn[user, event] = last = draw(self._law(user, last), noise[user, event, None])[:, 0]
         return drawn
 
     def dataset(self) -> Dataset:
-        """The world as a Dataset: 80 % of the users train, 10 % validate, 10 % test.
-
-        A training sequence holds all of a user's items; elsewhere the last item is the target.
-        """
+        """The world as a Dataset: 80 % of the users train, 10 % validate, 10 % test, by their last items."""
         drawn, user = self.sequences(), torch.arange(len(self.taste))
         cuts = len(user) * 8 // 10, len(user) * 9 // 10
         start, tied = user * self.events, torch.zeros(len(user), dtype=torch.bool)
@@ -122,9 +118,8 @@ class World:
 
         Interest is the affinity in four steps 0, 1/3, 2/3, 1, which a random user and item reach with
         probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel (B,) sets items of the topics in the history
-        (B, H) to 0. Trend (B,) multiplies by 1/3, 2/3 or 1 for the least, middle and most popular third of
-        the items in the period. A HOLE gains 0.
-        Source: the needs are FlexRec's (interest, explore, trend); flags, steps and products are ours.
+        (B, H) to 0. Trend (B,) multiplies by a third of ``third``. A HOLE gains 0. Source: the needs are
+        FlexRec's; flags, steps and products are ours.
         """
         step = torch.bucketize(self.affinity(user, items), self.cuts, right=True)  # (B, C) 0, 1, 2, 3
         third = self.third[self.period[user, None], items.clamp(min=0)]

@@ -1,8 +1,7 @@
 """Floors: three scorers that know no codes and learn nothing but counts.
 
-Each takes training sequences and the number N of items, and returns a function from a batch to scores over
-the whole catalogue. Equal scores fall back to popularity, then to the smaller item index; scores are float64,
-so popularity outweighs no real difference.
+Each takes training sequences and the number N of items, and returns a ``Scorer``. Equal scores fall back to
+popularity, then to the smaller item index; in float64 popularity outweighs no real difference.
 """
 
 import math
@@ -53,10 +52,9 @@ def item_knn(train: Examples, items: int) -> Scorer:
     """Score each item by its summed similarity to the items of the context, recent ones counting more.
 
     The similarity of two items is the cosine between the sets of training sequences that hold them. All items
-    are neighbours, so nothing of size N × N is built: similarities are summed by way of the sequences. An
-    item is also its own neighbour, with cosine 1. An item that was last seen ``a`` events ago, 0 for the
-    latest, weighs ``RECENCY ** a``. Sums are rounded in units of GRID, and popularity orders equal ones, as
-    in ``markov``. Source: item-based nearest neighbours with cosine (definition); the rest is ours.
+    are neighbours, also of themselves, so nothing of size N × N is built: similarities are summed by way of
+    the sequences. An item last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``. Popularity
+    orders equal sums. Source: item-based nearest neighbours with cosine (definition); the rest is ours.
     """
     row, item = training_events(train)
     fill = _below_one(item, items)

@@ -45,10 +45,7 @@ class Result:
 
 
 def summary(result: Result) -> dict[str, float]:
-    """Average a result over its contexts: one row of a report, by the names of metrics.DEFINITIONS.
-
-    What no context has is left out: the recall of a bucket without targets, the tied metrics.
-    """
+    """Average a result over contexts, by the names of metrics.DEFINITIONS; what none has is left out."""
     row = {name: value.mean().item() for name, value in result.values.items()}
     row |= {f"coverage@{k}": metrics.coverage(result.items, result.catalogue, k) for k in metrics.KS}
     mass = result.mass.sum(0).tolist()
@@ -125,8 +122,7 @@ def evaluate_scorer(scorer: Scorer, dataset: Dataset, examples: Examples, cfg: C
 def floors(dataset: Dataset, examples: Examples, cfg: Config) -> dict[str, Result]:
     """Evaluate popularity, the first-order Markov chain and item-kNN, fitted on all training sequences.
 
-    On a simulated world "true law" stands beside them: the ranking that no method can be above in hr,
-    recall, ndcg and mrr. Raises InputError if there are no contexts.
+    On a simulated world "true law" is among them, the best ranking. Raises InputError without contexts.
     """
     scorers = {name: fit(dataset.known, len(dataset.catalogue)) for name, fit in FLOORS.items()}
     if dataset.law is not None:
@@ -140,9 +136,8 @@ def evaluate_policy(
 ) -> Result:
     """Evaluate a policy by beam search under the trie, on the device of the trie.
 
-    The beam is cfg.beam wide, plus the batch's longest past where seen items are taken out; at most N.
-    ``full`` adds Pass@K by cfg.samples rollouts under the trie, and hallucination. The policy's training mode
-    does not change. Raises InputError if there are no contexts.
+    The beam is cfg.beam wide, plus the batch's longest past where seen items are taken out. ``full`` adds
+    Pass@K by cfg.samples rollouts, and hallucination. Raises InputError if there are no contexts.
     """
     generator, device = torch.Generator().manual_seed(cfg.seed), trie.codes.device
     samples = cfg.samples if full else 0
@@ -159,9 +154,8 @@ def evaluate_policy(
         prompt = policy.encode(batch.condition.to(device), trie.encode(batch.history.to(device)))
         lists = {"top": rollout.beam(policy, prompt, trie, width(batch.seen.shape[1]))[0]}
         if samples:
-            shape = len(batch), samples, trie.levels
-            noise = torch.rand(shape, dtype=torch.float64, generator=generator).to(device)
-            lists["samples"] = rollout.sample(policy, prompt, trie, noise).items[..., 0]
+            noise = torch.rand(len(batch), samples, trie.levels, dtype=torch.float64, generator=generator)
+            lists["samples"] = rollout.sample(policy, prompt, trie, noise.to(device)).items[..., 0]
         if not cfg.keep_seen:
             seen = batch.seen.to(device)
             lists = {name: metrics.drop_seen(x, seen, x.shape[1]) for name, x in lists.items()}

@@ -2,8 +2,7 @@
 
 ``item_logprobs`` and ``list_logprobs`` give the probability of every answer that a policy could give. The
 rest are sums over these, in float64. Log-probabilities are in nats and finite: a masked item has about -1e9,
-and its share of every sum is exactly 0. Without a mask, the items of a catalogue have less than 1 in all; the
-rest is the probability of a hole. ``every_tuple`` is the catalogue in which nothing is a hole.
+and its share of every sum is exactly 0. Without a mask, the probabilities of holes are missing from a sum.
 """
 
 import math
@@ -63,9 +62,8 @@ def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool 
 def list_logprobs(policy: Policy, prompt: Prompt, trie: Trie, candidates: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of every order of a closed candidate set (B, C) int64, distinct in a row, no padding.
 
-    Returns the orders (C!, C) int64, as indexes into the candidates, and their log-probabilities (B, C!) in
-    the policy's dtype; gradients flow. Raises ValueError if there are more than 6 candidates. Source:
-    definition; the mask is that of ``rollout.rank``.
+    Returns the orders (C!, C), indexes into the candidates, and their log-probabilities (B, C!); gradients
+    flow. Raises ValueError for more than 6. Source: definition; masks as in ``rollout.rank``.
     """
     size = candidates.shape[1]
     if size > CANDIDATES:
@@ -155,8 +153,7 @@ def k3_fixed_point_by_code(reference: Tensor, reward: Tensor, beta: float, trie:
     """``k3_fixed_point`` where an item is L tokens, each with a k3 of its own, as the loss has it.
 
     The k3 of a later code gives no credit to the codes before it. So every node of the trie settles by
-    itself, from the last level up to the root, with the mean reward below each child in the place of r.
-    Source: ours; it follows from GRPO's loss (2402.03300).
+    itself, from the last level up to the root, with the mean reward below each child as its r. Source: ours.
     """
     mass, value = reference[:, trie.item].double(), reward[:, trie.item].double()  # (B, leaves)
     steps = []

@@ -1,8 +1,7 @@
 """What is measured: pure functions of ranked lists of items, each metric defined in one place.
 
-Most have one value per context, (B,) float64, so that methods can be compared context by context. On real
-data a context has a set of targets. On a simulated world the law of the next item is known, and a metric is
-its expectation over one target drawn from the law.
+Most have one value per context, (B,) float64, so methods can be compared context by context. On real data a
+context has a set of targets; on a simulated world a metric is the expectation over one target of the law.
 """
 
 from collections.abc import Callable
@@ -70,9 +69,8 @@ def drop_seen(items: Tensor, seen: Tensor, k: int) -> Tensor:
 def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Compare ranked lists with target sets. An item repeated in a list counts once, at its first rank.
 
-    items (B, W), best first, where PAD and HOLE match nothing; targets (B, n), sets padded with PAD. Returns
-    hr, recall, ndcg and mrr at each K of KS, as ``hr@10``: (B,) float64 each. Raises ValueError if a context
-    has no target. Source: definition (DEFINITIONS).
+    items (B, W), best first, where PAD and HOLE match nothing; targets (B, n), PAD-filled. Returns hr,
+    recall, ndcg and mrr at all KS, as ``hr@10``. Raises ValueError without a target. Source: definition.
 
     >>> values = metrics(torch.tensor([[3, 1, 2]]), torch.tensor([[1, 5]]))  # one of two, at rank 2
     >>> {name: round(values[name].item(), 4) for name in ("hr@1", "hr@5", "recall@5", "ndcg@5", "mrr@5")}
@@ -86,12 +84,9 @@ def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
     rank = torch.arange(1, WIDTH + 1, dtype=torch.float64, device=items.device)
     discount = 1 / torch.log2(rank + 1)
     places = torch.minimum(size[:, None], rank.long())  # (B, 50) ones of the ideal list
-    curves = {
-        "hr": hit.cummax(1).values,
-        "recall": hit.cumsum(1) / size[:, None],
-        "ndcg": (hit * discount).cumsum(1) / discount.cumsum(0)[places - 1],
-        "mrr": (hit / rank).cummax(1).values,
-    }  # each (B, 50): the metric at every K
+    hr, recall = hit.cummax(1).values, hit.cumsum(1) / size[:, None]  # each (B, 50): the metric at every K
+    ndcg, mrr = (hit * discount).cumsum(1) / discount.cumsum(0)[places - 1], (hit / rank).cummax(1).values
+    curves = {"hr": hr, "recall": recall, "ndcg": ndcg, "mrr": mrr}
     return {f"{name}@{k}": curve[:, k - 1] for name, curve in curves.items() for k in KS}
 
 
@@ -126,11 +121,8 @@ def pass_at_k(samples: Tensor, judge: Callable[[Tensor], dict[str, Tensor]]) -> 
 
 
 def hallucination(items: Tensor) -> Tensor:
-    """Share of holes among the top 10 of an unconstrained beam (B, 50), best first; returns (B,) float64.
-
-    Source: ours; the exact formula of the paper (AdaGRPO, 2606.08480) is not known.
-    """
-    return (items[:, :10] == HOLE).double().mean(1)
+    """Share of holes in the top 10 of an unconstrained beam (B, 50), best first: (B,). Source: ours."""
+    return (items[:, :10] == HOLE).double().mean(1)  # the formula of AdaGRPO (2606.08480) is not known
 
 
 def coverage(items: Tensor, catalogue: int, k: int) -> float:
@@ -154,9 +146,8 @@ def popularity_buckets(train: Examples, catalogue: int) -> Tensor:
 def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tensor]:
     """Split recall@10 of lists (B, W) by the popularity of the target, bucket (N,) int64 of 0, 1, 2.
 
-    law (B, N) float64 is the chance of each item to be a target; rows sum to 1. Returns found and mass, both
-    (B, 3) float64: the chance of each bucket in the top 10, and in all. recall@10 of a bucket is the sum of
-    found / the sum of mass. Source: definition.
+    law (B, N) is the chance of each item to be a target. Returns found and mass, (B, 3): the chance of each
+    bucket in the top 10, and in all. recall@10 of a bucket is Σ found / Σ mass. Source: definition.
     """
     member = F.one_hot(bucket, len(BUCKETS)).double()  # (N, 3)
     top = distinct(items, WIDTH)[:, :10]
@@ -165,10 +156,7 @@ def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tenso
 
 
 def paired_bootstrap(a: Tensor, b: Tensor, seed: int, draws: int = 2000) -> tuple[float, float, float]:
-    """Difference of two methods' means over the same contexts (B,), and the ends of its 95 % interval.
-
-    Source: definition (Efron's percentile bootstrap of contexts).
-    """
+    """Mean difference over contexts (B,), and its 95 % interval. Source: Efron's percentile bootstrap."""
     random = torch.Generator().manual_seed(seed)
     difference = (a - b).double()
     resamples = (torch.randint(len(a), (len(a),), generator=random) for _ in range(draws))

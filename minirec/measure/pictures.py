@@ -35,10 +35,7 @@ def curve(lines: Rows, x: str, y: str) -> tuple[list[float], list[float]]:
 
 
 def pictures(run: Path, rows: Rows, arms: Sequence[str] = ()) -> list[Path]:
-    """Draw the pictures of a run folder that there is something to draw for; returns the files.
-
-    The report's rows, and which of their methods are arms of reinforcement learning.
-    """
+    """Draw the pictures of a run that there is data for; ``arms`` names the rows that RL trained."""
     if importlib.util.find_spec("matplotlib") is None:
         return []
     logs = {name: lines for name in OBJECTIVES if (lines := lines_of(run / name))}

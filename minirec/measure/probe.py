@@ -23,10 +23,7 @@ PROBED = {
 
 @torch.no_grad()
 def exact_values(x: Experience, policy: Policy, reference: Policy) -> dict[str, Tensor]:
-    """By enumeration, what the rollouts of a batch estimate: reward, entropy and KL, (B,) float64 each.
-
-    Empty where the catalogue or the sets are too large to enumerate.
-    """
+    """Enumerate what a batch's rollouts estimate, (B,) float64 each; empty where that is too much."""
     trie, history = x.trie, x.trie.encode(x.batch.history)
     prompts = [(model, model.encode(x.batch.condition, history)) for model in (policy, reference)]
     if x.lists:

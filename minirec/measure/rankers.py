@@ -45,10 +45,7 @@ def ordered(ranker: Ranker, world: World, batch: Batch) -> Tensor:
 
 
 def describe_ranker(ranker: Ranker, dataset: Dataset, history: int, world: World | None = None) -> list[str]:
-    """Say how good a ranker is on validation contexts, beside popularity; a line per group of users.
-
-    The groups are all, those left to RL if there are any, and each half of a simulated world. Source: ours.
-    """
+    """Say how good a ranker is on validation contexts, beside popularity; a line per group. Source: ours."""
     valid = dataset.valid
     groups = {"all": torch.ones(len(valid), dtype=torch.bool)}
     if dataset.fresh is not None:
@@ -65,8 +62,8 @@ def describe_ranker(ranker: Ranker, dataset: Dataset, history: int, world: World
             continue
         value = hr10(ranker, dataset, examples, history)
         floor = hr10(lambda batch, items: scorer(batch), dataset, examples, history)
-        measured = f"hr@10 {value:.4f}, popularity {floor:.4f}, {len(examples):,} validation contexts"
-        line = f"ranker, {name}: {measured}"
+        count = f"{len(examples):,} validation contexts"
+        line = f"ranker, {name}: hr@10 {value:.4f}, popularity {floor:.4f}, {count}"
         if world is not None:
             batch = examples.batch(torch.arange(min(len(examples), ORDERED)), history)
             line += f", pairs of the own half in true order {ordered(ranker, world, batch).mean():.3f}"
@@ -85,8 +82,7 @@ def stratify(
     NaN where a cell is empty, and the contexts per cell; rows are difficulty, from low to high.
     Source: AdaGRPO (2606.08480), its stratified analysis; the measures of the axes are ours.
     """
-    axes = (difficulty, discriminability)
-    row, column = ((share * bins).ceil().long().clamp(1, bins) - 1 for share in axes)
+    row, column = ((x * bins).ceil().long().clamp(1, bins) - 1 for x in (difficulty, discriminability))
     cell = row * bins + column
     count = torch.bincount(cell, minlength=bins**2)
     total = torch.zeros(bins**2, dtype=torch.float64, device=gain.device).index_add_(0, cell, gain.double())

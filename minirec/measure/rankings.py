@@ -42,10 +42,7 @@ def by_score(scores: Tensor, values: Tensor) -> Tensor:
 
 
 def item_mean(known: ListSource, items: int) -> Tensor:
-    """Mean observed gain of each of N items for each need, drawn towards the mean of all: (needs, N) float64.
-
-    Source: (sum + PRIOR × mean of all) / (observations + PRIOR); PRIOR is ours.
-    """
+    """Mean seen gains of N items by need, drawn to the mean of all: (needs, N). Source: ours."""
     seen = known.observed.double().flatten()  # (S*C,)
     gains = known.gains.double().flatten(1) * seen  # (needs, S*C)
     item = known.candidates.flatten()
@@ -58,8 +55,7 @@ def item_mean(known: ListSource, items: int) -> Tensor:
 def list_floors(known: ListSource, source: ListSource, items: int, seed: int) -> dict[str, ByNeed]:
     """Rank closed sets without a policy: in random order, by recent popularity, by the items' mean gains.
 
-    Means are learned from the lists ``known``; feedback holds for every need, so for the held-out one too.
-    Returns what ``evaluate_order`` gives, by floor and need.
+    Means are learned from the lists ``known``, for every need. Returns ``evaluate_order`` by floor and need.
     """
     noise = torch.rand(source.candidates.shape, generator=stream("random order", seed), dtype=torch.float64)
     means = item_mean(known, items)[:, source.candidates]  # (needs, S, C)

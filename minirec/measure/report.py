@@ -1,7 +1,6 @@
 """The end of a run: a table for the terminal, report.md for people, report.json for programs.
 
-The rows stand in the order of the results, floors first. Where a floor or SASRec is above the supervised
-policy on ndcg@10 or recall@10, a sentence says so.
+Where a floor or SASRec is above the supervised policy on ndcg@10 or recall@10, a sentence says so.
 """
 
 import json
@@ -100,8 +99,7 @@ def markdown(rows: Sequence[Row], columns: Words, bold: Words = ()) -> str:
 def differences(results: Results, seed: int) -> list[Row]:
     """Compare methods: difference and 95 % interval over contexts, rows with the columns of DIFFERENCE.
 
-    Per metric these are the supervised policy minus every floor and SASRec, each arm minus the supervised
-    policy, and minus supervised continued.
+    These are supervised minus each floor and SASRec, each arm minus supervised, and supervised continued.
     """
     methods, arms = results.methods, results.arms
     others = [name for name in methods if name not in (SUPERVISED, TRUTH, *arms)]
@@ -200,10 +198,7 @@ def _page(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes
 
 
 def write(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Words = ()) -> list[Path]:
-    """Write report.json, report.md, lists.json if lists were ranked, and with matplotlib the pictures.
-
-    ``seconds`` is the wall time of the run, ``notes`` are further lines on the data. Returns the files.
-    """
+    """Write report.json, report.md, lists.json if lists were ranked, and the pictures; returns the files."""
     folder, rows = Path(cfg.out), results.rows
     pages = {"report.json": json.dumps(rows, indent=1) + "\n"}
     pages["report.md"] = _page(results, dataset, cfg, seconds, notes)

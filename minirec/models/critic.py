@@ -4,9 +4,8 @@ It learns from the part of the feedback that was seen, by the Gaussian NLL ½ lo
 mean stands in for what is missing, and its variance says how far a list's reward can be trusted [paper].
 
 Ours: the network. An item is a vector of its own plus a map of the vector that its codes are made from. A
-user is the mean item of the history, so unknown users have one too. The two, their product and the condition
-go through an MLP with one hidden layer to μ and log s². log s² is kept in LOG_VARIANCE: at a gain that can be
-predicted exactly, the NLL has no lower bound.
+user is the mean item of the history, known or not. The two, their product and the condition go through an MLP
+to μ and log s², kept in LOG_VARIANCE: at a gain that can be predicted exactly, the NLL has no lower bound.
 """
 
 from dataclasses import replace
@@ -27,10 +26,7 @@ LOG_VARIANCE = (-8.0, 2.0)  # of gains between 0 and 1
 
 
 class Critic(nn.Module):
-    """μ and s² of gains, given history, condition and item [paper]; the network is ours.
-
-    vectors (N, F) float32 is what is known of the items; periods is 0 where the condition has none.
-    """
+    """μ and s² of gains by history, condition and item [paper]; the network, on vectors (N, F), is ours."""
 
     def __init__(self, vectors: Tensor, periods: int, seed: int = 0) -> None:
         super().__init__()
@@ -77,8 +73,7 @@ def train_critic(critic: Critic, source: ListSource, seed: int, steps: int = 600
     """Train a new critic on the feedback that was seen, for the needs that are trained, and freeze it.
 
     A tenth of the sets, at most KEPT_OUT, is left out; the weights kept are those with the least NLL on it.
-    Beyond that point the variance is too small for what the critic has not seen. The loss is FlexRec's
-    (2603.11901); the rest is ours.
+    Later weights have too small a variance on what is new. The loss is FlexRec's; the rest is ours.
     """
     random = stream("critic", seed)
     order = torch.randperm(len(source), generator=random)

@@ -25,9 +25,8 @@ def minimise(
 ) -> None:
     """Minimise the loss of steps 0 to ``steps`` - 1 over the optimiser's parameters; ``name`` titles the bar.
 
-    The rate moves linearly to ``final`` times itself; ``clip`` is the largest norm of a gradient. A judge
-    gives a number every JUDGED steps and after the last; then the parameters end as they were when it was
-    lowest, the latest of equals.
+    The rate moves linearly to ``final`` times itself; ``clip`` is a gradient's largest norm. A judge gives a
+    number every JUDGED steps and after the last; the parameters end as they were when it was last lowest.
     """
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     schedule = LinearLR(optimiser, 1.0, final, steps)

@@ -3,14 +3,12 @@
 In the paper it is a production ranker trained on exposure-biased logs [paper]. We have three in its place:
 
 - ``designed``: on the simulated world, with reliability as a knob.
-- ``trained_on_exposures``: fitted to clicks of the world's exposure log. Features have one meaning in the
-  whole catalogue, tastes have another in the tail B, which the log hardly shows. So the ranker is right in A,
-  and wrong with confidence in B.
+- ``trained_on_exposures``: fitted to clicks of the world's exposure log. Features mean the same everywhere,
+  tastes do not in the tail B, which the log hardly shows. So it is right in A, and confidently wrong in B.
 - ``trained_on_log``: on any data, fitted to training events against negatives drawn by popularity.
 
-Equal items have equal bits wherever they stand. So scores are made of products, sums and quotients element by
-element: a library's matrix product may add in another order in another shape, and its exp has other last bits
-at the end of a tensor.
+Equal items have equal bits wherever they stand. So scores are products, sums and quotients by element: a
+matrix product may add in another order in another shape, and exp has other last bits at a tensor's end.
 """
 
 from collections.abc import Callable
@@ -165,8 +163,7 @@ def _again(model: LogRanker, examples: Examples, history: int) -> Tensor:
 def trained_on_exposures(world: World, n: int, seed: int) -> ExposureRanker:
     """Train a ranker on the clicks of n impressions of a simulated world; 500 per user make a strong one.
 
-    The log is drawn apart from the users' sequences: no target of theirs is among its examples.
-    Source: logistic regression with the world's link (``squash``), ridge penalties; ours.
+    The log is apart from the users' sequences. Source: logistic regression with ``squash``, ridge; ours.
     """
     log = exposure.exposures(world, n, seed)
     model = ExposureRanker(len(world.taste), world.features, seed)

@@ -5,10 +5,9 @@ Kernels in C++ and CUDA serve them where they are built, the closed forms of ``r
 computed in their own dtype, bfloat16 in float32, which is also what comes out. Differences of rewards are
 squared, so in float32 they count between about 1e-18 and 1e18; a subnormal IDCG counts as 0.
 
-What does not fit raises ValueError, which names the argument. Values are checked with ``check=True``: the
-default on the CPU, and not on CUDA or under ``torch.compile``, as looking at a value stops a graph. An
-unchecked NaN spoils its own list or group; unchecked lengths and offsets must be right. ``out`` is written
-into and returned; it must not share memory with the inputs.
+A ValueError names the argument that does not fit. Values are checked with ``check=True``, the default on the
+CPU outside of ``torch.compile``: looking at a value stops a graph. An unchecked NaN spoils its list or group;
+unchecked lengths and offsets must be right. ``out`` is written into and must share no input's memory.
 """
 
 from typing import Literal
@@ -38,9 +37,8 @@ def swap_ndcg(
     at the cut-off (None: that of the list's own gains). lengths (...) integers: positions from there on are
     masked. mask (..., K) bool: False is masked. The last three may be broadcast. Masked positions keep their
     rank, take part in no swap, get reward 0, and may hold any value. Only the first ``cutoff`` ranks count
-    (None: all). The pool "later" swaps with the positions behind, so the last one gets 0; "all" swaps with
-    all others. Returns (..., K), float64 for float64 gains, else float32: in [-1, 1] where IDCG is at least
-    the list's own, 0 where IDCG is 0, and exactly 0 for equal gains.
+    (None: all). The pool "later" swaps with the positions behind, so the last gets 0; "all" with all others.
+    Returns (..., K), in [-1, 1] where IDCG is at least the list's own, 0 where it is 0 or gains are equal.
     Source: FlexRec (2603.11901), the swap reward; its sign, the pool "all" and the closed form are ours.
 
     >>> swap_ndcg(torch.tensor([1.0, 0.0, 0.5]), idcg=torch.tensor(1.0))
@@ -69,9 +67,8 @@ def group_normalize(
     ascending from 0 to the size of ``dim``, divide it into the groups offsets[s] to offsets[s + 1]. The
     variance of n rewards is their sum of squares over n - ddof, with ddof 0 or 1; eps is added to the std.
     scale "none" only centres (Dr. GRPO). leave_one_out centres on the mean of the n - 1 others (RLOO); with
-    "std" that is a factor n/(n - 1). Returns the shape of the rewards, float64 for float64, else float32;
-    exactly 0 in a group of equal rewards or of one.
-    Source: GRPO (2402.03300); options as in ``objectives/grpo.py``.
+    "std" that is a factor n/(n - 1). Returns the shape of the rewards, exactly 0 in a group of equal rewards
+    or of one. Source: GRPO (2402.03300); options as in ``objectives/grpo.py``.
 
     >>> group_normalize(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.7, 0.7, 0.7, 0.7]]))
     tensor([[ 1.5000, -0.5000, -0.5000, -0.5000],

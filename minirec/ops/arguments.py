@@ -14,12 +14,9 @@ LONGEST = 2**24  # positions of a list, which are counted in float32
 
 
 def need(condition: bool, *message: object) -> None:
-    """Raise ValueError unless a condition holds.
-
-    The parts of the message are joined only for an error, as ``torch.compile`` cannot write every number that
-    it traces.
-    """
+    """Raise ValueError unless a condition holds."""
     if not condition:
+        # Joined only here, as torch.compile cannot write every number that it traces.
         raise ValueError("".join(map(str, message)))
 
 
@@ -49,10 +46,7 @@ def check_tensor(name: str, value: object, kind: tuple[tuple, object], like: Ten
 
 
 def check_finite(name: str, values: Tensor, least: float, counted: Tensor | None) -> None:
-    """Raise ValueError with the first value, and its place, that is not finite or is below ``least``.
-
-    ``counted`` has as many bool, which say what values are looked at (None: all).
-    """
+    """Raise ValueError with the first value that is counted and not finite or below ``least``."""
     if values.numel() == 0:
         return
     if counted is not None:
@@ -81,10 +75,7 @@ def beside(name: str, value: Maybe, kind: tuple, like: Tensor, shape: torch.Size
 
 
 def output(out: Maybe, like: Tensor, check: bool | None, *others: Maybe) -> Tensor:
-    """Where to write the result of the input ``like``: into what the caller gave, or into a new tensor.
-
-    Raises ValueError if ``out`` does not fit, or shares memory with an input, where values are looked at.
-    """
+    """Where to write the result for ``like``: into ``out``, if it fits, which is checked, or a new tensor."""
     dtype = result_dtype(like)
     if out is None:
         return like.new_empty(like.shape, dtype=dtype)

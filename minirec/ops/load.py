@@ -47,8 +47,7 @@ def built_for(device: torch.device) -> bool:
 def compute(name: str, inputs: tuple[Tensor | None, ...], choices: tuple, out: Tensor) -> Tensor:
     """Fill ``out`` by the kernel of that name where it is built, else by that function of ``reference``.
 
-    Where inputs end in lengths and mask, ``reference`` takes the valid positions in their place. IDCG has no
-    kernel on CUDA, where torch sorts fast.
+    ``reference`` takes valid positions for lengths and mask. IDCG has no kernel on CUDA: torch sorts fast.
     """
     if built_for(out.device) and not (out.is_cuda and name == "ideal_dcg"):
         written = out if out.is_contiguous() else torch.empty_like(out, memory_format=torch.contiguous_format)

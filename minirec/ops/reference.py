@@ -7,8 +7,7 @@
     swap_normalize    the two, one after the other
 
 The last three run where no kernel is built. All compute and return float32 or float64, the dtype of their
-input, on any device. One swap changes NDCG by (g_k - g_j)(d_k - d_j)/IDCG; that also holds where a cut-off
-makes d 0.
+input, on any device. One swap changes NDCG by (g_k - g_j)(d_k - d_j)/IDCG, also where a cut-off makes d 0.
 """
 
 import torch
@@ -41,8 +40,7 @@ def valid_positions(gains: Tensor, lengths: Maybe, mask: Maybe) -> Tensor:
 def ideal_dcg(gains: Tensor, valid: Tensor, cut: int) -> Tensor:
     """DCG of the best order of a list's own valid gains, which take the ranks from 1 on.
 
-    gains (n, K), at least 0 where valid; valid (n, K) bool; cut is how many ranks count. Returns (n,).
-    Source: definition.
+    gains (n, K), at least 0 where valid (n, K); ``cut`` ranks count. Returns (n,). Source: definition.
     """
     best = gains.masked_fill(~valid, 0).sort(-1, descending=True).values  # (n, K)
     return (best * discounts(gains.shape[1], cut, best.device).to(best)).sum(-1)
@@ -164,9 +162,8 @@ def group_normalize(
 def swap_normalize(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool, *how: float) -> Tensor:
     """Swap rewards, then each position against the same position of the group's other lists.
 
-    gains (B, G, K); idcg (B, G); valid (B, G, K) bool: only valid positions are counted. ``how`` holds the
-    last four arguments of ``group_normalize``. Returns (B, G, K). Source: FlexRec (2603.11901); per position
-    over the group is ours.
+    gains (B, G, K); idcg (B, G); valid (B, G, K) bool: what counts. ``how`` are the last four arguments of
+    ``group_normalize``. Returns (B, G, K). Source: FlexRec (2603.11901); per position over the group is ours.
     """
     flat = swap_ndcg(gains.flatten(0, 1), idcg.flatten(), valid.flatten(0, 1), cut, later)
     return group_normalize(flat.view_as(gains), valid, None, *how)
