@@ -427,7 +427,7 @@ for name in ("popularity", "markov", "item-kNN", "policy", "best from clicks", "
 
 # %% tags=["hide"]
 ndcg = {name: result.values["ndcg@10"] for name, result in results.items()}
-floor = max(evaluation.FLOORS, key=lambda name: ndcg[name].mean())
+floor = max(baselines.FLOORS, key=lambda name: ndcg[name].mean())
 difference, low, high = metrics.paired_bootstrap(ndcg["policy"], ndcg[floor], cfg.seed)
 room = (ndcg["best from clicks"] - ndcg[floor]).mean().item()
 tails = {name: evaluation.summary(results[name])["tail recall@10"] for name in ("policy", floor)}

@@ -147,7 +147,7 @@ def says(batch: Batch, model=policy) -> torch.Tensor:
 
 test, N = dataset.test.batch(torch.arange(len(dataset.test)), cfg.history), len(trie)
 law = dataset.law(test)
-scorers = {name: fit(dataset.known, N) for name, fit in evaluation.FLOORS.items()}
+scorers = {name: fit(dataset.known, N) for name, fit in baselines.FLOORS.items()}
 scorers |= {"supervised": says, "true law": dataset.law}
 by_rank = torch.tensor([sampled_hit(rank, N) for rank in range(1, N + 1)], dtype=torch.float64)
 rows = []

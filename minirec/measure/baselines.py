@@ -1,4 +1,4 @@
-"""Floors: three scorers that know no codes and learn nothing but counts.
+"""Floors: scorers that know no codes and learn nothing but counts. A new one is entered in FLOORS below.
 
 Each takes training sequences and the number N of items, and returns a ``Scorer``. Equal scores fall back to
 popularity, then to the smaller item index; in float64 popularity outweighs no real difference.
@@ -73,6 +73,9 @@ def item_knn(train: Examples, items: int) -> Scorer:
         return (total.T / GRID).round() + fill  # (B, N)
 
     return score
+
+
+FLOORS = {"popularity": popularity, "markov": markov, "item-kNN": item_knn}
 
 
 def _below_one(item: Tensor, items: int) -> Tensor:

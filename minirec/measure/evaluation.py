@@ -18,13 +18,12 @@ from minirec.data.dataset import Dataset, Examples
 from minirec.errors import InputError
 from minirec.files import atomic
 from minirec.measure import metrics
-from minirec.measure.baselines import Scorer, item_knn, markov, popularity, top_k
+from minirec.measure.baselines import FLOORS, Scorer, top_k
 from minirec.policy import Policy
 from minirec.records import PAD, Batch
 from minirec.settings import Config
 from minirec.trie import Trie
 
-FLOORS = {"popularity": popularity, "markov": markov, "item-kNN": item_knn}
 MOST_CONTEXTS, MOST_NUMBERS = 256, 2**24  # per batch; the second bounds the largest tensor to 64 MiB
 
 Lists = dict[str, Tensor]  # "top", and maybe "samples" and "free": (b, ·) items each

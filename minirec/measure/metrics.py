@@ -83,7 +83,9 @@ def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
     hit = ((items[:, :, None] == targets[:, None, :]).any(2) & (items != PAD)).double()  # (B, 50)
     rank = torch.arange(1, WIDTH + 1, dtype=torch.float64, device=items.device)
     discount = 1 / torch.log2(rank + 1)
-    places = torch.minimum(size[:, None], rank.long())  # (B, 50) ones of the ideal list
+    places = torch.minimum(
+        size[:, None], rank.long()
+    )  # (B, 50) ones of the ideal list; for graded gains see rewards.ideal
     hr, recall = hit.cummax(1).values, hit.cumsum(1) / size[:, None]  # each (B, 50): the metric at every K
     ndcg, mrr = (hit * discount).cumsum(1) / discount.cumsum(0)[places - 1], (hit / rank).cummax(1).values
     curves = {"hr": hr, "recall": recall, "ndcg": ndcg, "mrr": mrr}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minirec.files import atomic
-from minirec.measure.evaluation import FLOORS
+from minirec.measure.baselines import FLOORS
 from minirec.objectives import OBJECTIVES
 
 Rows = list[dict[str, Any]]

@@ -41,6 +41,7 @@ def swap_ndcg(
     Returns (..., K), in [-1, 1] where IDCG is at least the list's own, 0 where it is 0 or gains are equal.
     Source: FlexRec (2603.11901), the swap reward; its sign, the pool "all" and the closed form are ours.
 
+    >>> import torch
     >>> swap_ndcg(torch.tensor([1.0, 0.0, 0.5]), idcg=torch.tensor(1.0))
     tensor([ 0.3095, -0.0655,  0.0000])
     """
@@ -70,6 +71,7 @@ def group_normalize(
     "std" that is a factor n/(n - 1). Returns the shape of the rewards, exactly 0 in a group of equal rewards
     or of one. Source: GRPO (2402.03300); options as in ``objectives/grpo.py``.
 
+    >>> import torch
     >>> group_normalize(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.7, 0.7, 0.7, 0.7]]))
     tensor([[ 1.5000, -0.5000, -0.5000, -0.5000],
             [ 0.0000,  0.0000,  0.0000,  0.0000]])
@@ -100,6 +102,7 @@ def swap_advantages(
     ``group_normalize(swap_ndcg(gains, ...), dim=-2, mask=valid)`` gives. Source: FlexRec (2603.11901); per
     position over the group is ours.
 
+    >>> import torch
     >>> swap_advantages(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), eps=0.0)
     tensor([[ 0.7071,  0.0000],
             [-0.7071,  0.0000]])

@@ -58,7 +58,7 @@ def learning_rate(step: int, steps: int, cfg: TrainConfig) -> float:
 
     >>> cfg = TrainConfig(rate=1.0)
     >>> [round(learning_rate(step, 101, cfg), 3) for step in (0, 4, 5, 53, 100)]
-    [0.2, 1.0, 1.0, 0.505, 0.01]
+    [0.2, 1.0, 1.0, 0.497, 0.01]
     """
     rise = max(1, round(WARMUP * steps))
     if step < rise:
