@@ -100,7 +100,7 @@ def reinforce(learner: Learner, task: Task, objective: Objective, step: int) -> 
         old = logprobs(policy, trie, x.batch, signal, allowed) if cfg.updates > 1 else None
     for _ in range(cfg.updates):
         loss, facts = learner.loss(x.batch, signal, allowed, old, reference, cfg.contexts)
-        norm = update(loss * count, learner.optimiser, cfg.clip)  # of gradients, processes take the mean
+        norm = update(loss * count, learner.optimiser, cfg.clip)  # processes average gradients
         tally.add("loss", loss.item(), 1 / count)  # each process has its part of the loss ..
         tally.add("gradient_norm", norm / count, 1 / count)  # .. and all have the same gradient
         for name, (total, count) in facts.items():

@@ -83,7 +83,7 @@ def beam(
 
 
 @torch.no_grad()
-def beam_group(policy: Policy, prompt: Prompt, trie: Trie, group: int, constrained: bool = True) -> Rollout:
+def beam_group(policy: Policy, prompt: Prompt, trie: Trie, group: int, constrained: bool) -> Rollout:
     """Take the beams of one beam search as a group: G different items, likeliest first, none of them drawn.
 
     Raises ValueError where there are fewer than G tuples to say. Source: OpenOneRec-RL (2512.24762).

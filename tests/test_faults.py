@@ -79,8 +79,8 @@ FAULTS = {  # name: file, the line's part that is right, what takes its place, t
     ),
     "naive centring": (
         "ops/reference.py",
-        "(rewards - rewards.gather(1, first)[:, place])",
-        "rewards",
+        "(reward - reward.gather(1, first)[:, place])",
+        "reward",
         "objectives/test_grpo.py::test_a_flat_group_has_advantages_of_exactly_zero",
     ),
     "no baseline": (

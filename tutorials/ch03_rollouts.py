@@ -341,7 +341,7 @@ book.say(
 book.show(rollout.beam_group)
 
 # %%
-beams = rollout.beam_group(policy, prompt, trie, G).items[0, :, 0]
+beams = rollout.beam_group(policy, prompt, trie, G, constrained=True).items[0, :, 0]
 truth = exact.expected_reward(masked[None], law[None]).item()
 noise = torch.rand(1, 400 * G, trie.levels, generator=book.stream(book.USER, 5), dtype=torch.float64)
 drawn = rollout.sample(policy, prompt, trie, noise).items[0, :, 0].view(400, G)

@@ -85,7 +85,7 @@ def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
     discount = 1 / torch.log2(rank + 1)
     places = torch.minimum(
         size[:, None], rank.long()
-    )  # (B, 50) ones of the ideal list; for graded gains see rewards.ideal
+    )  # (B, 50) of the ideal list; of graded gains: rewards.ideal
     hr, recall = hit.cummax(1).values, hit.cumsum(1) / size[:, None]  # each (B, 50): the metric at every K
     ndcg, mrr = (hit * discount).cumsum(1) / discount.cumsum(0)[places - 1], (hit / rank).cummax(1).values
     curves = {"hr": hr, "recall": recall, "ndcg": ndcg, "mrr": mrr}

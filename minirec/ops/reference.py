@@ -120,27 +120,27 @@ def swap_ndcg(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool)
 
 
 def group_normalize(
-    rewards: Tensor, mask: Maybe, offsets: Maybe, ddof: int, eps: float, scale: bool, leave_one_out: bool
+    reward: Tensor, mask: Maybe, offsets: Maybe, ddof: int, eps: float, scale: bool, leave_one_out: bool
 ) -> Tensor:
     """Compare each reward with its group. The first one is subtracted first, so equal rewards give exact 0.
 
-    rewards (A, G, I); a group is a column of the middle dimension. mask (A, G, I) bool: rewards where it is
-    False are not counted and get 0. Instead of a mask, offsets (m + 1,) int64, ascending from 0 to G, divide
+    reward (A, G, I); a group is a column of the middle dimension. mask (A, G, I) bool: where it is False a
+    reward is not counted and gets 0. Instead of a mask, offsets (m + 1,) int64, ascending from 0 to G, divide
     each column into the groups offsets[s] to offsets[s + 1]. The variance is the sum of squares over the
     larger of n - ddof and 1. ``scale`` divides by std + eps; ``leave_one_out`` centres on the mean of the
     others. Returns (A, G, I). Source: GRPO (2402.03300), with the options of ``objectives.grpo``.
     """
-    size = rewards.shape[1]
-    if rewards.numel() == 0:
-        return rewards.clone()
+    size = reward.shape[1]
+    if reward.numel() == 0:
+        return reward.clone()
     if mask is None:
-        mask = torch.ones_like(rewards, dtype=torch.bool)
+        mask = torch.ones_like(reward, dtype=torch.bool)
     if offsets is None:
         place, first = slice(None), mask.int().argmax(1, keepdim=True)  # (A, 1, I)
     else:
         groups = torch.arange(len(offsets) - 1, device=offsets.device)
         place = groups.repeat_interleave(offsets.diff(), output_size=size)  # (G,) the group of each one
-        first = offsets[:-1, None].clamp(max=size - 1).expand(len(rewards), -1, rewards.shape[2])
+        first = offsets[:-1, None].clamp(max=size - 1).expand(len(reward), -1, reward.shape[2])
 
     def total(values: Tensor) -> Tensor:
         """The sum of each group, at each of its members: (A, 1, I) or (A, G, I)."""
@@ -150,7 +150,7 @@ def group_normalize(
         sums = torch.segment_reduce(by_row, "sum", offsets=offsets, axis=0, initial=0, unsafe=True)
         return sums.transpose(0, 1)[:, place]
 
-    x = (rewards - rewards.gather(1, first)[:, place]).masked_fill(~mask, 0)
+    x = (reward - reward.gather(1, first)[:, place]).masked_fill(~mask, 0)
     n = total(mask.to(x))
     x = (x - total(x) / n).masked_fill(~mask, 0)
     spread = (total(x * x) / (n - ddof).clamp(min=1)).sqrt() + eps
