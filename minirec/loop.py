@@ -103,6 +103,6 @@ def reinforce(learner: Learner, task: Task, objective: Objective, step: int) -> 
         norm = update(loss * count, learner.optimiser, cfg.clip)  # processes average gradients
         tally.add("loss", loss.item(), 1 / count)  # each process has its part of the loss ..
         tally.add("gradient_norm", norm / count, 1 / count)  # .. and all have the same gradient
-        for name, (total, count) in facts.items():
-            tally.add(name, total, count)
+        for name, (total, divisor) in facts.items():
+            tally.add(name, total, divisor)
     return tally

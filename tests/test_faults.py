@@ -167,6 +167,12 @@ FAULTS = {  # name: file, the line's part that is right, what takes its place, t
         ")",
         "test_loop.py::test_beams_are_no_samples_so_they_estimate_no_entropy",
     ),
+    "one update in place of several": (
+        "loop.py",
+        "for _ in range(cfg.updates):",
+        "for _ in range(1):",
+        "test_loop.py::test_several_updates_are_so_many_steps_of_adam_on_the_same_loss",
+    ),
     "the pools of the swaps exchanged": (
         "objectives/flexrec.py",
         '{"causal": "later", "noncausal": "all"}',

@@ -88,6 +88,26 @@ def test_a_second_update_on_the_same_rollouts_meets_the_clip(small):
     assert twice.measured[-1]["clipped"] > 0
 
 
+def test_several_updates_are_so_many_steps_of_adam_on_the_same_loss(small):
+    loop, (cfg, _, trie, start) = reinforcement(small, "grpo", rl_rate=0.01, updates=3), small
+    cfg, x = loop.task.cfg, loop.task.act(loop.policy, 0)
+    signal, by_hand = loop.objective.signal(x), Learner(cfg, start, trie)
+    with torch.no_grad():
+        old = logprobs(by_hand.policy, trie, x.batch, signal, x.masks(signal))
+    losses = []
+    for _ in range(3):
+        loss, _ = by_hand.loss(x.batch, signal, x.masks(signal), old, old, cfg.contexts)  # old is the start
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(by_hand.policy.parameters(), cfg.clip)
+        by_hand.optimiser.step()
+        by_hand.optimiser.zero_grad()
+        losses.append(loss.item())
+    loop.update()
+    for one, other in zip(loop.policy.parameters(), by_hand.policy.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert loop.measured[-1]["loss"] == pytest.approx(sum(losses) / 3)
+
+
 def test_the_loss_is_near_zero_while_the_gradient_is_not(small):
     loop = reinforcement(small, "grpo", kl=0.0)
     loop.update()
