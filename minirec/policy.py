@@ -77,14 +77,14 @@ def rotate(x: Tensor, by: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
 
-def branch_attention(q: Tensor, own: KeyValue, shared: KeyValue, mask: Tensor) -> Tensor:
+def branch_attention(q: Tensor, branch: KeyValue, shared: KeyValue, mask: Tensor) -> Tensor:
     """Attend causally to a branch's own tokens and to the shared prompt, which is not copied G times.
 
-    Queries (B, G, h, S, e) of the newest S tokens; own keys and values (B, G, h, S', e) of all S' >= S tokens
-    of the branch; shared ones (B, h, T, e), of which ``mask`` (B, T) marks the real positions. Returns
+    Queries (B, G, h, S, e) of the newest S tokens; the branch's keys and values (B, G, h, S', e) of all its
+    S' >= S tokens; shared ones (B, h, T, e), of which ``mask`` (B, T) marks the real positions. Returns
     (B, G, h, S, e). Source: definition (softmax attention, scaled by e^-1/2); the two parts are ours.
     """
-    (k, v), (prompt_k, prompt_v) = own, shared
+    (k, v), (prompt_k, prompt_v) = branch, shared
     size, total = q.shape[-2], k.shape[-2]
     q = q * q.shape[-1] ** -0.5
     to_prompt = torch.einsum("bghse,bhte->bghst", q, prompt_k)

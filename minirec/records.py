@@ -119,7 +119,7 @@ class Experience:
     rollout: Rollout  # G rollouts of each
     rewards: Tensor  # (B, G) float32, of the rollouts
     masks: Callable[[Signal], Tensor | None]  # (R, S, P, L, V) bool: what could be said; None: anything
-    mine: Tensor  # (B,) this process's rows of the whole batch
+    part: Tensor  # (B,) this process's rows of the whole batch
     gather: Callable[[Tensor], Tensor]  # (B, ...) -> (A, ...), the rows of all processes, in order
     noise: Callable[[int], Tensor]  # n -> (A, n) float64 uniform, the same in every process
     reward: Callable[[Tensor], Tensor] | None = None  # next item: items (B, n) -> rewards; HOLE and PAD: 0

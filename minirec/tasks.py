@@ -45,8 +45,8 @@ class Processes:
 
         A process without rows repeats one with weight 0, as it must still run backward.
         """
-        mine = rows[self.rank :: self.count]
-        return (mine, float(self.count)) if len(mine) else (rows[:1], 0.0)
+        part = rows[self.rank :: self.count]
+        return (part, float(self.count)) if len(part) else (rows[:1], 0.0)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model; with several processes, a wrapper that averages its gradients."""
@@ -150,14 +150,14 @@ class NextItem(Task):
         The probe is sampled, as beams estimate no expectation.
         """
         cfg, trie, device = self.cfg, self.trie, self.processes.device
-        rows, mine, noise = self.begin(step, probe)
-        batch = (self.probe if probe else self.contexts).batch(rows[mine], cfg.history).to(device)
-        mine = mine.to(device)
+        rows, part, noise = self.begin(step, probe)
+        batch = (self.probe if probe else self.contexts).batch(rows[part], cfg.history).to(device)
+        part = part.to(device)
         prompt = policy.encode(batch.condition, trie.encode(batch.history))
         if cfg.rollouts == "beam" and not probe:
             group = rollout.beam_group(policy, prompt, trie, cfg.group, self.constrained)
         else:
-            draws = noise("rollouts", cfg.group, trie.levels)[mine]  # (B, G, L)
+            draws = noise("rollouts", cfg.group, trie.levels)[part]  # (B, G, L)
             group = rollout.sample(policy, prompt, trie, draws, self.constrained)
 
         def masks(codes: Tensor) -> Tensor | None:
@@ -175,7 +175,7 @@ class NextItem(Task):
             rollout=group,
             rewards=self.reward(batch, group.items[..., 0]),
             masks=lambda signal: masks(signal.codes),
-            mine=mine,
+            part=part,
             gather=self.processes.gather,
             noise=partial(noise, "objective"),
             reward=lambda items: self.reward(batch, items),
@@ -202,14 +202,14 @@ class Rankings(Task):
     def act(self, policy: Policy, step: int, probe: bool = False) -> Experience:
         """Let the policy rank a step's sets, G times each, or those of the probe, with their true gains."""
         cfg, trie, device = self.cfg, self.trie, self.processes.device
-        rows, mine, noise = self.begin(step, probe)
+        rows, part, noise = self.begin(step, probe)
         source, drawn = (self.probe, PROBE_STEP) if probe else (self.contexts, step)
-        lists = source.of_step(rows, mine, cfg.seed, drawn).to(device)
+        lists = source.of_step(rows, part, cfg.seed, drawn).to(device)
         lists = lists if probe else self.feedback(lists)
-        batch, mine = lists.batch, mine.to(device)
+        batch, part = lists.batch, part.to(device)
         prompt = policy.encode(batch.condition, trie.encode(batch.history))
         shape = cfg.group, lists.candidates.shape[1], trie.levels
-        group = rollout.rank(policy, prompt, trie, lists.candidates, noise("rollouts", *shape)[mine])
+        group = rollout.rank(policy, prompt, trie, lists.candidates, noise("rollouts", *shape)[part])
         gains = rewards.in_order(lists.candidates, lists.gains, group.items)  # (B, G, K)
         codes = trie.codes[lists.candidates]  # (B, C, L)
         return Experience(
@@ -219,7 +219,7 @@ class Rankings(Task):
             rollout=group,
             rewards=rewards.ndcg(gains, rewards.ideal(lists.gains, gains.shape[2])[:, None]),
             masks=lambda signal: rollout.closed_masks(codes[signal.rows], signal.codes, trie.size),
-            mine=mine,
+            part=part,
             gather=self.processes.gather,
             noise=partial(noise, "objective"),
             lists=lists,

@@ -37,7 +37,7 @@ def main() -> None:
     began = time.monotonic()
     given = settings.arguments()
     cfg = settings.configure(given)
-    own = arms(cfg, given)  # what cannot be reinforced is said before anything is trained
+    chosen = arms(cfg, given)  # what cannot be reinforced is said before anything is trained
     processes = Distributed(cfg)
     sasrec = replace(cfg, levels=1, sasrec=False, out=f"{cfg.out}/sasrec")
     both = cfg.sasrec and cfg.levels > 1
@@ -49,7 +49,7 @@ def main() -> None:
     runs["supervised"] = run
     try:
         trained = {name: (each, train(each)) for name, each in runs.items()}
-        reinforced = reinforce_all(run, own)
+        reinforced = reinforce_all(run, chosen)
         if processes.rank == 0:
             finish(run, trained, reinforced, began)
     except KeyboardInterrupt:

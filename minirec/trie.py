@@ -84,8 +84,8 @@ class Trie:
             middle = (low + high) // 2
             right = (low < high) & (self.code[level][middle.clamp(max=last)] < code)
             low, high = torch.where(right, middle + 1, low), torch.where(right, high, middle)
-        found = (low < stop) & (self.code[level][low.clamp(max=last)] == code)
-        return torch.where(found, low, HOLE)
+        match = (low < stop) & (self.code[level][low.clamp(max=last)] == code)
+        return torch.where(match, low, HOLE)
 
     def path(self, codes: Tensor) -> Tensor:
         """Follow tuples (..., L) from the root: nodes (..., L + 1), HOLE once no item has the prefix."""

@@ -218,7 +218,7 @@ def processes(x, objective, shares):
 
         calls, r = [0], x.rollout
         rollout, batch = Rollout(r.items[mine], r.codes[mine], r.logp[mine]), x.batch.select(mine)
-        own = {"batch": batch, "rollout": rollout, "rewards": x.rewards[mine], "mine": mine}
+        own = {"batch": batch, "rollout": rollout, "rewards": x.rewards[mine], "part": mine}
         if x.lists is not None:
             own["lists"] = Lists(batch, **{name: getattr(x.lists, name)[mine] for name in LISTS})
         return objective(replace(x, gather=gather, reward=reward, logp=logp, **own))

@@ -97,13 +97,13 @@ FAULTS = {  # name: file, the line's part that is right, what takes its place, t
     ),
     "ties by float, not by identity": (
         "objectives/adagrpo.py",
-        " & (items[:, :, None] != own[:, None])",
+        " & (items[:, :, None] != placed[:, None])",
         "",
         "objectives/test_adagrpo.py::test_equal_items_tie_by_identity_though_another_pass_differs_by_a_millionth",
     ),
     "negatives out of the own group": (
         "objectives/adagrpo.py",
-        "for taken in (items[mine], targets):",
+        "for taken in (items[part], targets):",
         "for taken in (targets,):",
         "objectives/test_adagrpo.py::test_negatives_are_distinct_items_of_others_only_and_padded_when_too_few",
     ),

@@ -182,7 +182,7 @@ def test_a_tally_averages_over_all_that_was_added():
 def test_an_objective_that_learns_nothing_leaves_the_policy_as_it_is(small):
     def signal(x):
         none = x.rollout.codes[:0]
-        return Signal(x.mine[:0], none, none[..., 0].float(), width=1)
+        return Signal(x.part[:0], none, none[..., 0].float(), width=1)
 
     loop = reinforcement(small, "grpo", Objective(signal, "nothing"))
     before = {name: value.clone() for name, value in loop.policy.state_dict().items()}

@@ -58,9 +58,9 @@ class ListSource:
         batch.condition[:, 0], batch.condition[:, 1:3] = LIST, torch.tensor(list(NEEDS.values()))[need]
         return Lists(batch, self.candidates[rows], self.gains[need, rows], self.observed[rows])
 
-    def of_step(self, rows: Tensor, mine: Tensor, seed: int, step: int) -> Lists:
-        """Gather a process's part ``mine`` (B,) of a step's contexts ``rows`` (A,), with the step's needs."""
-        return self.draw(rows[mine], needs_of_step(seed, step, len(rows))[mine])
+    def of_step(self, rows: Tensor, part: Tensor, seed: int, step: int) -> Lists:
+        """Gather a process's ``part`` (B,) of a step's contexts ``rows`` (A,), with the step's needs."""
+        return self.draw(rows[part], needs_of_step(seed, step, len(rows))[part])
 
     def first(self, count: int, size: int) -> ListSource:
         """Return the first ``count`` contexts at most, with the first ``size`` candidates of each at most."""

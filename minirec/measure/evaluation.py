@@ -37,7 +37,7 @@ class Result:
 
     items: Tensor  # (B, 50) best first, PAD-filled
     values: dict[str, Tensor]  # metric: (B,) float64
-    found: Tensor  # (B, 3) by popularity bucket, see by_bucket
+    hits: Tensor  # (B, 3) by popularity bucket, see by_bucket
     mass: Tensor  # (B, 3)
     tied: Tensor  # (B,) bool
     catalogue: int  # N
@@ -48,9 +48,9 @@ def summary(result: Result) -> dict[str, float]:
     row = {name: value.mean().item() for name, value in result.values.items()}
     row |= {f"coverage@{k}": metrics.coverage(result.items, result.catalogue, k) for k in metrics.KS}
     mass = result.mass.sum(0).tolist()
-    for name, found, all_ in zip(metrics.BUCKETS, result.found.sum(0).tolist(), mass, strict=True):
+    for name, hits, all_ in zip(metrics.BUCKETS, result.hits.sum(0).tolist(), mass, strict=True):
         if all_ > 0:
-            row[f"{name} recall@10"] = found / all_
+            row[f"{name} recall@10"] = hits / all_
     if result.tied.any():
         row |= {f"tied {m}": result.values[m][result.tied].mean().item() for m in ("recall@10", "ndcg@10")}
         row["tied contexts"] = int(result.tied.sum())
@@ -86,15 +86,15 @@ def _evaluate(answer: Answer, cost: Cost, dataset: Dataset, examples: Examples, 
             part |= metrics.pass_at_k(lists["samples"], judge)
         if "free" in lists:
             part["hallucination"] = metrics.hallucination(lists["free"])
-        part["found"], part["mass"] = metrics.by_bucket(lists["top"], law, bucket)
+        part["hits"], part["mass"] = metrics.by_bucket(lists["top"], law, bucket)
         parts.append(part | {"items": metrics.distinct(lists["top"], metrics.WIDTH), "rows": rows})
         bar.update(len(rows))
     bar.close()
     values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     place = values.pop("rows").argsort()  # back to the order of the examples
     values = {name: value[place] for name, value in values.items()}
-    items, found, mass = (values.pop(name) for name in ("items", "found", "mass"))
-    return Result(items, values, found, mass, examples.tied, catalogue)
+    items, hits, mass = (values.pop(name) for name in ("items", "hits", "mass"))
+    return Result(items, values, hits, mass, examples.tied, catalogue)
 
 
 def _judge(dataset: Dataset, batch: Batch) -> tuple[Tensor, Judge]:

@@ -37,7 +37,7 @@ def exact_values(x: Experience, policy: Policy, reference: Policy) -> dict[str, 
         constrained = x.cfg.mask == "trie"
         if len(trie) > exact.ITEMS or (not constrained and trie.size**trie.levels > exact.TUPLES):
             return {}
-        every = trie if constrained else exact.every_tuple(trie.levels, trie.size).to(x.mine.device)
+        every = trie if constrained else exact.every_tuple(trie.levels, trie.size).to(x.part.device)
         logp, other = (exact.item_logprobs(*prompt, every) for prompt in prompts)
         values = x.reward(trie.lookup(every.codes).expand(len(x.batch), -1))  # (B, N or V^L), 0 for holes
     reward, entropy, kl = exact.expected_reward(logp, values), exact.entropy(logp), exact.kl(logp, other)

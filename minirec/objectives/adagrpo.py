@@ -31,7 +31,7 @@ from minirec.objectives.grpo import advantages, convention
 from minirec.records import HOLE, PAD, Experience, Objective, Signal
 
 
-def rank(scores: Tensor, items: Tensor, own_score: Tensor, own: Tensor) -> Tensor:
+def rank(scores: Tensor, items: Tensor, placed_score: Tensor, placed: Tensor) -> Tensor:
     """The place that an item would take in its context's group: 1 + how many rollouts score above it.
 
     Rollouts' scores and items (B, G); scores and ids of the items to place (B, n). A rollout that is the item
@@ -42,24 +42,24 @@ def rank(scores: Tensor, items: Tensor, own_score: Tensor, own: Tensor) -> Tenso
     >>> rank(*group, torch.tensor([[0.4]]), torch.tensor([[7]]))  # another pass gave the 7 a little less
     tensor([[2]])
     """
-    above = (scores[:, :, None] > own_score[:, None]) & (items[:, :, None] != own[:, None])  # (B, G, n)
+    above = (scores[:, :, None] > placed_score[:, None]) & (items[:, :, None] != placed[:, None])  # (B, G, n)
     return 1 + above.sum(1)
 
 
-def cross_sample_negatives(items: Tensor, mine: Tensor, targets: Tensor, noise: Tensor, size: int) -> Tensor:
+def cross_sample_negatives(items: Tensor, part: Tensor, targets: Tensor, noise: Tensor, size: int) -> Tensor:
     """Draw, for each context, ``size`` M distinct items that the policy generated for other contexts only.
 
-    Rollouts of the whole batch (A, G); the rows ``mine`` (B,) of it and their targets (B, n), which are not
+    Rollouts of the whole batch (A, G); the rows ``part`` (B,) of it and their targets (B, n), which are not
     drawn; noise (A, N), of which the lowest are drawn. Returns (B, M), padded where others had fewer items.
     Source: AdaGRPO (2606.08480); how they are drawn is ours.
     """
     generated = torch.zeros_like(noise[0], dtype=torch.bool)  # (N,)
     generated[items[items != HOLE]] = True
-    legal = generated.repeat(len(mine), 1)  # (B, N)
-    for taken in (items[mine], targets):
+    legal = generated.repeat(len(part), 1)  # (B, N)
+    for taken in (items[part], targets):
         row, column = (taken >= 0).nonzero(as_tuple=True)
         legal[row, taken[row, column]] = False
-    keys, drawn = noise[mine].masked_fill(~legal, 2.0).topk(min(size, len(generated)), largest=False)
+    keys, drawn = noise[part].masked_fill(~legal, 2.0).topk(min(size, len(generated)), largest=False)
     negatives = drawn.masked_fill(keys > 1, PAD)  # (B, M or N)
     return torch.nn.functional.pad(negatives, (0, size - negatives.shape[1]), value=PAD)
 
@@ -94,7 +94,7 @@ def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """
     target, items = x.batch.targets[:, :1], x.rollout.items[..., 0]  # (B, 1), (B, G)
     noise = x.noise(len(x.trie) + 1)[:, 1:]  # (A, N), A contexts of all processes
-    negatives = cross_sample_negatives(x.gather(items), x.mine, x.batch.targets, noise, x.cfg.negatives)
+    negatives = cross_sample_negatives(x.gather(items), x.part, x.batch.targets, noise, x.cfg.negatives)
     short = (negatives == PAD).any(1) | (items == HOLE).all(1)
     return (
         rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0],
@@ -116,7 +116,7 @@ def signal(x: Experience) -> Signal:
         "both": both,
         "difficulty": difficult,
         "discriminability": separated,
-        "random": x.gather(both)[column.argsort()][x.mine],  # as many contexts, but any
+        "random": x.gather(both)[column.argsort()][x.part],  # as many contexts, but any
         "open": torch.ones_like(both),
         "shut": torch.zeros_like(both),
     }

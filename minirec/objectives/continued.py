@@ -12,7 +12,7 @@ from minirec.records import Experience, Objective, Signal
 def signal(x: Experience) -> Signal:
     """No sequence of the rollout; the NLL of every target."""
     none = x.rollout.codes[:0]
-    return Signal(x.mine[:0], none, none[..., 0].float(), width=1, nll=True)
+    return Signal(x.part[:0], none, none[..., 0].float(), width=1, nll=True)
 
 
 OBJECTIVE = Objective(signal, "supervised continued", reads=("rollouts", "mask"))

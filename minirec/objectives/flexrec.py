@@ -86,7 +86,7 @@ def certainty(x: Experience, ideal: Tensor, uncertainty: str) -> Tensor:
     u = x.gather(u if uncertainty == "rollout" else u.mean(1, keepdim=True))  # (A, G or 1)
     weight, known = torch.zeros_like(u), x.gather(ideal) > 0  # the mean is over what is learned from
     weight[known] = trust(u[known])
-    return weight[x.mine].float()
+    return weight[x.part].float()
 
 
 def list_signal(x: Experience, form: str, uncertainty: str) -> Signal:

@@ -62,24 +62,24 @@ def arms(cfg: Config, given: Iterable[str] = ()) -> dict[str, Config]:
     else:
         control = "list" if OBJECTIVES[cfg.objective].lists else "continued"
         names = sorted({cfg.objective, control}, key=list(OBJECTIVES).index)
-    own = {name: replace(settings_of(cfg, name), sasrec=False, resume=False) for name in names}
-    own = {name: replace(each, out=f"{cfg.out}/{name}") for name, each in own.items()}
-    _refuse_ignored(cfg, own, given)
-    return own
+    chosen = {name: replace(settings_of(cfg, name), sasrec=False, resume=False) for name in names}
+    chosen = {name: replace(each, out=f"{cfg.out}/{name}") for name, each in chosen.items()}
+    _refuse_ignored(cfg, chosen, given)
+    return chosen
 
 
-def _refuse_ignored(cfg: Config, own: dict[str, Config], given: Iterable[str]) -> None:
+def _refuse_ignored(cfg: Config, chosen: dict[str, Config], given: Iterable[str]) -> None:
     """Raise InputError for a setting that was given and that no arm reads."""
     special = {name for objective in OBJECTIVES.values() for name in objective.reads or ()}
     loop = {f.name for section in REINFORCED for f in fields(section)} - {"objective", "fresh"}
     for name in given:
-        flag, reads = "--" + name.replace("_", "-"), [OBJECTIVES[arm].reads for arm in own]
-        if name in loop and not own:
+        flag, reads = "--" + name.replace("_", "-"), [OBJECTIVES[arm].reads for arm in chosen]
+        if name in loop and not chosen:
             raise InputError(f"{flag}: without reinforcement learning it has no effect; add --objective")
         if name in special and not any(each is None or name in each for each in reads):
             readers = [arm for arm, objective in OBJECTIVES.items() if name in (objective.reads or ())]
             raise InputError(f"{flag}: {cfg.objective} does not read it; it is for {', '.join(readers)}")
-        if name == "ranker" and not any(each.reward == "ranker" for each in own.values()):
+        if name == "ranker" and not any(each.reward == "ranker" for each in chosen.values()):
             raise InputError("--ranker: no ranker is asked; add --reward ranker")
 
 
@@ -151,12 +151,12 @@ def train_arm(
     return fit(Reinforcement(start, task, objective, validate), Path(cfg.out))
 
 
-def reinforce_all(run: Run, own: dict[str, Config]) -> Reinforced:
+def reinforce_all(run: Run, chosen: dict[str, Config]) -> Reinforced:
     """Run arms one after another, each from the supervised policy in the run folder.
 
     Raises InputError if supervised training left no users to RL, or an arm cannot be run on this data.
     """
-    if not own:
+    if not chosen:
         return Reinforced()
     if run.dataset.fresh is None:
         why = f"supervised training in {run.folder} saw every user; train anew with --fresh 0.2"
@@ -164,23 +164,25 @@ def reinforce_all(run: Run, own: dict[str, Config]) -> Reinforced:
     run.processes.wait()  # the first process has written the checkpoint
     start = run.trained()
     if run.processes.rank == 0:
-        for each in own.values():
+        for each in chosen.values():
             begin_arm(each, run.folder)
         print("", NOTE, sep="\n")
     run.processes.wait()  # the folders are there
     policies, notes = {}, [NOTE]
-    for name, each in own.items():
+    for name, each in chosen.items():
         if not OBJECTIVES[name].lists:
             reward, about = item_reward(each, run)
             notes += about
             task, validate = next_items(each, run, reward)
             policies[label(each)] = train_arm(each, run, start, task, validate, about)
-    listwise = {name: each for name, each in own.items() if OBJECTIVES[name].lists}
+    listwise = {name: each for name, each in chosen.items() if OBJECTIVES[name].lists}
     rows, about = _list_arms(run, listwise, start, alone=run.cfg.objective != "all") if listwise else ([], [])
     return Reinforced(policies, rows, notes + about)
 
 
-def _list_arms(run: Run, own: dict[str, Config], start: Policy, alone: bool) -> tuple[list[Row], list[str]]:
+def _list_arms(
+    run: Run, chosen: dict[str, Config], start: Policy, alone: bool
+) -> tuple[list[Row], list[str]]:
     """Run the arms that rank closed sets, from one list start, and measure them beside floors."""
     try:
         lists = prepare_lists(run, start)
@@ -189,6 +191,6 @@ def _list_arms(run: Run, own: dict[str, Config], start: Policy, alone: bool) -> 
             raise
         return [], [f"no list arms: {error}"]
     trained = {}
-    for name, each in own.items():
+    for name, each in chosen.items():
         trained[name] = train_arm(each, run, lists.start, lists.task(each), lists.validate, [])
-    return lists.compare(trained, steps=min(each.rl_steps for each in own.values()))
+    return lists.compare(trained, steps=min(each.rl_steps for each in chosen.values()))

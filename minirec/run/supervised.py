@@ -106,8 +106,8 @@ class Supervised(Training):
         if place == 0 or not self.rows:  # an epoch begins, or a run goes on in the middle of one
             self.rows = epoch_rows(self.lengths, cfg.batch, cfg.seed, epoch)
         rows = self.rows[place]
-        mine, weight = processes.share(rows)
-        batch = self.run.dataset.train.batch(mine, cfg.history + 1).to(processes.device)
+        part, weight = processes.share(rows)
+        batch = self.run.dataset.train.batch(part, cfg.history + 1).to(processes.device)
         items = int(self.lengths[rows].sum())  # of all processes
         torch.manual_seed((cfg.seed * 1_000_003 + self.step) * processes.count + processes.rank)  # dropout
         for group in self.optimiser.param_groups:

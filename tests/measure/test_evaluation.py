@@ -120,7 +120,7 @@ def test_target_sets_are_shared_out_over_the_buckets():
     pairs[::2, 1] = -1
     result = evaluation.evaluate_scorer(scorer, data, replace(data.test, targets=pairs), PLAIN)
     assert torch.allclose(result.mass.sum(1), torch.ones(USERS).double())
-    assert torch.allclose(result.found.sum(1), result.values["recall@10"])
+    assert torch.allclose(result.hits.sum(1), result.values["recall@10"])
     assert 0 < result.values["recall@10"].mean() < 1
 
 
