@@ -38,9 +38,10 @@ def main() -> None:
     if args.keep_seen is not None:
         cfg = replace(cfg, keep_seen=args.keep_seen)
     examples = {"test": dataset.test, "valid": dataset.valid}[args.split]
+    policies = {name: run.trained() for name, run in runs.items()}  # what does not fit is said first
     methods = floors(dataset, examples, cfg)
     for name, run in runs.items():
-        methods[name] = evaluate_policy(run.trained(), run.trie, dataset, examples, cfg)
+        methods[name] = evaluate_policy(policies[name], run.trie, dataset, examples, cfg)
     if args.predictions:
         write_predictions(args.predictions, methods["supervised"], dataset, examples)
     print(report.text(report.Results(methods, args.split), cfg.seed))

@@ -21,7 +21,7 @@ from minirec.trie import Trie
 LOGGED = {
     "loss": "mean over the updates; any number, and without NLL near 0, as advantages sum to 0",
     "gradient_norm": "norm of the gradient before clipping, mean over updates; 0 and up",
-    "nll": "supervised: of the epoch, with dropout, nats per item; else of the targets, per token; 0 and up",
+    "nll": "supervised: with dropout, nats per item; with an objective: of the targets, per token; 0 and up",
     "kl": "k3 estimate of KL(π‖start) on the signal's tokens, nats per token; 0 and up",
     "clipped": "share of the signal's tokens whose ratio is clipped; 0 to 1, 0 in a batch's first update",
     "reward": "mean over the rollouts; hit: 0 or 1, ranker: 0 to 1, lists: NDCG, 0 to 1",

@@ -1,7 +1,8 @@
 """Random numbers that depend on a use, a seed and a step, and on nothing else.
 
-A run has no random state to save: whatever is drawn can be drawn again. Each use has a stream of its own. All
-uses are named here, with the numbers that each is made from, so no two of them can share a stream.
+A run has no random state to save: whatever is drawn can be drawn again. All uses of ``stream`` are named
+here, with the numbers that each is made from, so no two of them can share one. The order of an epoch, the
+choice of validation contexts, dropout and the bootstrap have generators of their own where they are used.
 """
 
 import numpy as np

@@ -88,10 +88,10 @@ class LoopConfig:
 
     objective: str = setting("none", "continued (NLL), grpo, adagrpo, recast, flexrec, list, all or none")
     fresh: float = setting(0.0, "share of training users left to RL; .2 with an objective", most=0.9)
-    rl_steps: int = setting(400, "batches of rollouts", least=1)
-    rl_rate: float = setting(1e-4, "learning rate of Adam, constant")
+    rl_steps: int = setting(400, "batches of rollouts; 60 for lists unless given", least=1)
+    rl_rate: float = setting(1e-4, "learning rate of Adam, constant; 5e-4 for lists unless given")
     contexts: int = setting(32, "contexts per batch B, over all processes", least=1)
-    group: int = setting(16, "rollouts per context G", least=1)
+    group: int = setting(16, "rollouts per context G; 8 for lists unless given", least=1)
     updates: int = setting(1, "updates per batch of rollouts", least=1)
     clip_low: float = setting(0.2, "the ratio is clipped below 1 minus this")
     clip_high: float = setting(0.28, "and above 1 plus this (OpenOneRec: .2 and .28)")

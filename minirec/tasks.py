@@ -98,8 +98,11 @@ class Task:
     exact values.
     """
 
-    def __init__(self, cfg: Config, trie: Trie, contexts: Source, probe: Source | None, processes: Processes):
+    def __init__(
+        self, cfg: Config, trie: Trie, contexts: Source, probe: Source | None, processes: Processes | None
+    ):
         """Raise InputError for fewer contexts than a batch, or fewer in a batch than processes."""
+        processes = processes or Processes(trie.codes.device)
         self.cfg, self.trie, self.processes = cfg, trie, processes
         self.contexts, self.probe = contexts, probe
         if not processes.count <= cfg.contexts <= len(contexts):
@@ -134,7 +137,7 @@ class NextItem(Task):
         contexts: Examples,
         reward: Reward = hit,
         probe: Examples | None = None,
-        processes: Processes = ONE,
+        processes: Processes | None = None,
     ) -> None:
         """Raise InputError for more beams than there are items, or as ``Task`` does."""
         super().__init__(cfg, trie, contexts, probe, processes)
@@ -193,7 +196,7 @@ class Rankings(Task):
         contexts: ListSource,
         feedback: Callable[[Lists], Lists],
         probe: ListSource | None = None,
-        processes: Processes = ONE,
+        processes: Processes | None = None,
     ) -> None:
         super().__init__(cfg, trie, contexts, probe, processes)
         self.feedback = feedback

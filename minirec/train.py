@@ -44,10 +44,10 @@ def main() -> None:
     if processes.rank == 0:
         begin([cfg, sasrec] if both else [cfg])
     processes.wait()  # for the data
-    run = open_run(cfg, processes)
-    runs = {"SASRec": open_run(sasrec, processes, sibling=run)} if both else {}
-    runs["supervised"] = run
     try:
+        run = open_run(cfg, processes)
+        runs = {"SASRec": open_run(sasrec, processes, sibling=run)} if both else {}
+        runs["supervised"] = run
         trained = {name: (each, train(each)) for name, each in runs.items()}
         reinforced = reinforce_all(run, chosen)
         if processes.rank == 0:

@@ -19,10 +19,17 @@ def test_streams_of_different_uses_seeds_or_steps_differ_and_equal_ones_agree():
     assert torch.equal(numbers("world", 3), numbers("world", 3))
 
 
+def refusal(*arguments):
+    """What ``stream`` says against its arguments."""
+    try:
+        stream(*arguments)
+    except ValueError as error:
+        return str(error)
+    return "nothing"
+
+
 def test_a_stream_is_made_from_all_the_numbers_of_its_use_as_a_step_0_is_no_missing_step():
-    with pytest.raises(ValueError, match="'rollouts' is made from"):
-        stream("rollouts", 0)
-    with pytest.raises(ValueError, match="'world' is made from"):
-        stream("world", 0, 0)
+    assert "'rollouts' is made from" in refusal("rollouts", 0)
+    assert "'world' is made from" in refusal("world", 0, 0)
     with pytest.raises(KeyError):
         stream("dice", 0)

@@ -7,7 +7,6 @@ some users are left to RL, and to *supervised continued*, the control of all obj
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from minirec.data.dataset import Examples
 from minirec.noise import stream
@@ -35,16 +34,3 @@ def contexts(sequences: Examples) -> Examples:
     owner = torch.arange(len(users)).repeat_interleave(count)  # (B,)
     stop = users.start[owner] + 1 + torch.arange(len(owner)) - (count.cumsum(0) - count)[owner]
     return replace(users.select(owner), stop=stop, targets=sequences.events[stop][:, None])
-
-
-def step_rows(count: int, size: int, seed: int, step: int) -> Tensor:
-    """Pick ``size`` of ``count`` contexts for a step: all once, in random order, before any comes again.
-
-    Returns (B,) int64. The last contexts of a pass, fewer than B, are left out.
-
-    >>> step_rows(5, 2, seed=0, step=0).tolist(), step_rows(5, 2, seed=0, step=1).tolist()
-    ([4, 0], [1, 3])
-    """
-    epoch, place = divmod(step, count // size)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-    return order[place * size : (place + 1) * size]

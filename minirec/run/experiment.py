@@ -15,6 +15,7 @@ from torch import nn
 
 from minirec import settings
 from minirec.data.contexts import contexts
+from minirec.data.lists import PARTS, make_lists
 from minirec.errors import InputError, nearest
 from minirec.measure.evaluation import evaluate_policy
 from minirec.measure.probe import CONTEXTS
@@ -33,8 +34,8 @@ from minirec.tasks import NextItem, Rankings, Reward, hit
 VALID = 1000  # contexts of a line's validation
 IMPRESSIONS = 250  # per user of the simulated world, for a trained ranker
 NOTE = (
-    "One data set, one seed, one learning rate for all next-item arms and one for lists: they show the "
-    "mechanism and prove no claim. Without NLL, and where advantages sum to 0, the loss in metrics.jsonl is "
+    "One data set, one seed, no learning rate of an arm's own: the numbers show the mechanism and prove no "
+    "claim. Without NLL, and where advantages sum to 0, the loss in metrics.jsonl is "
     "near 0 while a policy learns, as its ratio is 1; the gradient is not 0."
 )
 
@@ -185,12 +186,12 @@ def _list_arms(
 ) -> tuple[list[Row], list[str]]:
     """Run the arms that rank closed sets, from one list start, and measure them beside floors."""
     try:
-        lists = prepare_lists(run, start)
+        sources = {part: make_lists(run.cfg, run.dataset, part) for part in PARTS}
     except InputError as error:
         if alone:
             raise
         return [], [f"no list arms: {error}"]
-    trained = {}
+    lists, trained = prepare_lists(run, start, sources), {}
     for name, each in chosen.items():
         trained[name] = train_arm(each, run, lists.start, lists.task(each), lists.validate, [])
-    return lists.compare(trained, steps=min(each.rl_steps for each in chosen.values()))
+    return lists.compare(trained, next(iter(chosen.values())))

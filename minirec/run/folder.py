@@ -10,6 +10,7 @@ On a simulated world data.pt holds no world: it is made again from the settings.
 """
 
 import pickle
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -82,7 +83,7 @@ def load(path: Path) -> Any:
     except pickle.UnpicklingError:
         reason = "it holds more than tensors and plain values, or is damaged"
         raise InputError(f"{path}: refused: {reason}") from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, struct.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); is it damaged or cut short?") from error
 
@@ -101,16 +102,19 @@ def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) ->
     save(folder / "data.pt", parts | splits | rest)
 
 
-def load_data(folder: Path, cfg: Config) -> tuple[Dataset, Codes, list[str]]:
-    """Read data.pt, and make the simulated world again; InputError for a file that is not such a one."""
+def load_data(folder: Path, cfg: Config, known: Dataset | None = None) -> tuple[Dataset, Codes, list[str]]:
+    """Read data.pt, and make the simulated world again, unless the dataset is ``known`` from a sibling.
+
+    Raises InputError for a file that is not such a one.
+    """
     path = folder / "data.pt"
     data = load(path)
     try:
         splits = {name: Examples(**data[name]) for name in SPLITS if name in data}
         rest = {name: data[name] for name in ("users", "periods", "rating", "time")}
-        world = make_world(cfg) if data["simulated"] else None
+        world = make_world(cfg) if data["simulated"] and known is None else None
         dataset = Dataset(catalogue=Catalogue(**data["catalogue"]), world=world, **rest, **splits)
-        return dataset, Codes(**data["codes"]), data["notes"]
+        return known or dataset, Codes(**data["codes"]), data["notes"]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not the data of a run ({error})") from error
 
@@ -135,12 +139,8 @@ def begin(runs: list[Config]) -> None:
 
 
 def open_run(cfg: Config, processes: Processes, sibling: Run | None = None) -> Run:
-    """Open the folder that ``begin`` has filled; a sibling on the same data spares reading the data again."""
-    if sibling:
-        codes = Codes(**load(Path(cfg.out) / "data.pt")["codes"])
-        dataset, notes = sibling.dataset, sibling.notes[:1]
-    else:
-        dataset, codes, notes = load_data(Path(cfg.out), cfg)
+    """Open the folder that ``begin`` has filled; a sibling on the same data lends its dataset and world."""
+    dataset, codes, notes = load_data(Path(cfg.out), cfg, sibling and sibling.dataset)
     return Run(cfg, dataset, Trie(codes.codes, codes.size).to(processes.device), processes, notes)
 
 

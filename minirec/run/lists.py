@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from minirec import rollout
-from minirec.data.lists import PARTS, ListSource, make_lists
+from minirec.data.lists import ListSource
 from minirec.data.vectors import item_vectors
 from minirec.measure.metrics import paired_bootstrap
 from minirec.measure.probe import CANDIDATES, LISTS
@@ -27,7 +27,7 @@ from minirec.trie import Trie
 
 WARM = 40  # steps of the list start
 CRITIC_STEPS = 300  # of the critic
-RATE = 5e-4  # of supervised training on lists
+RATE = 5e-4  # of the list start
 VALID = 512  # lists of a line's validation
 
 
@@ -101,21 +101,22 @@ class ListArms:
         means = [values.nanmean().item() for values in trained_needs(results)]
         return {METRIC: sum(means) / len(means)}
 
-    def control(self, steps: int) -> Policy:
-        """List-wise supervised: as many steps on rankings by the gains that training sees."""
-        run = replace(self.run, cfg=replace(self.run.cfg, rl_steps=steps))
+    def control(self, arm: Config) -> Policy:
+        """List-wise supervised: an arm's steps and rate, on rankings by the gains that training sees."""
+        run = replace(self.run, cfg=replace(arm, out=self.run.cfg.out))
 
         def gains(lists: Lists) -> Tensor:
             return fill_lists(self.critic, lists).gains
 
-        make = partial(imitate, run.cfg, self.start, run.trie, self.sources["train"], gains, steps)
-        reads = ("seed", "candidates", "contexts", "clip", "feedback", "rl_steps")
+        how = (self.sources["train"], gains, arm.rl_steps, arm.rl_rate)
+        make = partial(imitate, arm, self.start, run.trie, *how)
+        reads = ("seed", "candidates", "contexts", "clip", "feedback", "rl_steps", "rl_rate")
         return kept(run, "supervised_lists.pt", reads, make, copy.deepcopy(self.start))
 
-    def compare(self, trained: dict[str, Policy], steps: int) -> tuple[list[Row], list[str]]:
+    def compare(self, trained: dict[str, Policy], arm: Config) -> tuple[list[Row], list[str]]:
         """ndcg@5 on test lists by need, floors first, and lines about them; in the first process."""
         run, cfg, test = self.run, self.run.cfg, self.sources["test"]
-        policies = {"list start": self.start, "list-wise supervised": self.control(steps)}
+        policies = {"list start": self.start, "list-wise supervised": self.control(arm)}
         policies |= {OBJECTIVES[name].title: policy for name, policy in trained.items()}
         if run.processes.rank:
             return [], []
@@ -143,10 +144,9 @@ class ListArms:
         return rows, notes
 
 
-def prepare_lists(run: Run, supervised: Policy) -> ListArms:
-    """Make the closed sets, the critic and the list start; InputError if the data has no gains for lists."""
+def prepare_lists(run: Run, supervised: Policy, sources: dict[str, ListSource]) -> ListArms:
+    """Make the critic and the list start from the closed sets of each part."""
     cfg, dataset = run.cfg, run.dataset
-    sources = {part: make_lists(cfg, dataset, part) for part in PARTS}
     critic = Critic(item_vectors(dataset, cfg.seed), dataset.periods, cfg.seed)
     make = partial(train_critic, critic, sources["train"], cfg.seed, CRITIC_STEPS)
     critic = kept(run, "critic.pt", ("seed", "candidates", "feedback"), make, critic)

@@ -80,4 +80,5 @@ def _find(kind: str, name: str, known: dict[str, int]) -> int:
 
 def load(folder: str | Path, device: str = "cpu") -> Recommender:
     """Load a trained run; InputError if the folder or a file in it is missing, damaged, or does not fit."""
-    return Recommender(find_run(folder, pick_device(device)))
+    known = device in ("auto", "cpu", "cuda")
+    return Recommender(find_run(folder, pick_device(device) if known else torch.device(device)))

@@ -54,7 +54,8 @@ class Reinforcement(Training):
             self.measured.append({"step": self.step})
         line = self.measured[-1]
         before = [i for i, other in enumerate(self.measured[:-1]) if "estimate" in other]
-        line |= probe(self.task, self.policy, self.learner.reference, self.step)
+        if self.task.probe is not None:
+            line |= probe(self.task, self.policy, self.learner.reference, self.step)
         if self.processes.rank:
             return
         line |= self.validate(self.policy) if self.validate else {}

@@ -50,11 +50,12 @@ class Training:
         self.best: dict[str, Tensor] | None = None  # the weights to keep; None: the latest
 
     def save(self, run: Path) -> None:
-        """Write checkpoint.pt, then metrics.jsonl, in the first process."""
+        """Write checkpoint.pt, then metrics.jsonl, in the first process; all must call it."""
+        sums = {name: self.processes.totals(pair) for name, pair in self.tally.sums.items()}
         if self.processes.rank == 0:
             weights = self.policy.state_dict()
             state = {"policy": weights, "best": self.best or weights, "step": self.step}
-            state |= {"tally": self.tally.sums, "measured": self.measured}
+            state |= {"tally": sums, "measured": self.measured}
             folder.save(run / "checkpoint.pt", state | {"optimiser": self.optimiser.state_dict()})
             with atomic(run / "metrics.jsonl") as file:
                 file.writelines(json.dumps(line).encode() + b"\n" for line in self.measured)
@@ -64,7 +65,9 @@ class Training:
         state = folder.load(run / "checkpoint.pt")
         self.policy.load_state_dict(state["policy"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.measured, self.tally.sums = state["step"], state["measured"], state["tally"]
+        self.step, self.measured = state["step"], state["measured"]
+        if self.processes.rank == 0:  # what all processes had added up
+            self.tally.sums = state["tally"]
         return state
 
 

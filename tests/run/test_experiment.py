@@ -75,12 +75,13 @@ def test_killed_in_an_arm_and_resumed_is_the_same_run(straight, tmp_path):
     assert (straight[0] / "report.json").read_text() == (folder / "report.json").read_text()
 
 
-def test_what_arms_share_is_not_reused_under_other_settings(straight, tmp_path):
+@pytest.mark.parametrize("objective", ["flexrec", "all"])
+def test_what_arms_share_is_not_reused_under_other_settings(straight, tmp_path, objective):
     folder = tmp_path / "run"
     shutil.copytree(straight[0], folder)
     for arm in ("flexrec", "list"):
         shutil.rmtree(folder / arm)
-    flags = [*BASE, *FEW, *SETS, "--objective", "flexrec", "--feedback", 0.5]
+    flags = [*BASE, *FEW, *SETS, "--objective", objective, "--feedback", 0.5]
     again = command("--resume", *flags, "--out", folder)
     failed = subprocess.run(again, capture_output=True, text=True)
     assert failed.returncode == 2

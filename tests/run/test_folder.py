@@ -97,7 +97,7 @@ def test_a_truncated_file_is_one_line(saved, share):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("junk", [b"", b"hello", b"PK\x03\x04 no zip", bytes(1000)])
+@pytest.mark.parametrize("junk", [b"", b"junk", b"hello", b"PK\x03\x04 no zip", bytes(1000)])
 def test_a_file_of_junk_is_one_line(tmp_path, junk):
     (tmp_path / "x.pt").write_bytes(junk)
     with pytest.raises(InputError, match=r"x.pt"):
