@@ -31,7 +31,7 @@ from minirec.objectives.grpo import advantages, convention
 from minirec.records import HOLE, PAD, Experience, Objective, Signal
 
 
-def rank(scores: Tensor, items: Tensor, placed_score: Tensor, placed: Tensor) -> Tensor:
+def rank(scores: Tensor, items: Tensor, score: Tensor, placed: Tensor) -> Tensor:
     """The place that an item would take in its context's group: 1 + how many rollouts score above it.
 
     Rollouts' scores and items (B, G); scores and ids of the items to place (B, n). A rollout that is the item
@@ -42,7 +42,7 @@ def rank(scores: Tensor, items: Tensor, placed_score: Tensor, placed: Tensor) ->
     >>> rank(*group, torch.tensor([[0.4]]), torch.tensor([[7]]))  # another pass gave the 7 a little less
     tensor([[2]])
     """
-    above = (scores[:, :, None] > placed_score[:, None]) & (items[:, :, None] != placed[:, None])  # (B, G, n)
+    above = (scores[:, :, None] > score[:, None]) & (items[:, :, None] != placed[:, None])  # (B, G, n)
     return 1 + above.sum(1)
 
 
