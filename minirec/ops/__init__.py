@@ -8,6 +8,7 @@ squared, so in float32 they count between about 1e-18 and 1e18; a subnormal IDCG
 A ValueError names the argument that does not fit. Values are checked with ``check=True``, the default on the
 CPU outside of ``torch.compile``: looking at a value stops a graph. An unchecked NaN spoils its list or group;
 unchecked lengths and offsets must be right. ``out`` is written into and must share no input's memory.
+These files import only one another; read ``reference.py`` first.
 """
 
 from typing import Literal
