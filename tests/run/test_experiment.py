@@ -79,7 +79,7 @@ def test_killed_in_an_arm_and_resumed_is_the_same_run(straight, tmp_path):
 def test_what_arms_share_is_not_reused_under_other_settings(straight, tmp_path, objective):
     folder = tmp_path / "run"
     shutil.copytree(straight[0], folder)
-    for arm in ("flexrec", "list"):
+    for arm in OBJECTIVES:  # they would refuse first
         shutil.rmtree(folder / arm)
     flags = [*BASE, *FEW, *SETS, "--objective", objective, "--feedback", 0.5]
     again = command("--resume", *flags, "--out", folder)
