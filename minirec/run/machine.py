@@ -66,7 +66,7 @@ class Distributed(Processes):
 
     def totals(self, values: Tensor) -> Tensor:
         """As for one process."""
-        values = values.to(self.device, torch.float64, copy=True)  # it is written into
+        values = values.to(self.device, torch.float64, copy=True)  # all_reduce writes into it
         if self.count > 1:
             dist.all_reduce(values)
         return values.cpu()
