@@ -37,9 +37,6 @@ class Codes:
         if len(self.codes.unique(dim=0)) != len(self.codes):
             raise ValueError("codes: two items share a code tuple; each needs its own")
 
-    def __len__(self) -> int:
-        return len(self.codes)
-
 
 def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
     """Give each of N items, vectors (N, D), a different tuple of ``levels`` codes out of V = ``codes``.
@@ -54,8 +51,7 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
     >>> fit(vectors, levels=2, codes=2, seed=0).codes.tolist()
     [[1, 1], [1, 0], [0, 1], [0, 0]]
     """
-    broken = (~vectors.isfinite().all(1)).nonzero()
-    if len(broken):
+    if len(broken := (~vectors.isfinite().all(1)).nonzero()):
         raise InputError(f"item vectors: row {int(broken[0])} is not finite; all must be numbers")
     if levels == 1:
         return Codes(torch.arange(len(vectors))[:, None], len(vectors), vectors.float()[None], 0)
@@ -71,8 +67,6 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
 
 
 def _check_room(items: int, levels: int, codes: int) -> None:
-    if min(levels, codes) < 1:
-        raise InputError(f"--levels {levels} --codes {codes}: both must be at least 1")
     if items > codes**levels:
         fits = next(size for size in itertools.count(codes) if size**levels >= items)
         room = f"{levels} levels of {codes} codes ({codes**levels} tuples)"
@@ -89,8 +83,7 @@ def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
 def _kmeans(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Keep the best of STARTS runs of k-means, by squared distance: (N, D) points to (V, D) centroids."""
     runs = [_lloyd(points, _spread_out(points, size, generator)) for _ in range(STARTS)]
-    left = [(points - run[_nearest(points, run)]).double().square().sum().item() for run in runs]
-    return runs[left.index(min(left))]
+    return min(runs, key=lambda run: (points - run[_nearest(points, run)]).double().square().sum().item())
 
 
 def _lloyd(points: Tensor, centroids: Tensor) -> Tensor:

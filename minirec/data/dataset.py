@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,8 +67,7 @@ class Examples:
 
     def select(self, rows: Tensor) -> Examples:
         """Return some of the contexts; the event array stays shared."""
-        chosen = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "events"}
-        return Examples(self.events, **chosen)
+        return replace(self, **{name: a[rows] for name, a in vars(self).items() if name != "events"})
 
     def batch(self, rows: Tensor, history: int) -> Batch:
         """Gather the contexts ``rows`` (B,) with at most ``history`` recent items, as wide as the longest."""
@@ -107,5 +106,5 @@ class Dataset:
         """All training sequences, those left to RL as well: what floors are fitted on."""
         if self.fresh is None:
             return self.train
-        pairs = ((f.name, getattr(self.train, f.name), getattr(self.fresh, f.name)) for f in fields(Examples))
-        return Examples(**{name: a if name == "events" else torch.cat([a, b]) for name, a, b in pairs})
+        pairs = zip(vars(self.train).items(), vars(self.fresh).values(), strict=True)
+        return replace(self.train, **{name: torch.cat([a, b]) for (name, a), b in pairs if name != "events"})

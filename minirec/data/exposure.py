@@ -67,8 +67,8 @@ def ranker(world: World, kind: str) -> Callable[[Tensor, Tensor], Tensor]:
     """
     random = stream("unreliable ranker", world.seed)
     # The fraction of a product of two large random numbers: noise per pair without a table of pairs.
-    one = 2**15 * (1 + torch.rand(len(world.taste), generator=random, dtype=torch.float64))
-    other = 2**15 * (1 + torch.rand(len(world.latent), generator=random, dtype=torch.float64))
+    sizes = len(world.taste), len(world.latent)
+    one, other = (2**15 * (1 + torch.rand(n, generator=random, dtype=torch.float64)) for n in sizes)
     in_tail = {
         "right": lambda true, user, items: true,
         "noise": lambda true, user, items: 0.1 + 0.8 * (one[user, None] * other[items] % 1),

@@ -17,7 +17,7 @@ from minirec.records import CONDITION, PAD
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Cuts = tuple[Ints, Ints]  # (U,) first validation target, (U,) first test target; both = stop: training only
-TRAIN_SHARE, VALID_SHARE = 0.8, 0.1  # of the events, for the split by global time
+MOMENTS = 0.8, 0.9  # of the events, where the split by global time cuts
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ def leave_last_group_out(line: Timeline) -> Cuts:
     first = np.flatnonzero(opens)  # (groups,)
     before, after = np.searchsorted(first, line.start), np.searchsorted(first, line.stop)  # (U,)
     enough = after - before >= 3
-    valid = np.where(enough, first[after - 2], line.stop)  # index -1: unused
-    return valid, np.where(enough, first[after - 1], line.stop)
+    return tuple(np.where(enough, first[after - k], line.stop) for k in (2, 1))  # index -1: unused
 
 
 def global_time(line: Timeline) -> Cuts:
@@ -72,10 +71,9 @@ def global_time(line: Timeline) -> Cuts:
     """
     if line.time is None:
         raise InputError("--split time: the log has no times; name their column by --columns ..,time=..")
-    ranks = [int(TRAIN_SHARE * len(line.time)), int((TRAIN_SHARE + VALID_SHARE) * len(line.time))]
-    first, second = np.sort(line.time)[ranks]
-    earlier = [np.add.reduceat((line.time < cut).astype(np.int64), line.start) for cut in (first, second)]
-    return line.start + earlier[0], line.start + earlier[1]
+    cuts = np.sort(line.time)[[int(share * len(line.time)) for share in MOMENTS]]
+    earlier = (np.add.reduceat((line.time < cut).astype(np.int64), line.start) for cut in cuts)  # per user
+    return tuple(line.start + count for count in earlier)
 
 
 SPLITS = {"last": leave_last_out, "group": leave_last_group_out, "time": global_time}
@@ -116,24 +114,26 @@ def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, 
     is something before the cut and something after it. Raises InputError if a part is empty.
     """
     valid, test = SPLITS[name](line)
-    owner, begin, end = windows(line.start, valid, history + 1)
-    no_targets, not_tied = np.empty((len(owner), 0), dtype=np.int64), np.zeros(len(owner), dtype=bool)
-    train = _examples(line, owner, begin, end, no_targets, not_tied)
+    owner, start, stop = windows(line.start, valid, history + 1)
+    train = _examples(line, owner, start, stop, stop)
     parts = (train, _contexts(line, valid, test), _contexts(line, test, line.stop))
     for part, examples in zip(("training", "validation", "test"), parts, strict=True):
         if not len(examples):
-            advice = "use a longer log or another --split"
-            raise InputError(f"--split {name}: no {part} example is left; {advice}")
+            raise InputError(
+                f"--split {name}: no {part} example is left; use a longer log or another --split"
+            )
     return parts
 
 
 def _contexts(line: Timeline, cut: Ints, stop: Ints) -> Examples:
     user = np.flatnonzero((line.start < cut) & (cut < stop))  # (B,)
-    start, cut, stop = line.start[user], cut[user], stop[user]
-    tied = np.zeros(len(user), dtype=bool) if line.time is None else line.time[cut] == line.time[cut - 1]
-    return _examples(line, user, start, cut, target_sets(line.item, cut, stop), tied)
+    return _examples(line, user, line.start[user], cut[user], stop[user])
 
 
-def _examples(line: Timeline, user: Ints, start: Ints, stop: Ints, targets: Ints, tied: NDArray) -> Examples:
+def _examples(line: Timeline, user: Ints, start: Ints, stop: Ints, end: Ints) -> Examples:
+    """Make the examples of users (B,) with the histories ``start:stop`` and the target sets ``stop:end``."""
+    targets = target_sets(line.item, stop, end)
+    time = np.arange(len(line.item)) if line.time is None else line.time
+    tied = np.append(time[1:] == time[:-1], False)[stop - 1] & (stop < end)
     condition = np.zeros((len(user), len(CONDITION)), dtype=np.int64)  # the next item, no need, no period
     return Examples(*map(torch.from_numpy, (line.item, start, stop, user, condition, targets, tied)))

@@ -38,8 +38,7 @@ def lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[str]:
         with path.open("rb") as raw:
             packed = raw.peek(2)[:2] == b"\x1f\x8b"
             stream = BufferedReader(gzip.GzipFile(fileobj=raw)) if packed else raw
-            while line := stream.readline(limit):
-                number += 1
+            for number, line in enumerate(iter(lambda: stream.readline(limit), b""), start=1):
                 if b"\0" in line:
                     raise InputError(f"{path}, line {number}: a binary file; expected text in UTF-8")
                 if len(line) == limit and not line.endswith(b"\n"):
@@ -74,8 +73,9 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             if row and not width:
                 width, row = len(row), [name.split(":")[0] if atomic else name.strip() for name in row]
             if row and len(row) != width:
-                fault = f"{len(row)} columns; expected {width} as in the header"
-                raise InputError(f"{path}, line {line}: {fault}")
+                raise InputError(
+                    f"{path}, line {line}: {len(row)} columns; expected {width} as in the header"
+                )
             if row:
                 yield line, row
             line = reader.line_num + 1
@@ -119,15 +119,13 @@ def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
     >>> positions(Path("ratings.csv"), ["userId", "movieId", "rating", "timestamp"], "")
     {'user': 0, 'item': 1, 'time': 3, 'rating': 2}
     """
-    wanted = named(columns)
+    found = {role: find(names, header) for role, names in COLUMNS.items()}
+    wanted = named(columns) or {role: header[at] for role, at in found.items() if at is not None}
     for role, name in wanted.items():
         if name not in header:
             raise InputError(f"{path}, line 1: no column '{name}' for {role}{nearest(name, header)}")
-    places = {role: header.index(name) for role, name in wanted.items()}
-    if not columns:
-        places = {role: at for role, names in COLUMNS.items() if (at := find(names, header)) is not None}
     for role in ("user", "item"):
-        if role not in places:
+        if role not in wanted:
             given = shown(", ".join(header))
             raise InputError(f"{path}, line 1: no {role} column in {given}; name it by --columns {role}=..")
-    return places
+    return {role: header.index(name) for role, name in wanted.items()}

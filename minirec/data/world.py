@@ -24,24 +24,22 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 from tqdm import tqdm
 
 from minirec.data.dataset import Catalogue, Dataset, Examples
-from minirec.errors import InputError
 from minirec.noise import draw, stream
 from minirec.records import HOLE, NEXT, PAD, Batch
 from minirec.settings import Config
 
 LEVELS = 3
-FEATURES, FEATURE_SCALES, FEATURE_NOISE = 64, (1.0, 0.5, 0.25), 0.05
-LATENT, LATENT_SCALES, LATENT_NOISE = 16, (1.0, 0.7, 0.5), 0.2
+FEATURES = 64, (1.0, 0.5, 0.25), 0.05  # size of the vectors, scale of each level, length of the noise
+LATENT = 16, (1.0, 0.7, 0.5), 0.2
 LAST = 2.0  # weight of the last item in the law
 TAIL, DRIFT = 0.5, 1.0  # log popularity: −TAIL·log(rank) + DRIFT·sin(2π(period / periods + phase))
 GAIN_QUANTILES = (0.5, 0.75, 0.9)  # of the affinity of a random user and item: where the gain steps up
 PAIRS = 1 << 16  # random users and items that these quantiles are taken over
 CELLS = 1 << 20  # users × items drawn for at once: 8 MiB of float64 stay near the cache
-SMALLEST = {"world_items": 2, "world_users": 10, "world_events": 2, "world_periods": 1}
 
 
 @dataclass(frozen=True)
@@ -66,15 +64,10 @@ class World:
         """How much users (B,) like items (B, C), ⟨w, e⟩: (B, C) float64 in [−1, 1]; a HOLE gets any value."""
         return _affinity(self.taste, self.latent, user, items.clamp(min=0))
 
-    def popularity(self, period: int) -> Tensor:
-        """The shares of the items among people without a taste in a period, (N,) float64; they sum to 1."""
-        return self.bias[period].softmax(0)
-
     def law(self, batch: Batch) -> Tensor:
         """The exact probability of each next item, p* of the module's docstring: (B, N) float64."""
         length = (batch.history != PAD).sum(1, keepdim=True)  # (B, 1)
-        padded = torch.cat([torch.full_like(length, PAD), batch.history], 1)
-        return self._law(batch.user, padded.gather(1, length)[:, 0])
+        return self._law(batch.user, pad(batch.history, (1, 0), value=PAD).gather(1, length)[:, 0])
 
     def _law(self, user: Tensor, last: Tensor) -> Tensor:
         before = self.latent[last.clamp(min=0)] * (last != PAD)[:, None]  # (B, d)
@@ -98,10 +91,9 @@ class World:
         """The world as a Dataset: 80 % of the users train, 10 % validate, 10 % test, by their last items."""
         drawn, user = self.sequences(), torch.arange(len(self.taste))
         cuts = len(user) * 8 // 10, len(user) * 9 // 10
-        start, tied = user * self.events, torch.zeros(len(user), dtype=torch.bool)
+        start, tied = user * self.events, torch.zeros_like(self.tail_user)
         last = start + self.events - 1
-        condition = torch.tensor([[NEXT, 0, 0, 0]]).repeat(len(user), 1)
-        condition[:, 3] = self.period + 1
+        condition = pad(self.period[:, None] + 1, (3, 0), value=NEXT)  # no need, 0, either
         condition[: cuts[0] : 10, 3] = 0  # so that a history alone, without a period, can be asked too
         held_out = Examples(drawn.flatten(), start, last, user, condition, drawn[:, -1:], tied)
         sequences = replace(held_out, stop=last + 1, targets=drawn[:, :0])
@@ -133,24 +125,19 @@ class World:
 def make_world(cfg: Config) -> World:
     """Make the world of a config's ``world_*`` settings and seed, bit-identical for equal settings.
 
-    Items do not depend on the number of users, nor on β. Raises InputError if a setting is too small.
+    Items do not depend on the number of users, nor on β.
 
     >>> world = make_world(Config(world_items=512, world_users=10))
     >>> world.place.max().item() + 1, world.tail.sum().item()
     (16, 256)
     """
-    for name, least in SMALLEST.items():
-        flag, value = f"--{name.replace('_', '-')}", getattr(cfg, name)
-        if value < least:
-            raise InputError(f"{flag}: {value} is too small; the smallest valid value is {least}")
     items, users, periods = cfg.world_items, cfg.world_users, cfg.world_periods
     branches = next(v for v in itertools.count(2) if 8 * items <= v**LEVELS)
     random = stream("world", cfg.seed)
     place = _tree(items, branches, random)
     tail = place[:, 0] >= branches // 2
-    same = torch.zeros_like(tail)  # features have one meaning in A and B
-    features = _sum_of_levels(place, same, FEATURES, FEATURE_SCALES, FEATURE_NOISE, random).float()
-    latent = normalize(_sum_of_levels(place, tail, LATENT, LATENT_SCALES, LATENT_NOISE, random), dim=-1)
+    features = _vectors(place, torch.zeros_like(tail), *FEATURES, random).float()  # A and B mean the same
+    latent = normalize(_vectors(place, tail, *LATENT, random), dim=-1)
     rank = 1 + torch.randperm(items, generator=random)
     phase = torch.rand(items, generator=random, dtype=torch.float64)
     moment = torch.arange(periods, dtype=torch.float64)[:, None] / periods
@@ -178,7 +165,7 @@ def _tree(items: int, branches: int, random: Generator) -> Tensor:
     return place[torch.randperm(items, generator=random)]  # the id of an item says nothing
 
 
-def _sum_of_levels(
+def _vectors(
     place: Tensor, half: Tensor, size: int, scales: tuple, noise: float, random: Generator
 ) -> Tensor:
     """Add a random unit vector per level and half, by scale, and noise of that length: (N, size)."""
@@ -190,4 +177,4 @@ def _sum_of_levels(
 
 def _affinity(taste: Tensor, latent: Tensor, user: Tensor, items: Tensor) -> Tensor:
     # A library's sum may add in another order in another shape; products and sums one by one may not.
-    return sum(taste[user, k, None] * latent[items, k] for k in range(LATENT))  # (B, C)
+    return sum(taste[user, k, None] * latent[items, k] for k in range(LATENT[0]))  # (B, C)

@@ -78,7 +78,7 @@ def test_sequences(tmp_path):
     assert as_rows(events) == [("u", "a"), ("u", "b"), ("u", "c"), ("v", "b"), ("v", "a"), ("v", "b")]
     assert events.time is None
     longer = write(tmp_path / "longer.txt", "u a b c d\nv b a b b\n")
-    assert load(longer)[1].duplicates == 0  # a repeat in a sequence is an event of its own
+    assert "8 events read, 0 duplicates" in load(longer)[1]  # a repeat in a sequence is an event of its own
 
 
 def test_ratings_and_groups_are_kept(tmp_path):
@@ -98,12 +98,12 @@ def test_a_quoted_line_end_keeps_the_line_numbers_right(tmp_path):
 
 
 BROKEN = {
-    "text for a number": ("log.csv", CSV + "u,d,soon\n", "line 7, column 'time': 'soon' is not a number"),
+    "text for a number": ("log.csv", CSV + "u,d,soon\n", "line 7, column 'time': 'soon' is no valid time"),
     "negative time": ("log.csv", CSV + "u,d,-5\n", "line 7, column 'time': '-5' is no valid time"),
     "NaN time": ("log.csv", CSV + "u,d,NaN\n", "line 7, column 'time': 'NaN' is no valid time"),
-    "empty time": ("log.csv", CSV + "u,d,\n", "line 7, column 'time': '' is not a number"),
-    "NaN rating": ("log.csv", "user,item,rating\nu,a,nan\n", "line 2, column 'rating': 'nan' is not finite"),
-    "text rating": ("log.csv", "user,item,rating\nu,a,good\n", "line 2, column 'rating': 'good' is not a n"),
+    "empty time": ("log.csv", CSV + "u,d,\n", "line 7, column 'time': '' is no valid time"),
+    "NaN rating": ("log.csv", "user,item,rating\nu,a,nan\n", "line 2, column 'rating': 'nan' is no valid r"),
+    "text rating": ("log.csv", "user,item,rating\nu,a,good\n", "line 2, column 'rating': 'good' is no valid"),
     "empty user": ("log.csv", CSV + ",d,6\n", "line 7, column 'user': '' is empty"),
     "missing column": (
         "log.csv",
@@ -198,7 +198,9 @@ def test_duplicates_are_dropped_and_ties_keep_the_order_of_the_file(tmp_path):
     text = "user,item,time\nu,d,2\nu,c,2\nu,b,2\nu,d,2\nu,a,1\nu,d,3\nv,d,1\nv,c,1\nv,b,1\nv,a,1\n"
     dataset, summary = load(write(tmp_path / "log.csv", text))
     assert sequences(dataset) == {"u": list("adcbd"), "v": list("dcba")}
-    assert (summary.read, summary.duplicates, summary.dropped, summary.events) == (10, 1, 0, 9)
+    assert summary.startswith(
+        "10 events read, 1 duplicates and 0 outside the k-core dropped; 2 users, 4 items, 9 "
+    )
     assert dataset.catalogue.ids == list("dcba")  # by first appearance in the file, not in time
     assert dataset.test.tied.tolist() == [False, True]
     assert dataset.valid.tied.tolist() == [True, True]
@@ -226,9 +228,10 @@ def test_numbers_follow_the_kept_events(tmp_path):
     dataset, summary = load(write(tmp_path / "log.csv", text), core=2)
     assert dataset.catalogue.ids == list("bcad")
     assert dataset.users == ["u", "v"]
-    assert summary.dropped == 1
-    assert summary.unseen == 2  # a and d are only ever targets
-    assert str(summary).startswith("9 events read, 0 duplicates and 1 outside the k-core dropped; 2 u")
+    assert summary.startswith(
+        "9 events read, 0 duplicates and 1 outside the k-core dropped; 2 users, 4 items"
+    )
+    assert summary.endswith("; 2 items never occur in training")  # a and d are only ever targets
 
 
 ROWS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 50)), min_size=1, max_size=40)
@@ -270,14 +273,10 @@ def real(name: str) -> Path:
     return path
 
 
-def counts(summary: logs.Summary) -> tuple[int, int, int]:
-    return summary.users, summary.items, summary.events
-
-
 def test_amazon_beauty():
     log = real("amazon_beauty/Beauty.txt.gz")
     dataset, summary = load(log, core=5, items=str(log.with_name("Beauty_item2attributes.json.gz")))
-    assert counts(summary) == (22_363, 12_101, 198_502)
+    assert "; 22,363 users, 12,101 items, 198,502 events; " in summary
     assert len(dataset.valid) == len(dataset.test) == 22_363
     assert dataset.catalogue.features.shape[0] == 12_101
     assert sequences(dataset)["1"] == list("12345")
@@ -288,9 +287,9 @@ def test_amazon_beauty():
 
 def test_movielens():
     log = real("ml_latest_small/ratings.csv.gz")
-    assert counts(load(log)[1]) == (610, 9_724, 100_836)
+    assert "; 610 users, 9,724 items, 100,836 events; " in load(log)[1]
     dataset, summary = load(log, core=5)
-    assert counts(summary) == (610, 3_650, 90_274)
+    assert "; 610 users, 3,650 items, 90,274 events; " in summary
     assert dataset.catalogue.titles[0] == "Toy Story (1995)"
     assert dataset.catalogue.features.shape == (3_650, 19)  # 18 genres and "(no genres listed)"
     assert 0 < dataset.test.tied.float().mean() < 0.5  # ratings were entered in bursts
@@ -299,7 +298,7 @@ def test_movielens():
 def test_online_retail_by_invoice():
     log = real("online_retail/first_purchase_5core.csv.gz")
     dataset, summary = load(log, core=5, split="group", items=str(log.with_name("items.csv")))
-    assert counts(summary) == (4_074, 3_145, 264_510)
+    assert "; 4,074 users, 3,145 items, 264,510 events; " in summary
     assert len(dataset.valid) == len(dataset.test) == 1_886  # users with three invoices or more
     assert (dataset.test.targets >= 0).sum() > 10 * len(dataset.test)
     assert dataset.catalogue.titles[dataset.catalogue.ids.index("3")] == "DOGGY RUBBER"
