@@ -174,17 +174,15 @@ def usage(codes: Codes, vectors: Tensor) -> list[dict]:
         left = float(residual.square().sum() / whole) if whole > 0 else 0.0
         share = torch.bincount(code, minlength=codes.size) / len(code)
         entropy = torch.special.entr(share.double()).sum().item() / math.log(2)
-        used = int((share > 0).sum())
-        rows.append({"used": used, "entropy": entropy, "perplexity": 2**entropy, "residual": left})
+        rows.append(dict(used=len(code.unique()), entropy=entropy, perplexity=2**entropy, residual=left))
     return rows
 
 
 def summary(codes: Codes, vectors: Tensor) -> str:
     """Write a heading with the repaired collisions and the holes, and a line of ``usage`` per level."""
     items, levels = codes.codes.shape
-    size, holes = codes.size, codes.size**levels - items
-    repaired = f"{codes.moved} collisions repaired, {holes} holes"
-    text = f"codes: {items} items on {levels} levels of {size}; {repaired}"
+    repaired = f"{codes.moved} collisions repaired, {codes.size**levels - items} holes"
+    text = f"codes: {items} items on {levels} levels of {codes.size}; {repaired}"
     for number, row in enumerate(usage(codes, vectors), 1):
         entropy = f"entropy {row['entropy']:.2f} bits (perplexity {row['perplexity']:.1f})"
         text += f"\n  level {number}: {row['used']} codes used, {entropy}, residual {row['residual']:.1%}"

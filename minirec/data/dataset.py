@@ -27,10 +27,9 @@ class Catalogue:
     def __post_init__(self) -> None:
         if self.titles is not None and len(self.titles) != len(self.ids):
             raise ValueError(f"titles: expected {len(self.ids)}, got {len(self.titles)}")
-        if self.features is not None:
-            check("features", self.features, len(self.ids), None, dtype=torch.float32)
-        if self.topics is not None:
-            check("topics", self.topics, len(self.ids), None)
+        for name, dtype in (("features", torch.float32), ("topics", torch.int64)):
+            if (rows := getattr(self, name)) is not None:
+                check(name, rows, len(self.ids), None, dtype=dtype)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,13 +48,11 @@ class Examples:
     tied: Tensor  # (B,) bool: the target has the same time stamp as the last event before it
 
     def __post_init__(self) -> None:
-        size = len(self.user)
         check("events", self.events, None)
-        check("start", self.start, size)
-        check("stop", self.stop, size)
-        check("condition", self.condition, size, len(CONDITION))
-        check("targets", self.targets, size, None)
-        check("tied", self.tied, size, dtype=torch.bool)
+        more = {"start": (), "stop": (), "condition": (len(CONDITION),), "targets": (None,)}
+        for name, shape in more.items():
+            check(name, getattr(self, name), len(self), *shape)
+        check("tied", self.tied, len(self), dtype=torch.bool)
 
     def __len__(self) -> int:
         return len(self.user)

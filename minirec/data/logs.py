@@ -4,13 +4,10 @@ This file reads, gzipped or not, MovieLens ``ratings.csv``, RecBole ``.inter``, 
 line, ``user item item ...`` in order of time), and any csv or tsv with named columns.
 """
 
-from __future__ import annotations
-
 import math
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +16,6 @@ import torch
 
 from minirec.data import catalogue, splits, tables, vectors
 from minirec.data.dataset import Dataset
-from minirec.data.splits import Floats, Ints
 from minirec.errors import InputError
 from minirec.settings import Config
 
@@ -29,25 +25,10 @@ NUMBERS = {  # columns of numbers: the least value, and what is said of a value 
 }
 
 
-@dataclass(frozen=True)
-class Events:
-    """E events; the lists hold the external ids of users and items."""
-
-    users: list[str]
-    items: list[str]
-    user: Ints  # (E,) row in users
-    item: Ints  # (E,) row in items
-    time: Floats | None = None  # (E,) any unit; only order and equality are used
-    rating: Floats | None = None  # (E,)
-    group: Ints | None = None  # (E,) numbered by first appearance
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    def select(self, rows: Ints) -> Events:
-        """Return some of the events, by mask or index; the lists of ids stay whole."""
-        arrays = {name: a[rows] for name, a in vars(self).items() if isinstance(a, np.ndarray)}
-        return replace(self, **arrays)
+# The columns (E,) of E events: "user" and "item", rows in the lists of external ids, int64; where the log has
+# them, "group", numbered by first appearance, int64, "rating", float64, and "time", float64 in any unit: only
+# order and equality of times are used.
+Events = dict[str, np.ndarray]
 
 
 def load(cfg: Config) -> tuple[Dataset, str]:
@@ -57,28 +38,27 @@ def load(cfg: Config) -> tuple[Dataset, str]:
     Raises InputError if a file or a setting is wrong.
     """
     path = Path(cfg.data)
-    events = read(path, cfg.columns)
+    events, ids = read(path, cfg.columns)
     unique = without_duplicates(events)
-    kept = numbered(k_core(unique, cfg.core))
-    users, items = len(kept.users), len(kept.items)
+    kept, ids = numbered(k_core(unique, cfg.core), ids)
+    total, distinct, rest = (len(part["user"]) for part in (events, unique, kept))
+    users, items = map(len, ids.values())
     if min(users, items) < 2:
-        left = f"{users} users and {items} items are left of {len(events):,} events with --core {cfg.core}"
+        left = f"{users} users and {items} items are left of {total:,} events with --core {cfg.core}"
         raise InputError(f"{path}: {left}; expected at least 2 of each: use a smaller --core or a larger log")
     line = timeline(kept)
     parts = splits.split(line, cfg.split, cfg.history)
-    made = catalogue.make_catalogue(kept.items, _side_information(path, cfg.items), cfg.columns)
+    made = catalogue.make_catalogue(ids["item"], _side_information(path, cfg.items), cfg.columns)
     unseen = items - len(vectors.training_events(parts[0])[1].unique())
-    gone = (
-        f"{len(events) - len(unique):,} duplicates and {len(unique) - len(kept):,} outside the k-core dropped"
-    )
-    left = f"{users:,} users, {items:,} items, {len(kept):,} events; {unseen:,} items never occur in training"
+    gone = f"{total - distinct:,} duplicates and {distinct - rest:,} outside the k-core dropped"
+    left = f"{users:,} users, {items:,} items, {rest:,} events; {unseen:,} items never occur in training"
     rating, time = (None if a is None else torch.from_numpy(a) for a in (line.rating, line.time))
-    dataset = Dataset(made, kept.users, *parts, rating=rating, time=time)
-    return dataset, f"{len(events):,} events read, {gone}; {left}"
+    dataset = Dataset(made, ids["user"], *parts, rating=rating, time=time)
+    return dataset, f"{total:,} events read, {gone}; {left}"
 
 
-def read(path: Path, columns: str = "") -> Events:
-    """Read the events of a log in the order of the file; raises InputError if it is broken."""
+def read(path: Path, columns: str = "") -> tuple[Events, dict[str, list[str]]]:
+    """Read a log's events in the order of the file, and the ids of users and items; InputError if broken."""
     table = _sequences(path) if tables.kind(path) == ".txt" and not columns else tables.rows(path)
     _, header = next(table)
     where = tables.positions(path, header, columns)
@@ -96,17 +76,23 @@ def read(path: Path, columns: str = "") -> Events:
             raise InputError(f"{path}, line {line}, column '{name}': {value} {error}") from None
     if not ids["user"]:
         raise InputError(f"{path}, line 2: a header and no events; expected one event per line")
-    return Events(list(ids["user"]), list(ids["item"]), **{role: np.array(v) for role, v in values.items()})
+    events = {role: np.array(column) for role, column in values.items()}
+    return events, {role: list(ids[role]) for role in ("user", "item")}
+
+
+def select(events: Events, rows: np.ndarray) -> Events:
+    """Return some of the events, by mask or index."""
+    return {role: column[rows] for role, column in events.items()}
 
 
 def without_duplicates(events: Events) -> Events:
     """Drop events with the user, item, time and group of an earlier one in the file. Source: ours."""
-    if events.time is None:
+    if "time" not in events:
         return events  # without times a repeat cannot be told from a duplicate
-    keys = [k for k in (events.user, events.item, events.time, events.group) if k is not None]
+    keys = [events[role] for role in ("user", "item", "time", "group") if role in events]
     order = np.lexsort(keys)  # stable, so the first of equals is the first in the file
     again = np.all([key[order][1:] == key[order][:-1] for key in keys], axis=0)
-    return events.select(np.delete(np.arange(len(events)), order[1:][again]))
+    return select(events, np.delete(np.arange(len(order)), order[1:][again]))
 
 
 def k_core(events: Events, core: int) -> Events:
@@ -115,35 +101,33 @@ def k_core(events: Events, core: int) -> Events:
     As is usual, this filter depends on later events too; nothing after it does. Source: definition.
     """
     while True:
-        users, items = np.bincount(events.user), np.bincount(events.item)
-        keep = (users[events.user] >= core) & (items[events.item] >= core)
-        if keep.all():
+        fewest = np.min([np.bincount(column)[column] for column in (events["user"], events["item"])], axis=0)
+        if (fewest >= core).all():
             return events
-        events = events.select(keep)
+        events = select(events, fewest >= core)
 
 
-def numbered(events: Events) -> Events:
-    """Number users and items anew by first appearance, and forget those without events."""
-    changed = {}
-    for role, names in (("user", events.users), ("item", events.items)):
-        old, first, inverse = np.unique(getattr(events, role), return_index=True, return_inverse=True)
+def numbered(events: Events, ids: dict[str, list[str]]) -> tuple[Events, dict[str, list[str]]]:
+    """Number users and items anew by first appearance, and forget the ids of those without events."""
+    new, left = {}, {}
+    for role, names in ids.items():
+        old, first, inverse = np.unique(events[role], return_index=True, return_inverse=True)
         order = first.argsort()
-        changed |= {role: order.argsort()[inverse], f"{role}s": [names[code] for code in old[order]]}
-    return replace(events, **changed)
+        new[role], left[role] = order.argsort()[inverse], [names[code] for code in old[order]]
+    return events | new, left
 
 
 def timeline(events: Events) -> splits.Timeline:
-    """Sort the events by user and time. Source: ours.
+    """Sort the events of users who are numbered without a gap by user and time. Source: ours.
 
     A user's events at one time keep the order of the file, but those of one group stay together. Without
     times the order of the file is the order of time, whatever the groups.
     """
-    keys = [] if events.time is None else [k for k in (events.group, events.time) if k is not None]
-    events = events.select(np.lexsort([*keys, events.user]))  # the last key leads; stable
-    stop = np.searchsorted(events.user, np.arange(len(events.users)), "right")
-    return splits.Timeline(
-        events.item, np.append(0, stop[:-1]), stop, events.time, events.group, events.rating
-    )
+    keys = [events[role] for role in ("group", "time") if role in events and "time" in events]
+    events = select(events, np.lexsort([*keys, events["user"]]))  # the last key leads; stable
+    count = np.bincount(events["user"])
+    stop = count.cumsum()
+    return splits.Timeline(events["item"], stop - count, stop, *map(events.get, ("time", "group", "rating")))
 
 
 def _side_information(log: Path, items: str) -> Path | None:

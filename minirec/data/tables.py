@@ -18,7 +18,6 @@ COLUMNS = {
     "rating": ("rating",),
     "group": ("group", "invoice", "session"),
 }
-LINE_LIMIT = 10_000_000  # bytes; a line as long as this is an error
 
 
 def kind(path: Path) -> str:
@@ -31,19 +30,20 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[str]:
-    """Stream the lines with their ends of a UTF-8 file, gzipped or not; raises InputError if broken."""
+def lines(path: Path, limit: int = 10_000_000) -> Iterator[str]:
+    """Stream the lines with their ends of a UTF-8 file, gzipped or not.
+
+    Raises InputError if it is broken, or if a line has no end within ``limit`` bytes.
+    """
     number = 0
     try:
         with path.open("rb") as raw:
-            packed = raw.peek(2)[:2] == b"\x1f\x8b"
-            stream = BufferedReader(gzip.GzipFile(fileobj=raw)) if packed else raw
+            stream = BufferedReader(gzip.GzipFile(fileobj=raw)) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
             for number, line in enumerate(iter(lambda: stream.readline(limit), b""), start=1):
                 if b"\0" in line:
                     raise InputError(f"{path}, line {number}: a binary file; expected text in UTF-8")
                 if len(line) == limit and not line.endswith(b"\n"):
-                    wanted = f"no line end within {limit:,} bytes; expected shorter lines"
-                    raise InputError(f"{path}, line {number}: {wanted}")
+                    raise InputError(f"{path}, line {number}: over {limit:,} bytes; expected shorter lines")
                 yield line.decode("utf-8" if number > 1 else "utf-8-sig")
         return
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -73,9 +73,7 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             if row and not width:
                 width, row = len(row), [name.split(":")[0] if atomic else name.strip() for name in row]
             if row and len(row) != width:
-                raise InputError(
-                    f"{path}, line {line}: {len(row)} columns; expected {width} as in the header"
-                )
+                raise InputError(f"{path}, line {line}: {len(row)} columns; expected {width} like the header")
             if row:
                 yield line, row
             line = reader.line_num + 1

@@ -19,7 +19,6 @@ lists, **clicks** of the exposure log and the designed **rankers** all come from
 """
 
 import itertools
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,7 +28,7 @@ from tqdm import tqdm
 
 from minirec.data.dataset import Catalogue, Dataset, Examples
 from minirec.noise import draw, stream
-from minirec.records import HOLE, NEXT, PAD, Batch
+from minirec.records import HOLE, NEXT, ON, PAD, Batch
 from minirec.settings import Config
 
 LEVELS = 3
@@ -37,7 +36,9 @@ FEATURES = 64, (1.0, 0.5, 0.25), 0.05  # size of the vectors, scale of each leve
 LATENT = 16, (1.0, 0.7, 0.5), 0.2
 LAST = 2.0  # weight of the last item in the law
 TAIL, DRIFT = 0.5, 1.0  # log popularity: −TAIL·log(rank) + DRIFT·sin(2π(period / periods + phase))
-GAIN_QUANTILES = (0.5, 0.75, 0.9)  # of the affinity of a random user and item: where the gain steps up
+GAIN_QUANTILES = torch.tensor(
+    [0.5, 0.75, 0.9]
+).double()  # of the affinity of a random user and item: where the gain steps up
 PAIRS = 1 << 16  # random users and items that these quantiles are taken over
 CELLS = 1 << 20  # users × items drawn for at once: 8 MiB of float64 stay near the cache
 
@@ -62,7 +63,8 @@ class World:
 
     def affinity(self, user: Tensor, items: Tensor) -> Tensor:
         """How much users (B,) like items (B, C), ⟨w, e⟩: (B, C) float64 in [−1, 1]; a HOLE gets any value."""
-        return _affinity(self.taste, self.latent, user, items.clamp(min=0))
+        # A library's sum may add in another order in another shape; products and sums one by one may not.
+        return sum(self.taste[user, k, None] * self.latent[items, k] for k in range(self.latent.shape[1]))
 
     def law(self, batch: Batch) -> Tensor:
         """The exact probability of each next item, p* of the module's docstring: (B, N) float64."""
@@ -76,11 +78,11 @@ class World:
 
     def sequences(self) -> Tensor:
         """Draw every user's items from the law, one after another: (U, events) int64, always the same."""
-        users, random = len(self.taste), stream("sequences", self.seed)
+        shape, random = (len(self.taste), self.events), stream("sequences", self.seed)
         # Noise for all users at once, so that the size of the chunks does not matter.
-        noise = torch.rand(users, self.events, generator=random, dtype=torch.float64)
-        drawn = torch.empty(users, self.events, dtype=torch.int64)
-        chunks = torch.arange(users).split(max(1, CELLS // len(self.latent)))
+        noise = torch.rand(shape, generator=random, dtype=torch.float64)
+        drawn = torch.empty(shape, dtype=torch.int64)
+        chunks = torch.arange(len(drawn)).split(max(1, CELLS // len(self.latent)))
         for user in tqdm(chunks, "drawing sequences", delay=2, leave=False):
             last = torch.full_like(user, PAD)
             for event in range(self.events):
@@ -90,36 +92,33 @@ class World:
     def dataset(self) -> Dataset:
         """The world as a Dataset: 80 % of the users train, 10 % validate, 10 % test, by their last items."""
         drawn, user = self.sequences(), torch.arange(len(self.taste))
-        cuts = len(user) * 8 // 10, len(user) * 9 // 10
+        train, valid, test = user.tensor_split((len(user) * 8 // 10, len(user) * 9 // 10))
         start, tied = user * self.events, torch.zeros_like(self.tail_user)
         last = start + self.events - 1
         condition = pad(self.period[:, None] + 1, (3, 0), value=NEXT)  # no need, 0, either
-        condition[: cuts[0] : 10, 3] = 0  # so that a history alone, without a period, can be asked too
+        condition[train[::10], 3] = 0  # so that a history alone, without a period, can be asked too
         held_out = Examples(drawn.flatten(), start, last, user, condition, drawn[:, -1:], tied)
         sequences = replace(held_out, stop=last + 1, targets=drawn[:, :0])
-        train, valid, test = user.tensor_split(cuts)
         splits = sequences.select(train), held_out.select(valid), held_out.select(test)
         places = zip(self.place.tolist(), self.tail.tolist(), strict=True)
         titles = [f"topic {a} · {b} · {c} ({'AB'[half]})" for (a, b, c), half in places]
         ids, users = ([str(i) for i in range(n)] for n in (len(titles), len(user)))
-        catalogue = Catalogue(ids, titles, self.features)
-        return Dataset(catalogue, users, *splits, periods=len(self.bias), world=self)
+        items = Catalogue(ids, titles, self.features)
+        return Dataset(items, users, *splits, periods=len(self.bias), world=self)
 
-    def gains(self, user: Tensor, items: Tensor, novel: Tensor, trend: Tensor, history: Tensor) -> Tensor:
-        """The true gains of items (B, C) for users (B,) and needs, (B, C) float32 in [0, 1].
+    def gains(self, user: Tensor, items: Tensor, novel: int, trend: int, history: Tensor) -> Tensor:
+        """The true gains of items (B, C) for users (B,) and a need, (B, C) float32 in [0, 1].
 
         Interest is the affinity in four steps 0, 1/3, 2/3, 1, which a random user and item reach with
-        probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel (B,) sets items of the topics in the history
-        (B, H) to 0. Trend (B,) multiplies by a third of ``third``. A HOLE gains 0. Source: the needs are
-        FlexRec's; flags, steps and products are ours.
+        probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel sets items of the topics in the history
+        (B, H) to 0, trend multiplies by a third of ``third``; each is OFF or ON. A HOLE gains 0. Source: the
+        needs are FlexRec's; flags, steps and products are ours.
         """
         step = torch.bucketize(self.affinity(user, items), self.cuts, right=True)  # (B, C) 0, 1, 2, 3
-        third = self.third[self.period[user, None], items.clamp(min=0)]
-        gains = step * torch.where(trend[:, None], third, 3) / 9
-        topic = self.place[:, 0]
-        past = torch.where(history == PAD, PAD, topic[history.clamp(min=0)])  # (B, H)
-        known = (topic[items.clamp(min=0)][:, :, None] == past[:, None, :]).any(2)  # (B, C)
-        return gains.masked_fill((novel[:, None] & known) | (items == HOLE), 0.0)
+        third = self.third[self.period[user, None], items.clamp(min=0)] if trend == ON else 3
+        topic = pad(self.place[:, 0], (0, 1), value=PAD)  # of PAD, and of HOLE, the last: none
+        known = (topic[items][:, :, None] == topic[history][:, None]).any(2)  # (B, C)
+        return (step * third / 9).masked_fill((known & (novel == ON)) | (items == HOLE), 0.0)
 
 
 def make_world(cfg: Config) -> World:
@@ -136,12 +135,12 @@ def make_world(cfg: Config) -> World:
     random = stream("world", cfg.seed)
     place = _tree(items, branches, random)
     tail = place[:, 0] >= branches // 2
-    features = _vectors(place, torch.zeros_like(tail), *FEATURES, random).float()  # A and B mean the same
-    latent = normalize(_vectors(place, tail, *LATENT, random), dim=-1)
+    features = _embed(place, torch.zeros_like(tail), *FEATURES, random).float()  # A and B mean the same
+    latent = normalize(_embed(place, tail, *LATENT, random), dim=-1)
     rank = 1 + torch.randperm(items, generator=random)
     phase = torch.rand(items, generator=random, dtype=torch.float64)
     moment = torch.arange(periods, dtype=torch.float64)[:, None] / periods
-    bias = -TAIL * rank.double().log() + DRIFT * torch.sin(2 * math.pi * (moment + phase))  # (T, N)
+    bias = -TAIL * rank.double().log() + DRIFT * torch.sin(2 * torch.pi * (moment + phase))  # (T, N)
     third = 1 + bias.argsort(1).argsort(1) * 3 // items  # (T, N)
     first = torch.randint(items, (users,), generator=random)  # an item whose latent vector joins the taste
     tail_user = tail[first]
@@ -151,9 +150,9 @@ def make_world(cfg: Config) -> World:
     taste = normalize(latent[first] + latent[second], dim=-1)
     period = torch.randint(periods, (users,), generator=random)
     user, item = (torch.randint(n, (PAIRS,), generator=random) for n in (users, items))
-    cuts = _affinity(taste, latent, user, item[:, None]).quantile(torch.tensor(GAIN_QUANTILES).double())
-    of_items = place, features, latent, tail, bias, third
-    return World(cfg.seed, cfg.world_beta, cfg.world_events, *of_items, taste, tail_user, period, cuts)
+    parts = place, features, latent, tail, bias, third, taste, tail_user, period
+    world = World(cfg.seed, cfg.world_beta, cfg.world_events, *parts, cuts=GAIN_QUANTILES)
+    return replace(world, cuts=world.affinity(user, item[:, None]).quantile(GAIN_QUANTILES))
 
 
 def _tree(items: int, branches: int, random: Generator) -> Tensor:
@@ -165,16 +164,9 @@ def _tree(items: int, branches: int, random: Generator) -> Tensor:
     return place[torch.randperm(items, generator=random)]  # the id of an item says nothing
 
 
-def _vectors(
-    place: Tensor, half: Tensor, size: int, scales: tuple, noise: float, random: Generator
-) -> Tensor:
+def _embed(place: Tensor, half: Tensor, size: int, scales: tuple, noise: float, random: Generator) -> Tensor:
     """Add a random unit vector per level and half, by scale, and noise of that length: (N, size)."""
     vectors = torch.randn(LEVELS, 2, int(place.max()) + 1, size, generator=random, dtype=torch.float64)
     vectors = normalize(vectors, dim=-1)
     blur = normalize(torch.randn(len(place), size, generator=random, dtype=torch.float64), dim=-1)
     return sum(scale * vectors[k, half.long(), place[:, k]] for k, scale in enumerate(scales)) + noise * blur
-
-
-def _affinity(taste: Tensor, latent: Tensor, user: Tensor, items: Tensor) -> Tensor:
-    # A library's sum may add in another order in another shape; products and sums one by one may not.
-    return sum(taste[user, k, None] * latent[items, k] for k in range(LATENT[0]))  # (B, C)
