@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from minirec.data import tables
 from minirec.data.dataset import Catalogue
@@ -51,7 +50,7 @@ def topics(attributes: list[set[str]]) -> torch.Tensor | None:
     chosen = [sorted(a for a in names if a.partition("=")[0].lower() in TOPICS) for names in attributes]
     number = {name: i for i, name in enumerate(sorted(set().union(*chosen)))}
     rows = [torch.tensor([number[name] for name in names]).long() for names in chosen]
-    return pad_sequence(rows, batch_first=True, padding_value=PAD) if number else None
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD) if number else None
 
 
 def features(attributes: list[set[str]]) -> torch.Tensor | None:

@@ -55,7 +55,10 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
         raise InputError(f"item vectors: row {int(broken[0])} is not finite; all must be numbers")
     if levels == 1:
         return Codes(torch.arange(len(vectors))[:, None], len(vectors), vectors.float()[None], 0)
-    _check_room(len(vectors), levels, codes)
+    if (items := len(vectors)) > codes**levels:
+        fits = next(size for size in itertools.count(codes) if size**levels >= items)
+        room = f"{levels} levels of {codes} codes ({codes**levels} tuples)"
+        raise InputError(f"{items} items do not fit into {room}; the smallest that fits is --codes {fits}")
     generator = torch.Generator().manual_seed(seed)
     residual, fitted = vectors.float(), []
     for _ in tqdm(range(levels), "item codes", delay=2, leave=False):
@@ -64,13 +67,6 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
     centroids = torch.stack(fitted)
     tuples, moved = _settle(vectors, centroids)
     return Codes(tuples, codes, centroids, moved)
-
-
-def _check_room(items: int, levels: int, codes: int) -> None:
-    if items > codes**levels:
-        fits = next(size for size in itertools.count(codes) if size**levels >= items)
-        room = f"{levels} levels of {codes} codes ({codes**levels} tuples)"
-        raise InputError(f"{items} items do not fit into {room}; the smallest that fits is --codes {fits}")
 
 
 def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
@@ -108,12 +104,11 @@ def _lloyd(points: Tensor, centroids: Tensor) -> Tensor:
 
 def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Choose (V, D) starts by greedy k-means++: each is the best of a few draws by squared distance."""
-    trials = 2 + int(math.log(size))
     norm, starts = points.square().sum(1), []
     distance, weight = torch.full_like(norm, torch.inf), torch.ones_like(norm)
     for _ in range(size):
-        drawn = torch.multinomial(weight, trials, replacement=True, generator=generator)
-        to_drawn = (norm + norm[drawn, None] - 2 * points[drawn] @ points.T).clamp(min=0)  # (trials, N)
+        drawn = torch.multinomial(weight, 2 + int(math.log(size)), replacement=True, generator=generator)
+        to_drawn = (norm + norm[drawn, None] - 2 * points[drawn] @ points.T).clamp(min=0)  # (draws, N)
         left = torch.minimum(distance, to_drawn)
         best = int(left.double().sum(1).argmin())
         starts.append(points[drawn[best]])

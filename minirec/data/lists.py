@@ -134,14 +134,13 @@ def _windows(dataset: Dataset, size: int, part: str) -> tuple[Examples, Tensor]:
     later = (users.stop[owner] - stop) // size  # windows of the user that follow
     fresh = torch.isin(users.user[owner], dataset.fresh.user)
     asked = {"train": later >= 2, "valid": later == 1, "test": later == 0, "known": ~fresh | (later >= 2)}
-    keep = (asked[part] & (stop - start == size)).nonzero()[:, 0]
-    place = start[keep, None] + torch.arange(size)  # (S, C)
+    keep = asked[part] & (stop - start == size)
+    owner, place = owner[keep], start[keep, None] + torch.arange(size)  # (S, C)
     distinct = (users.events[place].sort(1).values.diff(dim=1) != 0).all(1)
-    owner, place = owner[keep[distinct]], place[distinct]
-    if not len(place):
+    if not distinct.any():
         fault = f"no user left to RL has enough events for a set of {size} of the {part} part"
         raise InputError(f"--candidates: {fault}; use a smaller number, a larger --fresh or a longer log")
-    return replace(users.select(owner), stop=place[:, 0]), place
+    return replace(users.select(owner[distinct]), stop=place[distinct, 0]), place[distinct]
 
 
 def _new(topics: Tensor, contexts: Examples, candidates: Tensor) -> Tensor:

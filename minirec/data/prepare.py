@@ -26,7 +26,7 @@ def read(cfg: Config) -> tuple[Dataset, str]:
 
 def encode(dataset: Dataset, cfg: Config) -> tuple[codes.Codes, list[str]]:
     """Give every item its codes, with one level its own number; return them, and a summary of them."""
-    one = cfg.levels == 1
-    points = torch.zeros(len(dataset.catalogue), 1) if one else vectors.item_vectors(dataset, cfg.seed)
+    one, items = cfg.levels == 1, len(dataset.catalogue)
+    points = torch.zeros(items, 1) if one else vectors.item_vectors(dataset, cfg.seed)
     fitted = codes.fit(points, cfg.levels, cfg.codes, cfg.seed)
     return fitted, [] if one else [codes.summary(fitted, points)]

@@ -95,7 +95,7 @@ class World:
         train, valid, test = user.tensor_split((len(user) * 8 // 10, len(user) * 9 // 10))
         start, tied = user * self.events, torch.zeros_like(self.tail_user)
         last = start + self.events - 1
-        condition = pad(self.period[:, None] + 1, (3, 0), value=NEXT)  # no need, 0, either
+        condition = pad(self.period[:, None] + 1, (3, 0), value=NEXT)  # no need is 0, too
         condition[train[::10], 3] = 0  # so that a history alone, without a period, can be asked too
         held_out = Examples(drawn.flatten(), start, last, user, condition, drawn[:, -1:], tied)
         sequences = replace(held_out, stop=last + 1, targets=drawn[:, :0])
@@ -157,8 +157,8 @@ def make_world(cfg: Config) -> World:
 
 def _tree(items: int, branches: int, random: Generator) -> Tensor:
     """Give items distinct random places in the tree, equally many (± 1) to each topic: (N, 3) int64."""
-    below = torch.rand(branches, branches**2, generator=random).argsort(1)  # (V, V²) each topic's places
-    below = below[:, : -(-items // branches)].T  # (items per topic, V)
+    # Of each topic's V² places, in random order, the first: (items per topic, V).
+    below = torch.rand(branches, branches**2, generator=random).argsort(1)[:, : -(-items // branches)].T
     topic = torch.arange(branches).expand_as(below)
     place = torch.stack([topic, below // branches, below % branches], 2).flatten(0, 1)[:items]
     return place[torch.randperm(items, generator=random)]  # the id of an item says nothing
