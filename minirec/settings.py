@@ -50,10 +50,10 @@ class DataConfig:
 class WorldConfig:
     """The simulated world (ours): a topic tree, tastes, and a law p*(next | taste, last item, period)."""
 
-    world_items: int = setting(512, "items N")
-    world_users: int = setting(8000, "users; each has one history and one period")
-    world_events: int = setting(7, "events per user, the target included")
-    world_periods: int = setting(6, "periods over which popularity moves")
+    world_items: int = setting(512, "items N", least=2)
+    world_users: int = setting(8000, "users; each has one history and one period", least=10)
+    world_events: int = setting(7, "events per user, the target included", least=2)
+    world_periods: int = setting(6, "periods over which popularity moves", least=1)
     world_beta: float = setting(8.0, "how strongly taste decides the next item")
 
 
