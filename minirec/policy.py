@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from minirec.settings import PolicyConfig
 
 KeyValue = tuple[Tensor, Tensor]
+Cache = list[KeyValue]  # per block: keys and values
 MASKED = -1e9  # a masked logit; finite, so that p * log p is 0 and not NaN
 
 
@@ -51,7 +52,7 @@ def token_logprobs(logits: Tensor, allowed: Tensor | None = None, temperature: f
 class Prompt:
     """B encoded contexts, T = 1 + H·L positions: what G branches share."""
 
-    layers: list[KeyValue]  # per block: keys and values, each (B, h, T, e)
+    layers: Cache  # each (B, h, T, e)
     mask: Tensor  # (B, T) bool, False at padding
     last: Tensor  # (B, d) hidden state that predicts the first code to come
 
@@ -165,9 +166,7 @@ class Policy(nn.Module):
         """Map hidden states (..., d) to the logits of one level, (..., V); the level counts from 0."""
         return hidden @ self.code.weight[level * self.size : (level + 1) * self.size].T
 
-    def trunk(
-        self, condition: Tensor, tokens: Tensor, real: Tensor | None = None
-    ) -> tuple[Tensor, list[KeyValue]]:
+    def trunk(self, condition: Tensor, tokens: Tensor, real: Tensor | None = None) -> tuple[Tensor, Cache]:
         """Run whole sequences through the blocks.
 
         Conditions (B, 4) and tokens (B, S), padded with -1 on the right. Returns hidden states (B, 1 + S, d),
@@ -213,9 +212,7 @@ class Policy(nn.Module):
         last, layers = self.trunk(condition, codes.flatten(1), real)  # (B, 1, d)
         return Prompt(layers, real, last[:, 0])
 
-    def branch(
-        self, prompt: Prompt, tokens: Tensor, past: list[KeyValue] | None = None
-    ) -> tuple[Tensor, list[KeyValue]]:
+    def branch(self, prompt: Prompt, tokens: Tensor, past: Cache | None = None) -> tuple[Tensor, Cache]:
         """Continue each prompt with G branches by their newest tokens (B, G, S); a branch starts at level 0.
 
         ``past`` is what an earlier call returned for the tokens before them. Returns hidden states

@@ -68,16 +68,15 @@ def beam(
         if level:
             hidden, past = policy.branch(prompt, codes[..., -1:], past)
             hidden = hidden[:, :, -1]  # (B, W, d)
-        dead = total <= MASKED / 2
-        allowed = trie.allowed(level, node.masked_fill(dead, 0)) if constrained else None
+        allowed = trie.allowed(level, node) if constrained else None
         logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, W, V)
         every = (total[..., None] + logp).flatten(1)  # (B, W*V)
         total, best = every.topk(min(width, every.shape[1]))
         parent, code = best // trie.size, best % trie.size
         codes = torch.cat([codes[rows, parent], code[..., None]], -1)
         past = past and [(k[rows, parent], v[rows, parent]) for k, v in past]
-        node = trie.descend(level, node.gather(1, parent), code)
-    dead = total <= MASKED / 2
+        dead = total <= MASKED / 2  # masked: fewer tuples than beams, so this one goes on from the root
+        node = trie.descend(level, node.gather(1, parent), code).masked_fill(dead, 0)
     items = torch.where(node >= 0, trie.item[node.clamp(min=0)], HOLE).masked_fill(dead, PAD)
     return items, total.masked_fill(dead, float("-inf")), codes
 

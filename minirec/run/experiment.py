@@ -124,7 +124,8 @@ def next_items(cfg: Config, run: Run, reward: Reward) -> tuple[NextItem, Validat
         result = evaluate_policy(policy, run.trie, dataset, valid, narrow)
         return {name: result.values[name].mean().item() for name in ("ndcg@10", "hallucination")}
 
-    return NextItem(cfg, run.trie, contexts(dataset.fresh), reward, probe, run.processes), validate
+    task = NextItem(cfg, run.trie, contexts(dataset.fresh), reward, probe=probe, processes=run.processes)
+    return task, validate
 
 
 def begin_arm(cfg: Config, base: Path) -> None:

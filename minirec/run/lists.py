@@ -92,7 +92,8 @@ class ListArms:
         """The task of one arm."""
         probe = self.sources["valid"].first(LISTS, CANDIDATES)
         feedback = partial(fill_lists, self.critic)
-        return Rankings(cfg, self.run.trie, self.sources["train"], feedback, probe, self.run.processes)
+        run, train = self.run, self.sources["train"]
+        return Rankings(cfg, run.trie, train, feedback, probe=probe, processes=run.processes)
 
     def validate(self, policy: Policy) -> dict[str, float]:
         """ndcg@5 of the greedy ranking on validation lists, the mean over the trained needs."""
