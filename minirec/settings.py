@@ -149,26 +149,20 @@ class FlexRecConfig:
 
 
 @dataclass(frozen=True)
-class Config(
-    RunConfig,
-    DataConfig,
-    WorldConfig,
-    PolicyConfig,
-    TrainConfig,
-    LoopConfig,
-    GRPOConfig,
-    AdaGRPOConfig,
-    ReCastConfig,
-    FlexRecConfig,
-):
+class Reinforced(LoopConfig, GRPOConfig, AdaGRPOConfig, ReCastConfig, FlexRecConfig):
+    """All that reinforcement learning has beyond supervised training."""
+
+
+@dataclass(frozen=True)
+class Config(RunConfig, DataConfig, WorldConfig, PolicyConfig, TrainConfig, Reinforced):
     """All settings of a run, flat: every field but the last is a flag of the command line."""
 
     given: tuple[str, ...] = ()  # the settings that the command line named: an objective's defaults yield
 
 
-SECTIONS = Config.__bases__
+SECTIONS = (*Config.__bases__[:-1], *Reinforced.__bases__)
 TYPES = get_type_hints(Config)
-REINFORCED = (LoopConfig, GRPOConfig, AdaGRPOConfig, ReCastConfig, FlexRecConfig)
+REINFORCED = {f.name for f in fields(Reinforced)} - {"fresh"}  # the settings, but for whom it leaves to RL
 
 TINY = Config(out="runs/tiny", codes=16, history=6, width=48, dropout=0.0, beam=50)
 TINY = replace(TINY, epochs=15, batch=512, rate=7e-3, validate=3)
@@ -192,8 +186,6 @@ def check_value(name: str, value: Any) -> Any:
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise InputError(f"{flag}: '{value}' is not valid{nearest(str(value), get_args(kind))}")
-        return value
-    if kind is bool and isinstance(value, bool):
         return value
     try:
         value = kind(value)
@@ -237,11 +229,9 @@ def read(path: Path) -> Config:
 
 def arguments(argv: list[str] | None = None) -> dict[str, str | bool]:
     """Read the flags of ``minirec.train``, by the names of their settings; InputError for an unknown one."""
+    about = "Train a generative recommender on a click log or on the built-in world."
     parser = argparse.ArgumentParser(
-        prog="python -m minirec.train",
-        description="Train a generative recommender on a click log or on the built-in world.",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
+        "python -m minirec.train", description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS
     )
     parser.add_argument("--tiny", action="store_true", help="the whole run in seconds, on the built-in world")
     for section in SECTIONS:
@@ -282,14 +272,12 @@ def _resumed(cfg: Config) -> Config:
     """The settings of the run that is gone on with; flags beside --resume must not contradict them."""
     path = Path(cfg.out) / "config.json"
     if not path.is_file():
-        raise InputError(
-            f"--resume: {cfg.out} holds no run; name its folder with --out, or leave out --resume"
-        )
+        raise InputError(f"--resume: {cfg.out} holds no run; --out names its folder, or leave out --resume")
     old, given = read(path), set(cfg.given)
-    later = {f.name for section in REINFORCED for f in fields(section)} - {"fresh"}  # arms check their own
-    for name in sorted(given - ELSEWHERE - later):
+    free = ELSEWHERE | REINFORCED  # arms check their own
+    for name in sorted(given - free):
         if getattr(cfg, name) != getattr(old, name):
             flag, value = name.replace("_", "-"), getattr(old, name)
             raise InputError(f"--{flag}: the run in {cfg.out} has {value}; it cannot change on the way")
-    changed = {name: getattr(cfg, name) for name in (ELSEWHERE | later) & given}
+    changed = {name: getattr(cfg, name) for name in free & given}
     return replace(old, **changed, given=tuple(sorted(given | set(old.given))))

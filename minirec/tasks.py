@@ -122,10 +122,8 @@ class Task:
         rows = torch.arange(len(source)) if probe else step_rows(len(source), cfg.contexts, cfg.seed, step)
 
         def noise(use: str, *shape: int) -> Tensor:
-            numbers = torch.rand(
-                len(rows), *shape, generator=stream(use, cfg.seed, step), dtype=torch.float64
-            )
-            return numbers.to(processes.device)  # (A, *shape)
+            random = stream(use, cfg.seed, step)  # for (A, *shape) numbers
+            return torch.rand(len(rows), *shape, generator=random, dtype=torch.float64).to(processes.device)
 
         return source, rows, torch.arange(len(rows))[processes.rank :: processes.count], noise
 

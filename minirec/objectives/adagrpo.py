@@ -80,9 +80,7 @@ def diagnose(
     rank high enough. Source: AdaGRPO (2606.08480); the condition on negatives as we read it.
     """
     if tau * group < 1:
-        raise ValueError(
-            f"tau: {tau} of a group of {group} is less than one place; the gate could never open"
-        )
+        raise ValueError(f"tau: {tau} of a group of {group} is less than one place, so no gate could open")
     passed = (rank_negatives > rho * group) == beyond  # (B, M)
     return rank_policy > tau * group, (rank_target <= tau * group) & passed.all(1)
 
@@ -96,19 +94,16 @@ def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     noise = x.noise(len(x.trie) + 1)[:, 1:]  # (A, N), A contexts of all processes
     negatives = cross_sample_negatives(x.gather(items), x.part, x.batch.targets, noise, x.cfg.negatives)
     short = (negatives == PAD).any(1) | (items == HOLE).all(1)
-    return (
-        rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0],
-        rank(x.rewards, items, x.reward(target), target)[:, 0],
-        rank(x.rewards, items, x.reward(negatives), negatives),
-        short,
-    )
+    by_policy = rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0]
+    by_ranker = rank(x.rewards, items, x.reward(target), target)[:, 0]
+    return by_policy, by_ranker, rank(x.rewards, items, x.reward(negatives), negatives), short
 
 
 def signal(x: Experience) -> Signal:
     """NLL for all, and GRPO (S = G) for the R contexts that the gate admits. Source: AdaGRPO (2606.08480)."""
     cfg, group = x.cfg, x.rewards.shape[1]
-    rank_policy, rank_target, rank_negatives, short = ranks(x)
-    difficult, separated = diagnose(rank_policy, rank_target, rank_negatives, group, cfg.tau, cfg.rho)
+    *places, short = ranks(x)
+    difficult, separated = diagnose(*places, group, cfg.tau, cfg.rho)
     separated &= ~short
     both = difficult & separated
     column = x.noise(len(x.trie) + 1)[:, 0]  # (A,) the others of this noise draw the negatives
@@ -121,29 +116,17 @@ def signal(x: Experience) -> Signal:
         "shut": torch.zeros_like(both),
     }
     rows = gates[cfg.gate].nonzero()[:, 0]
-    return Signal(
-        rows=rows,
-        codes=x.rollout.codes[rows],
-        advantages=advantages(x.rewards, **convention(cfg))[rows, :, None],
-        width=group,
-        nll=True,
-        weight=cfg.rl_weight,
-        facts={
-            "difficult": difficult.sum().item(),
-            "discriminable": separated.sum().item(),
-            "short_of_negatives": short.sum().item(),
-        },
-    )
+    advantage = advantages(x.rewards, **convention(cfg))[rows, :, None]
+    facts = {"difficult": difficult, "discriminable": separated, "short_of_negatives": short}
+    facts = {name: which.sum().item() for name, which in facts.items()}
+    return Signal(rows, x.rollout.codes[rows], advantage, group, nll=True, weight=cfg.rl_weight, facts=facts)
 
 
-OBJECTIVE = Objective(
-    signal,
-    "AdaGRPO",
-    defaults={"mask": "none", "reward": "ranker"},
-    reads=("gate", "tau", "rho", "negatives", "rl_weight", *grpo.READS),
-    facts={
-        "difficult": "AdaGRPO: share of contexts with D = 1; 0 to 1",
-        "discriminable": "AdaGRPO: share of contexts with Q = 1; 0 to 1",
-        "short_of_negatives": "AdaGRPO: share with fewer than M negatives, or holes alone; 0 to 1",
-    },
-)
+FACTS = {
+    "difficult": "AdaGRPO: share of contexts with D = 1; 0 to 1",
+    "discriminable": "AdaGRPO: share of contexts with Q = 1; 0 to 1",
+    "short_of_negatives": "AdaGRPO: share with fewer than M negatives, or holes alone; 0 to 1",
+}
+DEFAULTS = {"mask": "none", "reward": "ranker"}
+READS = ("gate", "tau", "rho", "negatives", "rl_weight", *grpo.READS)
+OBJECTIVE = Objective(signal, "AdaGRPO", defaults=DEFAULTS, reads=READS, facts=FACTS)

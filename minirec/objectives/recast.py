@@ -19,11 +19,13 @@ is the current policy's, so its ratio starts at 1. The divisor is B × 2, howeve
 ``--no-contrast`` is GRPO on the repaired groups. Left out: u over lists of several items (ours have one).
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from minirec import rewards
-from minirec.objectives.grpo import CONVENTION, advantages, convention
+from minirec.objectives import grpo
 from minirec.records import Experience, Objective, Signal
 
 
@@ -88,9 +90,8 @@ def signal(x: Experience) -> Signal:
         hits, score = rewards.hit(items, x.batch.targets), rewards.prefix_score(codes[:, :, 0], targets)
         facts |= outcomes(hits, "repaired_")
     if not cfg.contrast:
-        advantage = advantages(hits.to(x.rewards), **convention(cfg))  # in the dtype of rewards
-        every = torch.arange(len(items), device=items.device)
-        return Signal(every, codes, advantage[..., None], width=items.shape[1], facts=facts)
+        rollout = replace(x.rollout, items=items[..., None], codes=codes)
+        return replace(grpo.signal(replace(x, rollout=rollout, rewards=hits.to(x.rewards))), facts=facts)
     rows, pair = contrast(hits, score, likelihood)
     advantage = torch.tensor([[1.0], [-1.0]], device=items.device).expand(len(rows), 2, 1)
     return Signal(rows, codes[rows[:, None], pair], advantage, width=2, facts=facts)
@@ -99,7 +100,7 @@ def signal(x: Experience) -> Signal:
 OBJECTIVE = Objective(
     signal,
     "ReCast",
-    reads=("repair", "contrast", "rollouts", "mask", *CONVENTION),
+    reads=("repair", "contrast", "rollouts", "mask", *grpo.CONVENTION),
     facts={
         "all_zero": "ReCast: share of groups without a hit, before repair; 0 to 1",
         "mixed": "ReCast: share of groups with hits and misses, before repair; 0 to 1",

@@ -6,7 +6,7 @@ same number of rollouts; beside every arm of next items stands *supervised conti
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -72,10 +72,9 @@ def arms(cfg: Config, given: Iterable[str] = ()) -> dict[str, Config]:
 def _refuse_ignored(cfg: Config, chosen: dict[str, Config], given: Iterable[str]) -> None:
     """Raise InputError for a setting that was given and that no arm reads."""
     special = {name for objective in OBJECTIVES.values() for name in objective.reads or ()}
-    loop = {f.name for section in REINFORCED for f in fields(section)} - {"objective", "fresh"}
     for name in given:
         flag, reads = "--" + name.replace("_", "-"), [OBJECTIVES[arm].reads for arm in chosen]
-        if name in loop and not chosen:
+        if name in REINFORCED - {"objective"} and not chosen:
             raise InputError(f"{flag}: without reinforcement learning it has no effect; add --objective")
         if name in special and not any(each is None or name in each for each in reads):
             readers = [arm for arm, objective in OBJECTIVES.items() if name in (objective.reads or ())]
