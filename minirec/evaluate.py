@@ -14,7 +14,7 @@ from minirec.run.folder import find_run
 from minirec.run.machine import keep_freed_memory, pick_device
 
 
-@command
+@command()
 def main() -> None:
     """Repeat the evaluation of a run folder and print its table."""
     parser = argparse.ArgumentParser(prog="python -m minirec.evaluate", description=main.__doc__)

@@ -20,6 +20,7 @@ never sampled. So the sampler and the loss both call ``token_logprobs``, and not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -118,8 +119,7 @@ class Block(nn.Module):
         """Turn the residual stream (..., S, d) into rotated queries and keys, and values: (..., h, S, e)."""
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3 * self.heads, -1)).transpose(-2, -3)
         qk, v = qkv.split([2 * self.heads, self.heads], -3)
-        q, k = rotate(qk, by).chunk(2, -3)
-        return q, k, v
+        return *rotate(qk, by).chunk(2, -3), v
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Add what was attended to, (..., h, S, e), and the MLP to the residual stream (..., S, d)."""
@@ -221,9 +221,8 @@ class Policy(nn.Module):
         """
         before = past[0][0].shape[-2] if past else 0
         x = self.dropout(self.embed(tokens, before))  # (B, G, S, d)
-        step = before + torch.arange(tokens.shape[-1], device=tokens.device)
-        position = prompt.mask.sum(1)[:, None] + step  # (B, S)
-        by = angles(position[:, None, None], self.head_size)  # (B, 1, 1, S, e/2)
+        first = prompt.mask.sum(1)[:, None, None, None] + before
+        by = angles(first + torch.arange(x.shape[2], device=x.device), self.head_size)  # (B, 1, 1, S, e/2)
         layers = []
         for i, block in enumerate(self.blocks):
             q, k, v = block.project(x, by)
@@ -232,6 +231,16 @@ class Policy(nn.Module):
             layers.append((k, v))
             x = block.finish(x, branch_attention(q, (k, v), prompt.layers[i], prompt.mask))
         return self.norm(x), layers
+
+    def follow(self, prompt: Prompt, codes: Sequence[Tensor], past: Cache | None) -> tuple[Tensor, Cache]:
+        """Hidden states that predict the next codes, and the cache, after codes (B, G) were said one by one.
+
+        They are (B, G, d), or (B, 1, d) before the first code, as all branches of a prompt begin alike.
+        """
+        if not codes:
+            return prompt.last[:, None], []
+        hidden, past = self.branch(prompt, codes[-1][..., None], past)
+        return hidden[:, :, -1], past
 
 
 def score(
@@ -243,9 +252,8 @@ def score(
     (B, G, P, L), the log-probability of every code given all before it, in nats. Source: definition (chain
     rule over code tokens).
     """
-    tokens = codes.flatten(2)  # (B, G, P*L)
     first = prompt.last[:, None, None].expand(-1, codes.shape[1], 1, -1)  # (B, G, 1, d)
-    rest, _ = policy.branch(prompt, tokens[..., :-1])  # (B, G, P*L - 1, d)
+    rest, _ = policy.branch(prompt, codes.flatten(2)[..., :-1])  # (B, G, P*L - 1, d)
     hidden = torch.cat([first, rest], 2).unflatten(2, codes.shape[2:])  # (B, G, P, L, d)
     logp = token_logprobs(policy.logits(hidden), allowed, temperature)  # (B, G, P, L, V)
     return logp.gather(-1, codes[..., None])[..., 0]

@@ -12,7 +12,7 @@ from minirec.measure import report
 from minirec.run.recommender import load
 
 
-@command
+@command()
 def main() -> None:
     """Recommend items from a trained run."""
     parser = argparse.ArgumentParser(prog="python -m minirec.recommend", description=main.__doc__)

@@ -157,7 +157,7 @@ class Reinforced(LoopConfig, GRPOConfig, AdaGRPOConfig, ReCastConfig, FlexRecCon
 class Config(RunConfig, DataConfig, WorldConfig, PolicyConfig, TrainConfig, Reinforced):
     """All settings of a run, flat: every field but the last is a flag of the command line."""
 
-    given: tuple[str, ...] = ()  # the settings that the command line named: an objective's defaults yield
+    given: tuple[str, ...] = setting((), "what the command line named: an objective's defaults yield to it")
 
 
 SECTIONS = (*Config.__bases__[:-1], *Reinforced.__bases__)
@@ -181,8 +181,6 @@ def check_value(name: str, value: Any) -> Any:
     if name not in TYPES:
         raise InputError(f"unknown setting '{name}'{nearest(name, TYPES)}")
     kind, flag, f = TYPES[name], "--" + name.replace("_", "-"), Config.__dataclass_fields__[name]
-    if get_origin(kind) is tuple:
-        return tuple(value)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise InputError(f"{flag}: '{value}' is not valid{nearest(str(value), get_args(kind))}")
@@ -192,7 +190,7 @@ def check_value(name: str, value: Any) -> Any:
     except (TypeError, ValueError):
         raise InputError(f"{flag}: '{value}' is not {kind.__name__}; for example {f.default}") from None
     least, most = f.metadata["least"], f.metadata["most"]
-    if kind is not str and not least <= value <= most:  # NaN fails too
+    if kind in (int, float) and not least <= value <= most:  # NaN fails too
         raise InputError(f"{flag}: {value} is not valid; choose from {least} to {most}")
     return value
 
@@ -230,9 +228,8 @@ def read(path: Path) -> Config:
 def arguments(argv: list[str] | None = None) -> dict[str, str | bool]:
     """Read the flags of ``minirec.train``, by the names of their settings; InputError for an unknown one."""
     about = "Train a generative recommender on a click log or on the built-in world."
-    parser = argparse.ArgumentParser(
-        "python -m minirec.train", description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS
-    )
+    parser = argparse.ArgumentParser("python -m minirec.train", description=about, allow_abbrev=False)
+    parser.argument_default = argparse.SUPPRESS  # what is not given is not there
     parser.add_argument("--tiny", action="store_true", help="the whole run in seconds, on the built-in world")
     for section in SECTIONS:
         group = parser.add_argument_group(section.__name__.removesuffix("Config").lower(), section.__doc__)
@@ -246,8 +243,8 @@ def arguments(argv: list[str] | None = None) -> dict[str, str | bool]:
     parser.error = usage_error  # type: ignore[method-assign]
     known, unknown = parser.parse_known_args(argv)
     if unknown:
-        flags = [option for action in parser._actions for option in action.option_strings]
-        raise InputError(f"unknown argument '{unknown[0]}'{nearest(unknown[0].split('=')[0], flags)}")
+        hint = nearest(unknown[0].split("=")[0], parser._option_string_actions)
+        raise InputError(f"unknown argument '{unknown[0]}'{hint}")
     return vars(known)
 
 

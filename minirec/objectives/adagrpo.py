@@ -15,7 +15,7 @@ pass [paper]. Both diagnostics reuse the rollouts and their scores; thresholds a
 
 Ours: τ = 1/8, ρ = 1/4 and λ = 1 (the paper's are not known; about 12 % of its contexts are admitted). The
 source's wording of the condition on negatives is ambiguous: read here as "each ranks beyond the first ρ of
-the group"; ``beyond=False`` reads the opposite, and ρ = 0 leaves it out. Rollouts are unconstrained, a hole
+the group", not as "within it"; ρ = 0 leaves it out. Rollouts are unconstrained, a hole
 has reward 0. g is scored by teacher forcing. Items tie by identity, not by float. Q is 0 for a group of
 holes, and with fewer than M negatives, which is counted. Controls beside the paper's gate: ``difficulty`` and
 ``discriminability`` alone, ``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
@@ -65,24 +65,18 @@ def cross_sample_negatives(items: Tensor, part: Tensor, targets: Tensor, noise: 
 
 
 def diagnose(
-    rank_policy: Tensor,
-    rank_target: Tensor,
-    rank_negatives: Tensor,
-    group: int,
-    tau: float,
-    rho: float,
-    beyond: bool = True,
+    rank_policy: Tensor, rank_target: Tensor, rank_negatives: Tensor, group: int, tau: float, rho: float
 ) -> tuple[Tensor, Tensor]:
     """The two halves of the gate, D and Q: (B,) bool each.
 
-    Ranks of the target by the policy and by the ranker (B,), of the negatives by the ranker (B, M). Negatives
-    must rank beyond ρ·G, or within it without ``beyond``. Raises ValueError where τ·G < 1, as no target could
-    rank high enough. Source: AdaGRPO (2606.08480); the condition on negatives as we read it.
+    Ranks of the target by the policy and by the ranker (B,), of the negatives by the ranker (B, M). Raises
+    ValueError where τ·G < 1, as no target could rank high enough. Source: AdaGRPO (2606.08480); the condition
+    on negatives as we read it.
     """
     if tau * group < 1:
         raise ValueError(f"tau: {tau} of a group of {group} is less than one place, so no gate could open")
-    passed = (rank_negatives > rho * group) == beyond  # (B, M)
-    return rank_policy > tau * group, (rank_target <= tau * group) & passed.all(1)
+    passed = (rank_negatives > rho * group).all(1)
+    return rank_policy > tau * group, (rank_target <= tau * group) & passed
 
 
 def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -106,15 +100,10 @@ def signal(x: Experience) -> Signal:
     difficult, separated = diagnose(*places, group, cfg.tau, cfg.rho)
     separated &= ~short
     both = difficult & separated
-    column = x.noise(len(x.trie) + 1)[:, 0]  # (A,) the others of this noise draw the negatives
-    gates = {
-        "both": both,
-        "difficulty": difficult,
-        "discriminability": separated,
-        "random": x.gather(both)[column.argsort()][x.part],  # as many contexts, but any
-        "open": torch.ones_like(both),
-        "shut": torch.zeros_like(both),
-    }
+    gates = {"both": both, "difficulty": difficult, "discriminability": separated}
+    gates |= {"open": torch.ones_like(both), "shut": torch.zeros_like(both)}
+    # As many contexts, but any: the first column of the noise, of which the others draw the negatives.
+    gates["random"] = x.gather(both)[x.noise(len(x.trie) + 1)[:, 0].argsort()][x.part]
     rows = gates[cfg.gate].nonzero()[:, 0]
     advantage = advantages(x.rewards, **convention(cfg))[rows, :, None]
     facts = {"difficult": difficult, "discriminable": separated, "short_of_negatives": short}

@@ -97,14 +97,8 @@ def signal(x: Experience) -> Signal:
     return Signal(rows, codes[rows[:, None], pair], advantage, width=2, facts=facts)
 
 
-OBJECTIVE = Objective(
-    signal,
-    "ReCast",
-    reads=("repair", "contrast", "rollouts", "mask", *grpo.CONVENTION),
-    facts={
-        "all_zero": "ReCast: share of groups without a hit, before repair; 0 to 1",
-        "mixed": "ReCast: share of groups with hits and misses, before repair; 0 to 1",
-        "all_hit": "ReCast: share of groups without a miss, before repair; 0 to 1",
-        **dict.fromkeys(("repaired_all_zero", "repaired_mixed", "repaired_all_hit"), "the same after repair"),
-    },
-)
+SHARES = {"all_zero": "without a hit", "mixed": "with hits and misses", "all_hit": "without a miss"}
+FACTS = {name: f"ReCast: share of groups {which}, before repair; 0 to 1" for name, which in SHARES.items()}
+FACTS |= {f"repaired_{name}": "the same after repair" for name in SHARES}
+READS = ("repair", "contrast", "rollouts", "mask", *grpo.CONVENTION)
+OBJECTIVE = Objective(signal, "ReCast", reads=READS, facts=FACTS)
