@@ -162,7 +162,7 @@ class Config(RunConfig, DataConfig, WorldConfig, PolicyConfig, TrainConfig, Rein
 
 SECTIONS = (*Config.__bases__[:-1], *Reinforced.__bases__)
 TYPES = get_type_hints(Config)
-REINFORCED = {f.name for f in fields(Reinforced)} - {"fresh"}  # the settings, but for whom it leaves to RL
+REINFORCED = {f.name for f in fields(Reinforced)} - {"fresh"}  # the users are divided before
 
 TINY = Config(out="runs/tiny", codes=16, history=6, width=48, dropout=0.0, beam=50)
 TINY = replace(TINY, epochs=15, batch=512, rate=7e-3, validate=3)

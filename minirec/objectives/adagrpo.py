@@ -15,10 +15,10 @@ pass [paper]. Both diagnostics reuse the rollouts and their scores; thresholds a
 
 Ours: τ = 1/8, ρ = 1/4 and λ = 1 (the paper's are not known; about 12 % of its contexts are admitted). The
 source's wording of the condition on negatives is ambiguous: read here as "each ranks beyond the first ρ of
-the group", not as "within it"; ρ = 0 leaves it out. Rollouts are unconstrained, a hole
-has reward 0. g is scored by teacher forcing. Items tie by identity, not by float. Q is 0 for a group of
-holes, and with fewer than M negatives, which is counted. Controls beside the paper's gate: ``difficulty`` and
-``discriminability`` alone, ``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
+the group", not "within it"; ρ = 0 leaves it out. Rollouts are unconstrained, a hole has reward 0. g is scored
+by teacher forcing. Items tie by identity, not by float. Q is 0 for a group of holes, and with fewer than M
+negatives, which is counted. Controls beside the paper's gate: ``difficulty`` and ``discriminability`` alone,
+``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
 
 Left out: the production ranker; ``models/ranker.py`` has what stands in for it.
 """
@@ -75,7 +75,7 @@ def diagnose(
     """
     if tau * group < 1:
         raise ValueError(f"tau: {tau} of a group of {group} is less than one place, so no gate could open")
-    passed = (rank_negatives > rho * group).all(1)
+    passed = (rank_negatives > rho * group).all(1)  # (B,)
     return rank_policy > tau * group, (rank_target <= tau * group) & passed
 
 
@@ -102,7 +102,7 @@ def signal(x: Experience) -> Signal:
     both = difficult & separated
     gates = {"both": both, "difficulty": difficult, "discriminability": separated}
     gates |= {"open": torch.ones_like(both), "shut": torch.zeros_like(both)}
-    # As many contexts, but any: the first column of the noise, of which the others draw the negatives.
+    # As many contexts, but any. The first column of the noise picks them; the others draw the negatives.
     gates["random"] = x.gather(both)[x.noise(len(x.trie) + 1)[:, 0].argsort()][x.part]
     rows = gates[cfg.gate].nonzero()[:, 0]
     advantage = advantages(x.rewards, **convention(cfg))[rows, :, None]

@@ -98,7 +98,7 @@ def list_inputs(gains: Tensor, others: tuple, cutoff: int | None, pool: str, che
     need(pool in ("later", "all"), "pool: expected 'later' or 'all', got ", repr(pool))
     lead, n, size = gains.shape[:-1], gains.shape[:-1].numel(), gains.shape[-1]
     need(size <= LONGEST, "gains: expected lists of at most ", LONGEST, ", got ", size)
-    if cutoff is not None:
+    if cutoff is not None:  # by its type, here and below, as True and False are no integers
         need(type(cutoff) is int and cutoff >= 1, "cutoff: expected None or an integer from 1, got ", cutoff)
     cut = min(cutoff or LONGEST, max(size, 1))
     idcg, lengths, mask = others
