@@ -1,9 +1,9 @@
 """Bad input ends in one clear line and exit code 2, never in a traceback."""
 
 import difflib
-import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 
@@ -30,18 +30,14 @@ def usage_error(message: str) -> NoReturn:
     raise InputError(message)
 
 
-def command(main: Callable[[], None]) -> Callable[[], None]:
+@contextmanager
+def command() -> Iterator[None]:
     """Decorate a command's ``main``: an InputError becomes one line on stderr and exit code 2, Ctrl-C 130."""
-
-    @functools.wraps(main)
-    def run() -> None:
-        try:
-            main()
-        except InputError as error:
-            print(f"minirec: {error}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
-            sys.exit(130)
-
-    return run
+    try:
+        yield
+    except InputError as error:
+        print(f"minirec: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

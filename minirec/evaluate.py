@@ -13,7 +13,7 @@ from minirec.run.folder import find_run
 from minirec.run.machine import keep_freed_memory
 
 
-@command
+@command()
 def main() -> None:
     """Repeat the evaluation of a run folder and print its table."""
     parser = ArgumentParser(prog="python -m minirec.evaluate", description=main.__doc__)

@@ -12,7 +12,7 @@ from minirec.errors import command, usage_error
 from minirec.measure import report
 
 
-@command
+@command()
 def main() -> None:
     """Recommend items from a trained run."""
     parser = ArgumentParser(prog="python -m minirec.recommend", description=main.__doc__)

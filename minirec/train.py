@@ -27,7 +27,7 @@ def finish(runs: dict[str, folder.Run], reinforced: experiment.Reinforced, began
     print("Read next: minirec/records.py, then the files in the order of minirec/__init__.py.")
 
 
-@command
+@command()
 def main() -> None:
     """Train a policy, and SASRec for the table; reinforce the policy; evaluate all; write the report."""
     began = time.monotonic()

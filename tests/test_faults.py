@@ -55,8 +55,8 @@ FAULTS = {  # name: file, the line's part that is right, what takes its place, t
     ),
     "the bounds of the clip exchanged": (
         "objectives/loss.py",
-        "ratio.clamp(1 - clip_low, 1 + clip_high)",
-        "ratio.clamp(1 - clip_high, 1 + clip_low)",
+        "ratio.clamp(1 - low, 1 + high)",
+        "ratio.clamp(1 - high, 1 + low)",
         "objectives/test_loss.py::test_the_clip_acts_only_beyond_its_bounds_and_only_where_the_step_would_go_further",
     ),
     "credit to the tokens of the item before": (

@@ -6,7 +6,6 @@ same number of rollouts; beside every arm of next items stands *supervised conti
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -46,11 +45,10 @@ def arms(cfg: Config, given: Iterable[str] = ()) -> dict[str, Config]:
     asked = [name for name in OBJECTIVES if name in names[cfg.objective]]
     alone = {"sasrec": False, "resume": False}
     chosen = {name: settings_of(cfg, name, **alone, out=f"{cfg.out}/{name}") for name in asked}
-    loop = {f.name for section in settings.REINFORCED for f in fields(section)} - {"objective", "fresh"}
     for name in given:
         flag = "--" + name.replace("_", "-")
         readers = [arm for arm, objective in OBJECTIVES.items() if name in (objective.reads or ())]
-        if name in loop and not chosen:
+        if name in settings.REINFORCED - {"objective"} and not chosen:
             raise InputError(f"{flag}: without reinforcement learning it has no effect; add --objective")
         if readers and not any(arm in readers or OBJECTIVES[arm].reads is None for arm in chosen):
             raise InputError(f"{flag}: {cfg.objective} does not read it; it is for {', '.join(readers)}")
@@ -121,7 +119,9 @@ def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> Reinforced:
             reward, about = item_reward(each, run)
             notes += about
             judged = run.valid(probe.CONTEXTS)
-            task = NextItem(each, run.trie, contexts(run.dataset.fresh), reward, judged, run.processes)
+            task = NextItem(
+                each, run.trie, contexts(run.dataset.fresh), reward, probe=judged, processes=run.processes
+            )
             validate = partial(run.validate, count=VALID, names=("ndcg@10", "hallucination"))
             policies[label(each)] = reinforced.train_arm(start, task, validate, about)
     rows, about = list_arms(run, chosen, start)

@@ -86,7 +86,8 @@ class ListArms:
     def task(self, cfg: Config) -> Rankings:
         """The task of one arm."""
         seen = self.sources["valid"].first(probe.LISTS, probe.CANDIDATES)
-        return Rankings(cfg, self.run.trie, self.sources["train"], self.feedback, seen, self.run.processes)
+        run, train = self.run, self.sources["train"]
+        return Rankings(cfg, run.trie, train, self.feedback, probe=seen, processes=run.processes)
 
     def validate(self, policy: Policy) -> dict[str, float]:
         """ndcg@5 of the greedy ranking on validation lists, the mean over the trained needs."""
