@@ -83,8 +83,7 @@ def test_full_evaluation_adds_samples_and_holes():
     data, (policy, trie) = make_dataset(), make_policy()
     policy.train()
     result = evaluation.evaluate_policy(policy, trie, data, data.test, CFG)
-    assert policy.training  # as it was
-    policy.eval()
+    assert not policy.training
     again = evaluation.evaluate_policy(policy, trie, data, data.test, CFG)
     assert all(torch.equal(result.values[name], again.values[name]) for name in result.values)
     batch = data.test.batch(torch.arange(USERS), 4)
