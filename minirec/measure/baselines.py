@@ -4,15 +4,13 @@ Each takes training sequences and the number N of items, and returns a ``Scorer`
 popularity, then to the smaller item index; in float64 popularity outweighs no real difference.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minirec.data.dataset import Examples
-from minirec.data.vectors import training_events
+from minirec.data import dataset, vectors
 from minirec.records import PAD, Batch
 
 Scorer = Callable[[Batch], Tensor]  # a batch of B contexts to (B, N) float64, higher is better
@@ -21,19 +19,19 @@ RECENCY = 0.6  # item-kNN: the weight of an event against the next; best of .5 t
 GRID = 1e-6  # item-kNN: sums of similarities that round to one multiple of this are equal
 
 
-def popularity(train: Examples, items: int) -> Scorer:
+def popularity(train: dataset.Examples, items: int) -> Scorer:
     """Score each item by its number of training events, the same for every context. Source: definition."""
-    count = torch.bincount(training_events(train)[1], minlength=items).double()  # (N,)
+    count = torch.bincount(vectors.training_events(train)[1], minlength=items).double()  # (N,)
     return lambda batch: count.expand(len(batch), items)
 
 
-def markov(train: Examples, items: int) -> Scorer:
+def markov(train: dataset.Examples, items: int) -> Scorer:
     """Score each item by how often it came right after the context's last item: a first-order Markov chain.
 
     A score is count(last → item) + popularity / (1 + training events). The second part is below 1, so it only
     orders equal counts. An empty history gets popularity alone. Source: definition; the tie rule is ours.
     """
-    row, item = training_events(train)
+    row, item = vectors.training_events(train)
     follows = row[1:] == row[:-1]
     last, then = item[:-1][follows], item[1:][follows]
     # Row i + 1 belongs to item i; row 0, for "no last item" (PAD), is empty.
@@ -48,7 +46,7 @@ def markov(train: Examples, items: int) -> Scorer:
     return score
 
 
-def item_knn(train: Examples, items: int) -> Scorer:
+def item_knn(train: dataset.Examples, items: int) -> Scorer:
     """Score each item by its summed similarity to the items of the context, recent ones counting more.
 
     The similarity of two items is the cosine between the sets of training sequences that hold them. All items
@@ -56,7 +54,7 @@ def item_knn(train: Examples, items: int) -> Scorer:
     the sequences. An item last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``. Popularity
     orders equal sums. Source: item-based nearest neighbours with cosine (definition); the rest is ours.
     """
-    row, item = training_events(train)
+    row, item = vectors.training_events(train)
     fill = _below_one(item, items)
     row, item = torch.stack([row, item]).unique(dim=1)  # a set: once per sequence
     unit = torch.bincount(item, minlength=items).double()[item].rsqrt()  # each item's column has length 1
@@ -99,7 +97,7 @@ def top_k(scores: Tensor, seen: Tensor | None, k: int) -> Tensor:
     """
     items = scores.shape[1]
     if seen is not None:  # PAD, -1, writes to an extra column
-        scores = F.pad(scores, (0, 1)).scatter(1, seen % (items + 1), -math.inf)[:, :items]
+        scores = F.pad(scores, (0, 1)).scatter(1, seen % (items + 1), -torch.inf)[:, :items]
     value, order = scores.sort(dim=1, descending=True, stable=True)
-    best = order.masked_fill(value == -math.inf, PAD)[:, :k]
+    best = order.masked_fill(value == -torch.inf, PAD)[:, :k]
     return F.pad(best, (0, k - best.shape[1]), value=PAD)

@@ -28,13 +28,12 @@ def lines_of(run: Path) -> Rows:
     return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
 
 
-def curve(lines: Rows, x: str, y: str) -> tuple[list[float], list[float]]:
-    """The values of x and of y on the lines of metrics that have both."""
-    both = [line for line in lines if x in line and y in line]
-    return [line[x] for line in both], [line[y] for line in both]
+def curve(lines: Rows, *names: str) -> list[list[float]]:
+    """The values of each name on the lines of metrics that have all of them."""
+    return [[line[name] for line in lines if line.keys() >= {*names}] for name in names]
 
 
-def pictures(run: Path, rows: Rows, arms: Sequence[str] = ()) -> list[Path]:
+def draw(run: Path, rows: Rows, arms: Sequence[str] = ()) -> list[Path]:
     """Draw the pictures of a run that there is data for; ``arms`` names the rows that RL trained."""
     if importlib.util.find_spec("matplotlib") is None:
         return []
@@ -59,9 +58,8 @@ def _panels(rows: int, columns: int, width: float, height: float, **options: Any
 def _methods(rows: Rows, arms: Sequence[str]) -> Any:
     figure, [[axes]] = _panels(1, 1, 6, 0.8 + 0.4 * len(rows))
     known = dict.fromkeys(FLOORS, "tab:gray") | {"true law": "tab:green"} | dict.fromkeys(arms, "tab:orange")
-    names = [row["method"] for row in rows]
-    colours = [known.get(name, "tab:blue") for name in names]
-    bars = axes.barh(names, [row["ndcg@10"] for row in rows], color=colours)
+    values = {row["method"]: row["ndcg@10"] for row in rows}
+    bars = axes.barh([*values], [*values.values()], color=[known.get(name, "tab:blue") for name in values])
     axes.bar_label(bars, fmt="%.4f", padding=3)
     axes.invert_yaxis()
     axes.set(xmargin=0.15, xlabel=f"ndcg@10, {rows[0]['split']}")
@@ -94,9 +92,8 @@ def _arms(logs: dict[str, Rows]) -> Any:
             lines, colour, title = logs[name], f"C{i}", OBJECTIVES[name].title
             left.plot(*curve(lines, "step", metric), marker=".", color=colour, label=title)
             right.plot(*curve(lines, "step", "exact_reward"), color=colour, label=title)
-            probed = [line for line in lines if "estimate_error" in line]
-            errors = [2 * line["estimate_error"] for line in probed]
-            right.errorbar(*curve(probed, "step", "estimate"), errors, fmt=".", color=colour)
+            *points, errors = curve(lines, "step", "estimate", "estimate_error")
+            right.errorbar(*points, [2 * error for error in errors], fmt=".", color=colour)
         left.set(xlabel="batches of rollouts", ylabel=f"validation {metric}")
         right.set(xlabel="batches of rollouts", ylabel="the arm's own reward: exact (line), estimate")
         left.legend(fontsize="small")

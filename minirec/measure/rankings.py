@@ -7,7 +7,6 @@ from minirec import rewards, rollout
 from minirec.data.lists import HELD_OUT, NEEDS, ListSource
 from minirec.noise import stream
 from minirec.policy import Policy
-from minirec.rewards import in_order
 from minirec.trie import Trie
 
 CUT = 5  # of NDCG and recall
@@ -72,14 +71,13 @@ def rank_for_needs(policy: Policy, trie: Trie, source: ListSource) -> ByNeed:
     """Rank greedily for every need, on the device of the trie; measure as ``evaluate_order`` does."""
     results: ByNeed = {}
     for place, need in enumerate(NEEDS):
-        parts = []
+        placed = []
         for rows in torch.arange(len(source)).split(SCORED):
-            lists = source.draw(rows, torch.full_like(rows, place))
-            moved = lists.to(trie.codes.device)
-            prompt = policy.encode(moved.batch.condition, trie.encode(moved.batch.history))
-            items = rollout.rank(policy, prompt, trie, moved.candidates).items.cpu()  # (b, 1, C)
-            parts.append(evaluate_order(in_order(lists.candidates, lists.gains, items)[:, 0], lists.gains))
-        results[need] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            lists = source.draw(rows, torch.full_like(rows, place)).to(trie.codes.device)
+            prompt = policy.encode(lists.batch.condition, trie.encode(lists.batch.history))
+            items = rollout.rank(policy, prompt, trie, lists.candidates).items  # (b, 1, C)
+            placed.append(rewards.in_order(lists.candidates, lists.gains, items)[:, 0].cpu())
+        results[need] = evaluate_order(torch.cat(placed), source.gains[place])
     return results
 
 
