@@ -9,7 +9,7 @@ from pathlib import Path
 
 from minirec.errors import InputError, command, usage_error
 from minirec.measure import report
-from minirec.measure.evaluation import evaluate_policy, floors, write_predictions
+from minirec.measure.evaluation import evaluate_policy, floors
 from minirec.run.folder import find_run
 from minirec.run.machine import keep_freed_memory, pick_device
 
@@ -43,7 +43,7 @@ def main() -> None:
     for name, run in runs.items():
         methods[name] = evaluate_policy(policies[name], run.trie, dataset, examples, cfg)
     if args.predictions:
-        write_predictions(args.predictions, methods["supervised"], dataset, examples)
+        report.write_predictions(args.predictions, methods["supervised"], dataset, examples)
     print(report.text(report.Results(methods, args.split), cfg.seed))
 
 

@@ -7,8 +7,7 @@ popularity, then to the smaller item index; in float64 popularity outweighs no r
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from minirec.data import dataset, vectors
 from minirec.records import PAD, Batch
@@ -40,7 +39,9 @@ def markov(train: dataset.Examples, items: int) -> Scorer:
 
     def score(batch: Batch) -> Tensor:
         length = (batch.history != PAD).sum(1, keepdim=True)
-        last = F.pad(batch.history, (1, 0), value=PAD).gather(1, length)[:, 0]  # (B,) PAD where empty
+        last = nn.functional.pad(batch.history, (1, 0), value=PAD).gather(1, length)[
+            :, 0
+        ]  # (B,) PAD where empty
         return counts.index_select(0, last + 1).to_dense() + fill  # (B, N)
 
     return score
@@ -65,7 +66,7 @@ def item_knn(train: dataset.Examples, items: int) -> Scorer:
         real = batch.seen != PAD  # (B, S)
         age = real.sum(1, keepdim=True) - 1 - torch.arange(batch.seen.shape[1])  # (B, S)
         recency = torch.where(real, RECENCY ** age.double(), 0)
-        weight = torch.zeros(len(batch), items, dtype=torch.float64)  # (B, N), by when an item was last seen
+        weight = recency.new_zeros(len(batch), items)  # (B, N), by when an item was last seen
         weight.scatter_reduce_(1, batch.seen.clamp(min=0), recency, "amax")
         total = torch.sparse.mm(to_items, torch.sparse.mm(to_sequences, weight.T.contiguous()))  # (N, B)
         return (total.T / GRID).round() + fill  # (B, N)
@@ -97,7 +98,6 @@ def top_k(scores: Tensor, seen: Tensor | None, k: int) -> Tensor:
     """
     items = scores.shape[1]
     if seen is not None:  # PAD, -1, writes to an extra column
-        scores = F.pad(scores, (0, 1)).scatter(1, seen % (items + 1), -torch.inf)[:, :items]
+        scores = nn.functional.pad(scores, (0, 1)).scatter(1, seen % (items + 1), -torch.inf)[:, :items]
     value, order = scores.sort(dim=1, descending=True, stable=True)
-    best = order.masked_fill(value == -torch.inf, PAD)[:, :k]
-    return F.pad(best, (0, k - best.shape[1]), value=PAD)
+    return nn.functional.pad(order.masked_fill(value == -torch.inf, PAD), (0, k - items), value=PAD)

@@ -4,10 +4,8 @@ A policy ranks by beam search under the trie, a floor by its scores. On a simula
 list are exact, in expectation over the true law; on real data they are counted against the targets.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,17 +14,16 @@ from tqdm import tqdm
 from minirec import rollout
 from minirec.data.dataset import Dataset, Examples
 from minirec.errors import InputError
-from minirec.files import atomic
 from minirec.measure import baselines, metrics
 from minirec.policy import Policy
-from minirec.records import PAD, Batch
+from minirec.records import Batch
 from minirec.settings import Config
 from minirec.trie import Trie
 
 MOST_CONTEXTS, MOST_NUMBERS = 256, 2**24  # per batch; the second bounds the largest tensor to 64 MiB
 
-Lists = dict[str, Tensor]  # "top", and maybe "samples" and "free": (b, ·) items each
-Answer, Cost = Callable[[Batch], Lists], Callable[[int], int]  # the second as in ``batches``
+Answer = Callable[[Batch], dict[str, Tensor]]  # "top", and maybe "samples" and "free": (b, ·) items each
+Cost = Callable[[int], int]  # as in ``batches``
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def _judge(dataset: Dataset, batch: Batch) -> tuple[Tensor, Callable[[Tensor], d
 def evaluate_scorer(scorer: baselines.Scorer, dataset: Dataset, examples: Examples, cfg: Config) -> Result:
     """Evaluate a method by its scores for the whole catalogue. Raises InputError if there are no contexts."""
 
-    def answer(batch: Batch) -> Lists:
+    def answer(batch: Batch) -> dict[str, Tensor]:
         return {"top": baselines.top_k(scorer(batch), None if cfg.keep_seen else batch.seen, metrics.WIDTH)}
 
     return _evaluate(answer, lambda length: 2 * len(dataset.catalogue), dataset, examples, cfg)
@@ -117,8 +114,7 @@ def floors(dataset: Dataset, examples: Examples, cfg: Config) -> dict[str, Resul
     On a simulated world "true law" is among them, the best ranking. Raises InputError without contexts.
     """
     scorers = {name: fit(dataset.known, len(dataset.catalogue)) for name, fit in baselines.FLOORS.items()}
-    if dataset.law is not None:
-        scorers["true law"] = dataset.law
+    scorers |= {"true law": dataset.law} if dataset.law else {}
     return {name: evaluate_scorer(scorer, dataset, examples, cfg) for name, scorer in scorers.items()}
 
 
@@ -143,7 +139,7 @@ def evaluate_policy(
         beams = max(width(length) if trie.levels > 1 else 1, samples)  # one level ends with one step
         return beams * (trie.size + cfg.heads * trie.levels * prompt)
 
-    def answer(batch: Batch) -> Lists:
+    def answer(batch: Batch) -> dict[str, Tensor]:
         batch = batch.to(device)
         prompt = policy.encode(batch.condition, trie.encode(batch.history))
         lists = {"top": rollout.beam(policy, prompt, trie, width(batch.seen.shape[1]))[0]}
@@ -158,12 +154,3 @@ def evaluate_policy(
 
     policy.eval()
     return _evaluate(answer, cost, dataset, examples, cfg)
-
-
-def write_predictions(path: Path, result: Result, dataset: Dataset, examples: Examples) -> None:
-    """Write JSON lines, ``{"user": id, "items": [ids, best first]}``. Raises InputError if it cannot."""
-    ids, users = dataset.catalogue.ids, dataset.users
-    with atomic(path) as file:
-        for user, items in zip(examples.user.tolist(), result.items.tolist(), strict=True):
-            line = {"user": users[user], "items": [ids[item] for item in items if item != PAD]}
-            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())

@@ -51,8 +51,10 @@ def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool 
         node = torch.arange(len(prefix), device=prefix.device)
         allowed = trie.allowed(level, node) if constrained else None  # (nodes, V)
         logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, nodes, V)
-        parent = node.repeat_interleave(trie.first[level].diff())  # (children,)
-        code = trie.code[level].long()
+        parent, code = (
+            node.repeat_interleave(trie.first[level].diff()),
+            trie.code[level].long(),
+        )  # (children,)
         total = total[:, parent] + logp[:, parent, code]
         prefix = torch.cat([prefix[parent], code[:, None]], 1)  # (children, level + 1)
     return torch.empty_like(total).index_copy(1, trie.item, total)
@@ -103,8 +105,7 @@ def policy_gradient(policy: Policy, logp: Tensor, reward: Tensor) -> dict[str, T
     gradients by name of parameter. Source: definition, by differentiation of the sum over all items.
     """
     names, parameters = zip(*policy.named_parameters(), strict=True)
-    value = expected_reward(logp, reward).mean()
-    gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+    gradients = torch.autograd.grad(expected_reward(logp, reward).mean(), parameters, materialize_grads=True)
     return dict(zip(names, gradients, strict=True))
 
 

@@ -5,8 +5,7 @@ context has a set of targets; on a simulated world a metric is the expectation o
 """
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from minirec.data import dataset, vectors
 from minirec.records import HOLE, PAD
@@ -41,7 +40,7 @@ def _compact(items: Tensor, keep: Tensor, width: int) -> Tensor:
     """Move the kept entries of each row to the front, in order; cut or PAD the row to ``width``."""
     order = (~keep).int().argsort(dim=1, stable=True)
     moved = items.masked_fill(~keep, PAD).gather(1, order)
-    return F.pad(moved, (0, max(0, width - items.shape[1])), value=PAD)[:, :width]
+    return nn.functional.pad(moved, (0, width - items.shape[1]), value=PAD)
 
 
 def distinct(items: Tensor, width: int) -> Tensor:
@@ -50,15 +49,19 @@ def distinct(items: Tensor, width: int) -> Tensor:
     >>> distinct(torch.tensor([[4, 7, 4, -1, 2]]), 4)
     tensor([[ 4,  7, -1,  2]])
     """
-    ordered, place = items.sort(dim=1, stable=True)
-    first = ordered.diff(dim=1, prepend=ordered[:, :1] - 1) != 0
-    return _compact(items, (first | (ordered == PAD)).gather(1, place.argsort(1)), width)
+    again = (items[:, :, None] == items[:, None, :]).tril(-1).any(2) & (items != PAD)
+    return _compact(items, ~again, width)
 
 
 def drop_seen(items: Tensor, seen: Tensor) -> Tensor:
     """Take past items (B, S) out of ranked lists (B, W), keep the order, fill with PAD."""
     past = (items[:, :, None] == seen[:, None, :]).any(2) & (items != PAD)
     return _compact(items, ~past, items.shape[1])
+
+
+def _at_every_k(**curves: Tensor) -> dict[str, Tensor]:
+    """The values at all KS of curves over K, (B, 50) each, by names such as ``hr@10``."""
+    return {f"{name}@{k}": curve[:, k - 1] for name, curve in curves.items() for k in KS}
 
 
 def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -80,10 +83,9 @@ def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
     discount = 1 / torch.log2(rank + 1)
     # Hits of the ideal list among the first K, (B, 50); of graded gains: rewards.ideal
     places = torch.minimum(size[:, None], rank.long())
-    hr, recall = hit.cummax(1).values, hit.cumsum(1) / size[:, None]  # each (B, 50): the metric at every K
-    ndcg, mrr = (hit * discount).cumsum(1) / discount.cumsum(0)[places - 1], (hit / rank).cummax(1).values
-    curves = {"hr": hr, "recall": recall, "ndcg": ndcg, "mrr": mrr}
-    return {f"{name}@{k}": curve[:, k - 1] for name, curve in curves.items() for k in KS}
+    recall, ndcg = hit.cumsum(1) / size[:, None], (hit * discount).cumsum(1) / discount.cumsum(0)[places - 1]
+    hr, mrr = hit.cummax(1).values, (hit / rank).cummax(1).values
+    return _at_every_k(hr=hr, recall=recall, ndcg=ndcg, mrr=mrr)
 
 
 def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
@@ -102,8 +104,7 @@ def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
     rank = torch.arange(1, WIDTH + 1, dtype=torch.float64, device=items.device)
     hits = chance.cumsum(1)
     ndcg, mrr = (chance / torch.log2(rank + 1)).cumsum(1), (chance / rank).cumsum(1)
-    curves = {"hr": hits, "recall": hits, "ndcg": ndcg, "mrr": mrr}
-    return {f"{name}@{k}": curve[:, k - 1] for name, curve in curves.items() for k in KS}
+    return _at_every_k(hr=hits, recall=hits, ndcg=ndcg, mrr=mrr)
 
 
 def pass_at_k(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -131,9 +132,9 @@ def popularity_buckets(train: dataset.Examples, catalogue: int) -> Tensor:
 
     Returns (N,) int64, 0 head, 1 mid, 2 tail. Equal counts are ordered by the item's index. Source: ours.
     """
-    count = torch.bincount(vectors.training_events(train)[1], minlength=catalogue)
-    order = count.argsort(descending=True, stable=True)
-    before = count[order].cumsum(0) - count[order]  # events of the items ahead
+    _, item = vectors.training_events(train)
+    count, order = torch.bincount(item, minlength=catalogue).sort(descending=True, stable=True)
+    before = count.cumsum(0) - count  # events of the items ahead
     third = (3 * before // count.sum().clamp(min=1)).clamp(max=2)
     return torch.empty_like(third).scatter(0, order, third)
 
@@ -144,7 +145,7 @@ def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tenso
     law (B, N) is the chance of each item to be a target. Returns found and mass, (B, 3): the chance of each
     bucket in the top 10, and in all. recall@10 of a bucket is Σ found / Σ mass. Source: definition.
     """
-    member = F.one_hot(bucket, len(BUCKETS)).double()  # (N, 3)
+    member = nn.functional.one_hot(bucket, len(BUCKETS)).double()  # (N, 3)
     top = distinct(items, 10)
     chance = law.gather(1, top.clamp(min=0)) * (top != PAD)  # (B, 10)
     return (chance[..., None] * member[top.clamp(min=0)]).sum(1), law @ member
@@ -156,5 +157,4 @@ def paired_bootstrap(a: Tensor, b: Tensor, seed: int, draws: int = 2000) -> tupl
     difference = (a - b).double()
     resamples = (torch.randint(len(a), (len(a),), generator=random) for _ in range(draws))
     means = torch.stack([difference[rows].mean() for rows in resamples])
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return difference.mean().item(), low, high
+    return difference.mean().item(), *means.quantile(means.new_tensor([0.025, 0.975])).tolist()

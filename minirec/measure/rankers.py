@@ -57,10 +57,8 @@ def describe_ranker(ranker: Ranker, dataset: Dataset, history: int, world: World
     # At random, as the order of users may mean something, and from a stream that nothing else draws from.
     order = torch.randperm(len(valid), generator=stream("judged contexts", 0))
     lines = []
-    for name, inside in groups.items():
+    for name, inside in ((name, inside) for name, inside in groups.items() if inside.any()):
         examples = valid.select(order[inside[order]][:DESCRIBED])
-        if not len(examples):
-            continue
         judged = (ranker, lambda batch, items: popular(batch))
         value, floor = (hr10(each, dataset, examples, history) for each in judged)
         line = f"ranker, {name}: hr@10 {value:.4f}, popularity {floor:.4f}, "

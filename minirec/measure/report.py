@@ -1,4 +1,4 @@
-"""The end of a run: a table for the terminal, report.md for people, report.json for programs.
+"""The end of a run: a table for the terminal, report.md for people, report.json and lists for programs.
 
 Where a floor or SASRec is above the supervised policy on ndcg@10 or recall@10, a sentence says so.
 """
@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from minirec.data.dataset import Dataset
+from minirec.data.dataset import Dataset, Examples
 from minirec.files import atomic
 from minirec.measure import metrics, pictures
 from minirec.measure.evaluation import Result, summary
 from minirec.objectives import OBJECTIVES
+from minirec.records import PAD
 from minirec.settings import Config
 
 Row = dict[str, Any]
@@ -101,10 +102,9 @@ def differences(results: Results, seed: int) -> list[Row]:
     These are supervised minus each floor and SASRec, each arm minus supervised, and supervised continued.
     """
     methods, arms = results.methods, results.arms
-    others = [name for name in methods if name not in (SUPERVISED, TRUTH, *arms)]
-    pairs = [(SUPERVISED, name) for name in others if SUPERVISED in methods]
-    pairs += [(arm, SUPERVISED) for arm in arms]
-    pairs += [(arm, CONTINUED) for arm in arms if arm != CONTINUED and CONTINUED in arms]
+    pairs = [(SUPERVISED, name) for name in methods if name not in (SUPERVISED, TRUTH, *arms)]
+    pairs += [(arm, other) for other in (SUPERVISED, CONTINUED) for arm in arms if arm != other]
+    pairs = [pair for pair in pairs if methods.keys() >= {*pair}]
     compared = []
     for metric in COMPARED:
         for name, other in pairs:
@@ -196,3 +196,12 @@ def write(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes
         with atomic(folder / name) as file:
             file.write(f"{page}\n".encode())
     return [*(folder / name for name in pages), *pictures.draw(folder, rows, results.arms)]
+
+
+def write_predictions(path: Path, result: Result, dataset: Dataset, examples: Examples) -> None:
+    """Write JSON lines, ``{"user": id, "items": [ids, best first]}``. Raises InputError if it cannot."""
+    ids, users = dataset.catalogue.ids, dataset.users
+    with atomic(path) as file:
+        for user, items in zip(examples.user.tolist(), result.items.tolist(), strict=True):
+            line = {"user": users[user], "items": [ids[item] for item in items if item != PAD]}
+            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
