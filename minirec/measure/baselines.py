@@ -35,13 +35,11 @@ def markov(train: dataset.Examples, items: int) -> Scorer:
     last, then = item[:-1][follows], item[1:][follows]
     # Row i + 1 belongs to item i; row 0, for "no last item" (PAD), is empty.
     counts = _sparse(last + 1, then, torch.ones(len(last), dtype=torch.float64), (items + 1, items))
-    fill = _below_one(item, items)
+    fill = torch.bincount(item, minlength=items).double() / (1 + len(item))  # (N,) popularity in [0, 1)
 
     def score(batch: Batch) -> Tensor:
         length = (batch.history != PAD).sum(1, keepdim=True)
-        last = nn.functional.pad(batch.history, (1, 0), value=PAD).gather(1, length)[
-            :, 0
-        ]  # (B,) PAD where empty
+        last = nn.functional.pad(batch.history, (1, 0), value=PAD).gather(1, length)[:, 0]  # PAD where empty
         return counts.index_select(0, last + 1).to_dense() + fill  # (B, N)
 
     return score
@@ -56,7 +54,7 @@ def item_knn(train: dataset.Examples, items: int) -> Scorer:
     orders equal sums. Source: item-based nearest neighbours with cosine (definition); the rest is ours.
     """
     row, item = vectors.training_events(train)
-    fill = _below_one(item, items)
+    fill = torch.bincount(item, minlength=items).double() / (1 + len(item))  # (N,) popularity in [0, 1)
     row, item = torch.stack([row, item]).unique(dim=1)  # a set: once per sequence
     unit = torch.bincount(item, minlength=items).double()[item].rsqrt()  # each item's column has length 1
     to_sequences = _sparse(row, item, unit, (int(train.user.max()) + 1, items))
@@ -77,11 +75,6 @@ def item_knn(train: dataset.Examples, items: int) -> Scorer:
 FLOORS = {"popularity": popularity, "markov": markov, "item-kNN": item_knn}
 
 
-def _below_one(item: Tensor, items: int) -> Tensor:
-    """Popularity as a number in [0, 1) per item, (N,) float64, from the training events (E,)."""
-    return torch.bincount(item, minlength=items).double() / (1 + len(item))
-
-
 def _sparse(row: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
     """A sparse matrix; values at one place add up."""
     return torch.sparse_coo_tensor(torch.stack([row, column]), value, shape, check_invariants=True).coalesce()
@@ -96,8 +89,7 @@ def top_k(scores: Tensor, seen: Tensor | None, k: int) -> Tensor:
     >>> top_k(torch.tensor([[0.5, 2.0, 2.0, 0.5]]), torch.tensor([[1, PAD]]), 4)
     tensor([[ 2,  0,  3, -1]])
     """
-    items = scores.shape[1]
     if seen is not None:  # PAD, -1, writes to an extra column
-        scores = nn.functional.pad(scores, (0, 1)).scatter(1, seen % (items + 1), -torch.inf)[:, :items]
+        scores = nn.functional.pad(scores, (1, 0)).scatter(1, 1 + seen, -torch.inf)[:, 1:]
     value, order = scores.sort(dim=1, descending=True, stable=True)
-    return nn.functional.pad(order.masked_fill(value == -torch.inf, PAD), (0, k - items), value=PAD)
+    return nn.functional.pad(order.masked_fill(value == -torch.inf, PAD), (0, k - scores.shape[1]), value=PAD)

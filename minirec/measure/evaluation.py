@@ -32,8 +32,7 @@ class Result:
 
     values: dict[str, Tensor]  # metric: (B,) float64
     items: Tensor  # (B, 50) best first, PAD-filled
-    hits: Tensor  # (B, 3) by popularity bucket, see by_bucket
-    mass: Tensor  # (B, 3)
+    buckets: Tensor  # (B, 2, 3) by popularity, see by_bucket
     tied: Tensor  # (B,) bool
     catalogue: int  # N
 
@@ -42,9 +41,8 @@ def summary(result: Result) -> dict[str, float]:
     """Average a result over contexts, by the names of metrics.DEFINITIONS; what none has is left out."""
     row = {name: value.mean().item() for name, value in result.values.items()}
     row |= {f"coverage@{k}": metrics.coverage(result.items, result.catalogue, k) for k in metrics.KS}
-    hits, mass = result.hits.sum(0).tolist(), result.mass.sum(0).tolist()
-    buckets = zip(metrics.BUCKETS, hits, mass, strict=True)
-    row |= {f"{name} recall@10": found / total for name, found, total in buckets if total > 0}
+    buckets = zip(metrics.BUCKETS, *result.buckets.sum(0).tolist(), strict=True)
+    row |= {f"{name} recall@10": found / mass for name, found, mass in buckets if mass > 0}
     if result.tied.any():
         row |= {f"tied {m}": result.values[m][result.tied].mean().item() for m in ("recall@10", "ndcg@10")}
         row["tied contexts"] = int(result.tied.sum())
@@ -80,12 +78,12 @@ def _evaluate(answer: Answer, cost: Cost, dataset: Dataset, examples: Examples, 
             part |= metrics.pass_at_k(judge(lists["samples"]))
         if "free" in lists:
             part["hallucination"] = metrics.hallucination(lists["free"])
-        part["hits"], part["mass"] = metrics.by_bucket(lists["top"], law, bucket)
+        part["buckets"] = metrics.by_bucket(lists["top"], law, bucket)
         parts.append(part | {"items": metrics.distinct(lists["top"], metrics.WIDTH)})
     place = torch.cat(groups).argsort()  # back to the order of the examples
     values = {name: torch.cat([part[name] for part in parts])[place] for name in parts[0]}
-    apart = (values.pop(name) for name in ("items", "hits", "mass"))
-    return Result(values, *apart, examples.tied, catalogue)
+    items, buckets = values.pop("items"), values.pop("buckets")
+    return Result(values, items, buckets, examples.tied, catalogue)
 
 
 def _judge(dataset: Dataset, batch: Batch) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:

@@ -84,8 +84,7 @@ def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
     # Hits of the ideal list among the first K, (B, 50); of graded gains: rewards.ideal
     places = torch.minimum(size[:, None], rank.long())
     recall, ndcg = hit.cumsum(1) / size[:, None], (hit * discount).cumsum(1) / discount.cumsum(0)[places - 1]
-    hr, mrr = hit.cummax(1).values, (hit / rank).cummax(1).values
-    return _at_every_k(hr=hr, recall=recall, ndcg=ndcg, mrr=mrr)
+    return _at_every_k(hr=hit.cummax(1).values, recall=recall, ndcg=ndcg, mrr=(hit / rank).cummax(1).values)
 
 
 def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
@@ -103,8 +102,8 @@ def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
     chance = law.gather(1, items.clamp(min=0)) * (items != PAD)  # (B, 50)
     rank = torch.arange(1, WIDTH + 1, dtype=torch.float64, device=items.device)
     hits = chance.cumsum(1)
-    ndcg, mrr = (chance / torch.log2(rank + 1)).cumsum(1), (chance / rank).cumsum(1)
-    return _at_every_k(hr=hits, recall=hits, ndcg=ndcg, mrr=mrr)
+    ndcg = (chance / torch.log2(rank + 1)).cumsum(1)
+    return _at_every_k(hr=hits, recall=hits, ndcg=ndcg, mrr=(chance / rank).cumsum(1))
 
 
 def pass_at_k(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -139,16 +138,16 @@ def popularity_buckets(train: dataset.Examples, catalogue: int) -> Tensor:
     return torch.empty_like(third).scatter(0, order, third)
 
 
-def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tensor]:
+def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> Tensor:
     """Split recall@10 of lists (B, W) by the popularity of the target, bucket (N,) int64 of 0, 1, 2.
 
-    law (B, N) is the chance of each item to be a target. Returns found and mass, (B, 3): the chance of each
-    bucket in the top 10, and in all. recall@10 of a bucket is Σ found / Σ mass. Source: definition.
+    law (B, N) is the chance of each item to be a target. Returns found and mass, (B, 2, 3): the chance of
+    each bucket in the top 10, and in all. recall@10 of a bucket is Σ found / Σ mass. Source: definition.
     """
     member = nn.functional.one_hot(bucket, len(BUCKETS)).double()  # (N, 3)
     top = distinct(items, 10)
     chance = law.gather(1, top.clamp(min=0)) * (top != PAD)  # (B, 10)
-    return (chance[..., None] * member[top.clamp(min=0)]).sum(1), law @ member
+    return torch.stack([(chance[..., None] * member[top.clamp(min=0)]).sum(1), law @ member], 1)
 
 
 def paired_bootstrap(a: Tensor, b: Tensor, seed: int, draws: int = 2000) -> tuple[float, float, float]:

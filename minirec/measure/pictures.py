@@ -82,9 +82,8 @@ def _arms(logs: dict[str, Rows]) -> Any:
     """One row of panels per kind of arm: validation on the left; on the right an arm's exact value as a line
     and the estimate from its rollouts, with two standard errors, as points."""
     judged = {name: "ndcg@5" if OBJECTIVES[name].lists else "ndcg@10" for name in logs}
-    kinds = list(dict.fromkeys(judged.values()))
-    figure, panels = _panels(len(kinds), 2, 4, 3.2)
-    for (left, right), metric in zip(panels, kinds, strict=True):
+    figure, panels = _panels(len({*judged.values()}), 2, 4, 3.2)
+    for (left, right), metric in zip(panels, dict.fromkeys(judged.values()), strict=True):
         for i, name in enumerate(name for name in logs if judged[name] == metric):
             lines, colour, title = logs[name], f"C{i}", OBJECTIVES[name].title
             left.plot(*curve(lines, "step", metric), marker=".", color=colour, label=title)

@@ -21,11 +21,9 @@ def hr10(ranker: Ranker, dataset: Dataset, examples: Examples, history: int) -> 
     On a simulated world it is exact under the law. Items of the past are left out on real data, as the world
     alone shows them again. Source: definition.
     """
-    catalogue = torch.arange(len(dataset.catalogue))
+    items = torch.arange(len(dataset.catalogue))
     cfg = Config(history=history, keep_seen=dataset.law is not None)
-    result = evaluation.evaluate_scorer(
-        lambda x: ranker(x, catalogue.expand(len(x), -1)), dataset, examples, cfg
-    )
+    result = evaluation.evaluate_scorer(lambda x: ranker(x, items.expand(len(x), -1)), dataset, examples, cfg)
     return result.values["hr@10"].mean().item()
 
 
@@ -49,16 +47,16 @@ def describe_ranker(ranker: Ranker, dataset: Dataset, history: int, world: World
     """Say how good a ranker is on validation contexts, beside popularity; a line per group. Source: ours."""
     valid = dataset.valid
     groups = {"all": torch.ones(len(valid), dtype=torch.bool)}
-    if dataset.fresh is not None:
-        groups["users left to RL"] = torch.isin(valid.user, dataset.fresh.user)
+    groups |= {"users left to RL": torch.isin(valid.user, dataset.fresh.user)} if dataset.fresh else {}
     if world is not None:
         groups |= {"users of A": ~world.tail_user[valid.user], "users of B": world.tail_user[valid.user]}
     popular = baselines.popularity(dataset.train, len(dataset.catalogue))
     # At random, as the order of users may mean something, and from a stream that nothing else draws from.
     order = torch.randperm(len(valid), generator=stream("judged contexts", 0))
+    chosen = {name: order[inside[order]][:DESCRIBED] for name, inside in groups.items() if inside.any()}
     lines = []
-    for name, inside in ((name, inside) for name, inside in groups.items() if inside.any()):
-        examples = valid.select(order[inside[order]][:DESCRIBED])
+    for name, rows in chosen.items():
+        examples = valid.select(rows)
         judged = (ranker, lambda batch, items: popular(batch))
         value, floor = (hr10(each, dataset, examples, history) for each in judged)
         line = f"ranker, {name}: hr@10 {value:.4f}, popularity {floor:.4f}, "

@@ -42,8 +42,7 @@ def by_score(scores: Tensor, values: Tensor) -> Tensor:
 
 def _by_need(placed: Tensor, source: ListSource) -> ByNeed:
     """Measure lists by the true gains (needs, S, C) in their order, one of every set for every need."""
-    pairs = zip(NEEDS, placed, source.gains, strict=True)
-    return {need: evaluate_order(*gains) for need, *gains in pairs}
+    return {need: evaluate_order(*gains) for need, *gains in zip(NEEDS, placed, source.gains, strict=True)}
 
 
 def item_mean(known: ListSource, items: int) -> Tensor:

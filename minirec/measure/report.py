@@ -1,11 +1,12 @@
-"""The end of a run: a table for the terminal, report.md for people, report.json and lists for programs.
+"""The end of a run: a table for the terminal, report.md for people, report.json for programs.
 
+The lists of a policy are written from here too, as JSON lines.
 Where a floor or SASRec is above the supervised policy on ndcg@10 or recall@10, a sentence says so.
 """
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,11 +108,9 @@ def differences(results: Results, seed: int) -> list[Row]:
     pairs = [pair for pair in pairs if methods.keys() >= {*pair}]
     compared = []
     for metric in COMPARED:
-        for name, other in pairs:
-            interval = metrics.paired_bootstrap(
-                methods[name].values[metric], methods[other].values[metric], seed
-            )
-            compared.append(dict(zip(DIFFERENCE, (name, other, metric, *interval), strict=True)))
+        for pair in pairs:
+            interval = metrics.paired_bootstrap(*(methods[name].values[metric] for name in pair), seed)
+            compared.append(dict(zip(DIFFERENCE, (*pair, metric, *interval), strict=True)))
     return compared
 
 
@@ -143,10 +142,12 @@ def text(results: Results, seed: int) -> str:
     """The report for the terminal: the tables, the intervals (``seed`` resamples), and what they say."""
     rows, compared = results.rows, differences(results, seed)
     parts = [f"{results.split} split, {rows[0]['contexts']:,} contexts", table(rows, MAIN), table(rows, MORE)]
-    parts += [table(compared, DIFFERENCE), "\n".join(sentences(compared))]
-    if results.lists:
-        parts += [LISTS, table(results.lists, list(results.lists[0]))]
+    parts += [table(compared, DIFFERENCE), "\n".join(sentences(compared)), *_lists(results, table)]
     return "\n\n".join(part for part in (*parts, "\n".join(results.notes)) if part)
+
+
+def _lists(results: Results, draw: Callable[[Sequence[Row], Words], str]) -> list[str]:
+    return [LISTS, draw(results.lists, list(results.lists[0]))] if results.lists else []
 
 
 def _bullets(lines: Words) -> str:
@@ -170,8 +171,7 @@ def _page(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes
     parts += ["Paired bootstrap over contexts, 95 % intervals.", markdown(compared, DIFFERENCE)]
     if results.notes:
         parts += ["## Reinforcement learning", _bullets(results.notes)]
-    if results.lists:
-        parts += [LISTS, markdown(results.lists, list(results.lists[0]))]
+    parts += _lists(results, markdown)
     data = [f"{len(dataset.users):,} users, {len(dataset.catalogue):,} items"]
     data += [f"{name}: {len(getattr(dataset, name)):,} contexts" for name in ("train", "valid", "test")]
     data += [line.strip() for note in notes for line in note.splitlines()]

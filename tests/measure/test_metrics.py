@@ -177,7 +177,7 @@ def test_buckets_fall_in_popularity(events):
 @given(lists, laws, st.lists(st.integers(0, 2), min_size=N, max_size=N))
 def test_buckets_split_recall(items, law, bucket):
     bucket = torch.tensor(bucket)
-    found, mass = M.by_bucket(torch.tensor([items]), law, bucket)
+    found, mass = M.by_bucket(torch.tensor([items]), law, bucket).transpose(0, 1)
     top = [item for item in once(items)[:10] if item != PAD]
     for b in range(3):
         inside = sum(law[0, item].item() for item in top if bucket[item] == b)
