@@ -40,7 +40,7 @@ def main() -> None:
     for name, each in runs.items():
         methods[name] = evaluation.evaluate_policy(policies[name], each.trie, dataset, examples, cfg)
     if args.predictions:
-        evaluation.write_predictions(args.predictions, methods["supervised"], dataset, examples)
+        report.write_predictions(args.predictions, methods["supervised"], dataset, examples)
     print(report.text(report.Results(methods, args.split), cfg.seed))
 
 

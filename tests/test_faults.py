@@ -187,8 +187,8 @@ FAULTS = {  # name: file, the line's part that is right, what takes its place, t
     ),
     "a bisection that takes the wrong half": (
         "measure/exact.py",
-        ".sum(1, keepdim=True) > 1",
-        ".sum(1, keepdim=True) < 1",
+        ".sum(-1, keepdim=True) > 1",
+        ".sum(-1, keepdim=True) < 1",
         "measure/test_exact.py::test_without_a_reward_the_reference_is_the_optimum_code_by_code_as_well",
     ),
 }
