@@ -13,6 +13,8 @@ from queue import Queue
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 COPIES = 2  # that tests run in at the same time
 
