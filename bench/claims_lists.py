@@ -9,6 +9,7 @@ to fill in the feedback that is missing; whether scaling by the critic's varianc
 """
 
 import argparse
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from minirec.data.vectors import item_vectors
 from minirec.measure.rankings import METRIC, ByNeed, item_mean, list_floors, rank_for_needs
 from minirec.models.critic import Critic, fill_lists, train_critic
 from minirec.objectives import settings_of
+from minirec.records import Lists
 from minirec.run.folder import Run
 from minirec.run.lists import WARM, imitate, next_item_scores
 from minirec.tasks import Rankings
@@ -62,14 +64,14 @@ class ItemMean(torch.nn.Module):
         return mean, torch.zeros_like(mean)
 
 
-def fill_gaps(run: Run, train: ListSource, filler: str) -> torch.nn.Module | None:
-    """Make what stands for the gains that were not observed; None counts them 0."""
+def fill_gaps(run: Run, train: ListSource, filler: str) -> Callable[[Lists], Lists]:
+    """Make the feedback of a task: what stands for the gains that were not observed; "zero" counts them 0."""
     if filler == "item mean":
-        return ItemMean(train, len(run.trie))
+        return partial(fill_lists, ItemMean(train, len(run.trie)))
     if filler == "critic":
-        vectors = item_vectors(run.dataset, run.cfg.seed)
-        return train_critic(Critic(vectors, run.dataset.periods, run.cfg.seed), train, run.cfg.seed)
-    return None
+        critic = Critic(item_vectors(run.dataset, run.cfg.seed), run.dataset.periods, run.cfg.seed)
+        return partial(fill_lists, train_critic(critic, train, run.cfg.seed))
+    return lambda lists: replace(lists, gains=lists.gains * lists.observed)
 
 
 def judge(results: ByNeed) -> dict[str, float]:
@@ -93,12 +95,13 @@ def one_seed(job: tuple[int, dict[str, float], str]) -> dict[str, dict[str, floa
             train, judged = (make_lists(cfg, run.dataset, part) for part in ("train", split))
             if start is None:  # the lists are the same whatever part of the feedback is observed
                 scores = partial(next_item_scores, supervised, run.trie)
-                start = imitate(cfg, supervised, run.trie, train, scores, WARM, rate)  # the first arm's rate
+                warm = replace(cfg, rl_steps=WARM)  # at the first arm's rate
+                start = imitate(warm, supervised, run.trie, train, scores)
                 results["list start"] = judge(rank_for_needs(start, run.trie, judged))
                 known = make_lists(replace(cfg, feedback=1.0), run.dataset, "known")
                 floors = list_floors(known, judged, len(run.trie), seed)
                 results |= {floor: judge(floors[floor]) for floor in ("random", "item mean")}
-            feedback = partial(fill_lists, fill_gaps(run, train, filler))
+            feedback = fill_gaps(run, train, filler)
             policy, _ = teach(start, Rankings(cfg, run.trie, train, feedback))
             results[key] = judge(rank_for_needs(policy, run.trie, judged))
     return results

@@ -54,7 +54,7 @@ def work(job: Job) -> Result:
     folder, name, seed, rate, weight, split = job
     torch.set_num_threads(1)
     keep_freed_memory()
-    run = find_run(folder, torch.device("cpu"))
+    run = find_run(folder)
     changes = {"seed": seed, "rl_steps": STEPS, "rl_rate": rate, "rl_weight": weight}
     objective, of_arm = ARMS.get(name, ("continued", {}))
     cfg = settings_of(run.cfg, objective, **changes, **of_arm, group=16, samples=10)

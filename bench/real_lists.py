@@ -47,8 +47,8 @@ def train_arm(
 ) -> Policy:
     """Train an arm on lists and what is seen of their gains."""
     if ARMS[name] is None:
-        cfg = replace(run.cfg, seed=seed)
-        return imitate(cfg, start, run.trie, train, lambda lists: feedback(lists).gains, STEPS, rate)
+        cfg = replace(run.cfg, seed=seed, rl_steps=STEPS, rl_rate=rate)
+        return imitate(cfg, start, run.trie, train, lambda lists: feedback(lists).gains)
     objective, changes = ARMS[name]
     cfg = settings_of(run.cfg, objective, seed=seed, rl_steps=STEPS, rl_rate=rate, **changes)
     return teach(start, Rankings(cfg, run.trie, train, feedback))[0]

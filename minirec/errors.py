@@ -1,10 +1,10 @@
 """Bad input ends in one clear line and exit code 2, never in a traceback."""
 
 import difflib
-import functools
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 
@@ -40,27 +40,23 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a command's ``main``: what the user can mend is one line on stderr and exit code 2, Ctrl-C 130.
+@contextmanager
+def command() -> Iterator[None]:
+    """Decorate a command's ``main``: what the user can mend is one line and exit code 2, Ctrl-C is 130.
 
     What a terminal cannot show is printed as its escape. A reader that closes the pipe ends the command.
     """
-
-    @functools.wraps(main)
-    def run() -> None:
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        try:
-            main()
-            sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print goes there
-            sys.exit(1)
-        except (InputError, OSError) as error:
-            print(f"minirec: {escaped(str(error))}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
-            sys.exit(130)
-
-    return run
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes
+        sys.exit(1)
+    except (InputError, OSError) as error:
+        print(f"minirec: {escaped(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -50,10 +50,10 @@ class DataConfig:
 class WorldConfig:
     """The simulated world (ours): a topic tree, tastes, and a law p*(next | taste, last item, period)."""
 
-    world_items: int = setting(512, "items N")
-    world_users: int = setting(8000, "users; each has one history and one period")
-    world_events: int = setting(7, "events per user, the target included")
-    world_periods: int = setting(6, "periods over which popularity moves")
+    world_items: int = setting(512, "items N", least=2)
+    world_users: int = setting(8000, "users; each has one history and one period", least=10)
+    world_events: int = setting(7, "events per user, the target included", least=2)
+    world_periods: int = setting(6, "periods over which popularity moves", least=1)
     world_beta: float = setting(8.0, "how strongly taste decides the next item")
 
 
@@ -149,26 +149,20 @@ class FlexRecConfig:
 
 
 @dataclass(frozen=True)
-class Config(
-    RunConfig,
-    DataConfig,
-    WorldConfig,
-    PolicyConfig,
-    TrainConfig,
-    LoopConfig,
-    GRPOConfig,
-    AdaGRPOConfig,
-    ReCastConfig,
-    FlexRecConfig,
-):
+class Reinforced(LoopConfig, GRPOConfig, AdaGRPOConfig, ReCastConfig, FlexRecConfig):
+    """All that reinforcement learning has beyond supervised training."""
+
+
+@dataclass(frozen=True)
+class Config(RunConfig, DataConfig, WorldConfig, PolicyConfig, TrainConfig, Reinforced):
     """All settings of a run, flat: every field but the last is a flag of the command line."""
 
-    given: tuple[str, ...] = ()  # the settings that the command line named: an objective's defaults yield
+    given: tuple[str, ...] = setting((), "what the command line named: an objective's defaults yield to it")
 
 
-SECTIONS = Config.__bases__
+SECTIONS = (*Config.__bases__[:-1], *Reinforced.__bases__)
 TYPES = get_type_hints(Config)
-REINFORCED = (LoopConfig, GRPOConfig, AdaGRPOConfig, ReCastConfig, FlexRecConfig)
+REINFORCED = {f.name for f in fields(Reinforced)} - {"fresh"}  # the users are divided before
 
 TINY = Config(out="runs/tiny", codes=16, history=6, width=48, dropout=0.0, beam=50)
 TINY = replace(TINY, epochs=15, batch=512, rate=7e-3, validate=3)
@@ -187,20 +181,16 @@ def check_value(name: str, value: Any) -> Any:
     if name not in TYPES:
         raise InputError(f"unknown setting '{name}'{nearest(name, TYPES)}")
     kind, flag, f = TYPES[name], "--" + name.replace("_", "-"), Config.__dataclass_fields__[name]
-    if get_origin(kind) is tuple:
-        return tuple(value)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise InputError(f"{flag}: '{value}' is not valid{nearest(str(value), get_args(kind))}")
-        return value
-    if kind is bool and isinstance(value, bool):
         return value
     try:
         value = kind(value)
     except (TypeError, ValueError):
         raise InputError(f"{flag}: '{value}' is not {kind.__name__}; for example {f.default}") from None
     least, most = f.metadata["least"], f.metadata["most"]
-    if kind is not str and not least <= value <= most:  # NaN fails too
+    if kind in (int, float) and not least <= value <= most:  # NaN fails too
         raise InputError(f"{flag}: {value} is not valid; choose from {least} to {most}")
     return value
 
@@ -237,12 +227,9 @@ def read(path: Path) -> Config:
 
 def arguments(argv: list[str] | None = None) -> dict[str, str | bool]:
     """Read the flags of ``minirec.train``, by the names of their settings; InputError for an unknown one."""
-    parser = argparse.ArgumentParser(
-        prog="python -m minirec.train",
-        description="Train a generative recommender on a click log or on the built-in world.",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
+    about = "Train a generative recommender on a click log or on the built-in world."
+    parser = argparse.ArgumentParser("python -m minirec.train", description=about, allow_abbrev=False)
+    parser.argument_default = argparse.SUPPRESS  # what is not given is not there
     parser.add_argument("--tiny", action="store_true", help="the whole run in seconds, on the built-in world")
     for section in SECTIONS:
         group = parser.add_argument_group(section.__name__.removesuffix("Config").lower(), section.__doc__)
@@ -256,8 +243,8 @@ def arguments(argv: list[str] | None = None) -> dict[str, str | bool]:
     parser.error = usage_error  # type: ignore[method-assign]
     known, unknown = parser.parse_known_args(argv)
     if unknown:
-        flags = [option for action in parser._actions for option in action.option_strings]
-        raise InputError(f"unknown argument '{unknown[0]}'{nearest(unknown[0].split('=')[0], flags)}")
+        hint = nearest(unknown[0].split("=")[0], parser._option_string_actions)
+        raise InputError(f"unknown argument '{unknown[0]}'{hint}")
     return vars(known)
 
 
@@ -282,14 +269,12 @@ def _resumed(cfg: Config) -> Config:
     """The settings of the run that is gone on with; flags beside --resume must not contradict them."""
     path = Path(cfg.out) / "config.json"
     if not path.is_file():
-        raise InputError(
-            f"--resume: {cfg.out} holds no run; name its folder with --out, or leave out --resume"
-        )
+        raise InputError(f"--resume: {cfg.out} holds no run; --out names its folder, or leave out --resume")
     old, given = read(path), set(cfg.given)
-    later = {f.name for section in REINFORCED for f in fields(section)} - {"fresh"}  # arms check their own
-    for name in sorted(given - ELSEWHERE - later):
+    free = ELSEWHERE | REINFORCED  # arms check their own
+    for name in sorted(given - free):
         if getattr(cfg, name) != getattr(old, name):
             flag, value = name.replace("_", "-"), getattr(old, name)
             raise InputError(f"--{flag}: the run in {cfg.out} has {value}; it cannot change on the way")
-    changed = {name: getattr(cfg, name) for name in (ELSEWHERE | later) & given}
+    changed = {name: getattr(cfg, name) for name in free & given}
     return replace(old, **changed, given=tuple(sorted(given | set(old.given))))

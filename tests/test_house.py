@@ -13,6 +13,8 @@ import pytest
 
 import minirec
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PATHS = sorted((ROOT / "minirec").rglob("*.py"))

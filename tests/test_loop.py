@@ -41,7 +41,7 @@ def reinforcement(small, arm, objective=None, **changes):
     cfg, dataset, trie, policy = small
     probe = dataset.valid.select(torch.arange(30))
     task = NextItem(settings_of(cfg, arm, **changes), trie, contexts(dataset.fresh), probe=probe)
-    return Reinforcement(policy, task, objective or OBJECTIVES[arm])
+    return Reinforcement(policy, task, objective or OBJECTIVES[arm], lambda policy: {})
 
 
 def exact_on_probe(loop):

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from minirec.run.supervised import epoch_rows
 from minirec.run.training import LINES
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "--world-items 64 --world-users 400 --codes 8 --width 16 --layers 1 --heads 2 --history 6 --epochs 6 "
     "--batch 128 --rate 0.003 --validate 2 --beam 10 --samples 4 --threads 1 --device cpu"

@@ -27,12 +27,11 @@ def exact_values(x: Experience, policy: Policy, reference: Policy) -> dict[str, 
     trie, history = x.trie, x.trie.encode(x.batch.history)
     prompts = [(model, model.encode(x.batch.condition, history)) for model in (policy, reference)]
     if x.lists:
-        candidates = x.lists.candidates
+        gains, candidates = x.lists.gains, x.lists.candidates
         if candidates.shape[1] > exact.CANDIDATES:
             return {}
         (orders, logp), (_, other) = (exact.list_logprobs(*prompt, trie, candidates) for prompt in prompts)
-        gains = x.lists.gains[:, orders]  # (B, C!, C)
-        values = rewards.ndcg(gains, rewards.ideal(x.lists.gains, gains.shape[2])[:, None])  # (B, C!)
+        values = rewards.ndcg(gains[:, orders], rewards.ideal(gains, gains.shape[1])[:, None])  # (B, C!)
     else:
         constrained = x.cfg.mask == "trie"
         if len(trie) > exact.ITEMS or (not constrained and trie.size**trie.levels > exact.TUPLES):

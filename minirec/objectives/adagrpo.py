@@ -15,10 +15,10 @@ pass [paper]. Both diagnostics reuse the rollouts and their scores; thresholds a
 
 Ours: τ = 1/8, ρ = 1/4 and λ = 1 (the paper's are not known; about 12 % of its contexts are admitted). The
 source's wording of the condition on negatives is ambiguous: read here as "each ranks beyond the first ρ of
-the group"; ``beyond=False`` reads the opposite, and ρ = 0 leaves it out. Rollouts are unconstrained, a hole
-has reward 0. g is scored by teacher forcing. Items tie by identity, not by float. Q is 0 for a group of
-holes, and with fewer than M negatives, which is counted. Controls beside the paper's gate: ``difficulty`` and
-``discriminability`` alone, ``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
+the group", not "within it"; ρ = 0 leaves it out. Rollouts are unconstrained, a hole has reward 0. g is scored
+by teacher forcing. Items tie by identity, not by float. Q is 0 for a group of holes, and with fewer than M
+negatives, which is counted. Controls beside the paper's gate: ``difficulty`` and ``discriminability`` alone,
+``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
 
 Left out: the production ranker; ``models/ranker.py`` has what stands in for it.
 """
@@ -65,26 +65,18 @@ def cross_sample_negatives(items: Tensor, part: Tensor, targets: Tensor, noise: 
 
 
 def diagnose(
-    rank_policy: Tensor,
-    rank_target: Tensor,
-    rank_negatives: Tensor,
-    group: int,
-    tau: float,
-    rho: float,
-    beyond: bool = True,
+    rank_policy: Tensor, rank_target: Tensor, rank_negatives: Tensor, group: int, tau: float, rho: float
 ) -> tuple[Tensor, Tensor]:
     """The two halves of the gate, D and Q: (B,) bool each.
 
-    Ranks of the target by the policy and by the ranker (B,), of the negatives by the ranker (B, M). Negatives
-    must rank beyond ρ·G, or within it without ``beyond``. Raises ValueError where τ·G < 1, as no target could
-    rank high enough. Source: AdaGRPO (2606.08480); the condition on negatives as we read it.
+    Ranks of the target by the policy and by the ranker (B,), of the negatives by the ranker (B, M). Raises
+    ValueError where τ·G < 1, as no target could rank high enough. Source: AdaGRPO (2606.08480); the condition
+    on negatives as we read it.
     """
     if tau * group < 1:
-        raise ValueError(
-            f"tau: {tau} of a group of {group} is less than one place; the gate could never open"
-        )
-    passed = (rank_negatives > rho * group) == beyond  # (B, M)
-    return rank_policy > tau * group, (rank_target <= tau * group) & passed.all(1)
+        raise ValueError(f"tau: {tau} of a group of {group} is less than one place, so no gate could open")
+    passed = (rank_negatives > rho * group).all(1)  # (B,)
+    return rank_policy > tau * group, (rank_target <= tau * group) & passed
 
 
 def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -96,54 +88,34 @@ def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     noise = x.noise(len(x.trie) + 1)[:, 1:]  # (A, N), A contexts of all processes
     negatives = cross_sample_negatives(x.gather(items), x.part, x.batch.targets, noise, x.cfg.negatives)
     short = (negatives == PAD).any(1) | (items == HOLE).all(1)
-    return (
-        rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0],
-        rank(x.rewards, items, x.reward(target), target)[:, 0],
-        rank(x.rewards, items, x.reward(negatives), negatives),
-        short,
-    )
+    by_policy = rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0]
+    by_ranker = rank(x.rewards, items, x.reward(target), target)[:, 0]
+    return by_policy, by_ranker, rank(x.rewards, items, x.reward(negatives), negatives), short
 
 
 def signal(x: Experience) -> Signal:
     """NLL for all, and GRPO (S = G) for the R contexts that the gate admits. Source: AdaGRPO (2606.08480)."""
     cfg, group = x.cfg, x.rewards.shape[1]
-    rank_policy, rank_target, rank_negatives, short = ranks(x)
-    difficult, separated = diagnose(rank_policy, rank_target, rank_negatives, group, cfg.tau, cfg.rho)
+    *places, short = ranks(x)
+    difficult, separated = diagnose(*places, group, cfg.tau, cfg.rho)
     separated &= ~short
     both = difficult & separated
-    column = x.noise(len(x.trie) + 1)[:, 0]  # (A,) the others of this noise draw the negatives
-    gates = {
-        "both": both,
-        "difficulty": difficult,
-        "discriminability": separated,
-        "random": x.gather(both)[column.argsort()][x.part],  # as many contexts, but any
-        "open": torch.ones_like(both),
-        "shut": torch.zeros_like(both),
-    }
+    gates = {"both": both, "difficulty": difficult, "discriminability": separated}
+    gates |= {"open": torch.ones_like(both), "shut": torch.zeros_like(both)}
+    # As many contexts, but any. The first column of the noise picks them; the others draw the negatives.
+    gates["random"] = x.gather(both)[x.noise(len(x.trie) + 1)[:, 0].argsort()][x.part]
     rows = gates[cfg.gate].nonzero()[:, 0]
-    return Signal(
-        rows=rows,
-        codes=x.rollout.codes[rows],
-        advantages=advantages(x.rewards, **convention(cfg))[rows, :, None],
-        width=group,
-        nll=True,
-        weight=cfg.rl_weight,
-        facts={
-            "difficult": difficult.sum().item(),
-            "discriminable": separated.sum().item(),
-            "short_of_negatives": short.sum().item(),
-        },
-    )
+    advantage = advantages(x.rewards, **convention(cfg))[rows, :, None]
+    facts = {"difficult": difficult, "discriminable": separated, "short_of_negatives": short}
+    facts = {name: which.sum().item() for name, which in facts.items()}
+    return Signal(rows, x.rollout.codes[rows], advantage, group, nll=True, weight=cfg.rl_weight, facts=facts)
 
 
-OBJECTIVE = Objective(
-    signal,
-    "AdaGRPO",
-    defaults={"mask": "none", "reward": "ranker"},
-    reads=("gate", "tau", "rho", "negatives", "rl_weight", *grpo.READS),
-    facts={
-        "difficult": "AdaGRPO: share of contexts with D = 1; 0 to 1",
-        "discriminable": "AdaGRPO: share of contexts with Q = 1; 0 to 1",
-        "short_of_negatives": "AdaGRPO: share with fewer than M negatives, or holes alone; 0 to 1",
-    },
-)
+FACTS = {
+    "difficult": "AdaGRPO: share of contexts with D = 1; 0 to 1",
+    "discriminable": "AdaGRPO: share of contexts with Q = 1; 0 to 1",
+    "short_of_negatives": "AdaGRPO: share with fewer than M negatives, or holes alone; 0 to 1",
+}
+DEFAULTS = {"mask": "none", "reward": "ranker"}
+READS = ("gate", "tau", "rho", "negatives", "rl_weight", *grpo.READS)
+OBJECTIVE = Objective(signal, "AdaGRPO", defaults=DEFAULTS, reads=READS, facts=FACTS)

@@ -18,6 +18,7 @@ node of the trie does so for itself. ``measure/exact.py`` knows all three.
 import torch
 from torch import Tensor, nn
 
+from minirec.ops.reference import Maybe
 from minirec.policy import Policy, Prompt, score
 from minirec.records import Batch, Signal
 from minirec.settings import Config
@@ -37,23 +38,17 @@ def k3(logp: Tensor, reference: Tensor) -> Tensor:
 
 
 def token_loss(
-    logp: Tensor,
-    old: Tensor,
-    reference: Tensor,
-    advantages: Tensor,
-    clip_low: float,
-    clip_high: float,
-    kl: float,
+    logp: Tensor, old: Tensor, reference: Tensor, advantages: Tensor, low: float, high: float, kl: float
 ) -> tuple[Tensor, Tensor]:
     """The clipped loss and the KL of each token, and where the clip acts.
 
     Log-probabilities (R, S, P, L) by the policy that learns, the one that acted and the reference; advantages
-    (R, S, P), one for all L tokens of an item. Returns the loss (R, S, P, L), and a mask (R, S, P, L) of the
-    tokens that have no gradient but that of the KL.
+    (R, S, P), one for all L tokens of an item; the ratio is clipped below 1 - low and above 1 + high. Returns
+    the loss (R, S, P, L), and a mask (R, S, P, L) of the tokens that have no gradient but that of the KL.
     Source: GRPO (2402.03300); the asymmetric clip as in OpenOneRec-RL (2512.24762).
     """
     ratio, a = (logp - old).exp(), advantages[..., None]
-    free, clipped = ratio * a, ratio.clamp(1 - clip_low, 1 + clip_high) * a
+    free, clipped = ratio * a, ratio.clamp(1 - low, 1 + high) * a
     return kl * k3(logp, reference) - torch.minimum(free, clipped), clipped < free
 
 
@@ -67,7 +62,7 @@ def target_nll(policy: Policy, prompt: Prompt, trie: Trie, targets: Tensor) -> T
     return -(logp.mean((2, 3)) * real).sum(1) / real.sum(1).clamp(min=1)
 
 
-def logprobs(policy: Policy, trie: Trie, batch: Batch, signal: Signal, allowed: Tensor | None) -> Tensor:
+def logprobs(policy: Policy, trie: Trie, batch: Batch, signal: Signal, allowed: Maybe) -> Tensor:
     """Score a signal's sequences under the masks (R, S, P, L, V) of its rollouts: (R, S, P, L) in nats."""
     some = batch.select(signal.rows)
     prompt = policy.encode(some.condition, trie.encode(some.history))
@@ -82,13 +77,7 @@ class Loss(nn.Module):
         self.policy, self.trie, self.cfg = policy, trie, cfg
 
     def forward(
-        self,
-        batch: Batch,
-        signal: Signal,
-        allowed: Tensor | None,
-        old: Tensor | None,
-        reference: Tensor,
-        size: int,
+        self, batch: Batch, signal: Signal, allowed: Maybe, old: Maybe, reference: Tensor, size: int
     ) -> tuple[Tensor, dict[str, tuple[float, int]]]:
         """This process's part of the loss, and of what is logged the sum and its divisor.
 

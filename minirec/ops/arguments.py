@@ -25,16 +25,6 @@ def look(check: bool | None, like: Tensor) -> bool:
     return check if check is not None else like.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def is_whole(value: object) -> bool:
-    """Whether something is an integer; True and False are none here."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def result_dtype(like: Tensor) -> torch.dtype:
-    """The dtype in which an input is computed: float64 for float64, else float32."""
-    return torch.float64 if like.dtype == torch.float64 else torch.float32
-
-
 def check_tensor(name: str, value: object, kind: tuple[tuple, object], like: Tensor | None = None) -> None:
     """Raise ValueError unless a value is a dense tensor of a kind (FLOATS), on the device of ``like``."""
     dtypes, words = kind
@@ -76,7 +66,7 @@ def beside(name: str, value: Maybe, kind: tuple, like: Tensor, shape: torch.Size
 
 def output(out: Maybe, like: Tensor, check: bool | None, *others: Maybe) -> Tensor:
     """Where to write the result for ``like``: into ``out``, if it fits, which is checked, or a new tensor."""
-    dtype = result_dtype(like)
+    dtype = torch.promote_types(like.dtype, torch.float32)  # bfloat16 is computed in float32
     if out is None:
         return like.new_empty(like.shape, dtype=dtype)
     check_tensor("out", out, ((dtype,), dtype), like)
@@ -108,15 +98,15 @@ def list_inputs(gains: Tensor, others: tuple, cutoff: int | None, pool: str, che
     need(pool in ("later", "all"), "pool: expected 'later' or 'all', got ", repr(pool))
     lead, n, size = gains.shape[:-1], gains.shape[:-1].numel(), gains.shape[-1]
     need(size <= LONGEST, "gains: expected lists of at most ", LONGEST, ", got ", size)
-    if cutoff is not None:
-        need(is_whole(cutoff) and cutoff >= 1, "cutoff: expected None or an integer from 1, got ", cutoff)
+    if cutoff is not None:  # by its type, here and below, as True and False are no integers
+        need(type(cutoff) is int and cutoff >= 1, "cutoff: expected None or an integer from 1, got ", cutoff)
     cut = min(cutoff or LONGEST, max(size, 1))
     idcg, lengths, mask = others
     idcg = beside("idcg", idcg, FLOATS, gains, lead, (n,))
     lengths = beside("lengths", lengths, INTEGERS, gains, lead, (n,))
     mask = beside("mask", mask, TRUTHS, gains, gains.shape, (n, size))
     gains = gains.detach().contiguous()
-    flat, dtype = gains.view(n, size), result_dtype(gains)
+    flat, dtype = gains.view(n, size), torch.promote_types(gains.dtype, torch.float32)
     if look(check, gains):
         if lengths is not None and n:
             low, high = lengths.aminmax()
@@ -135,7 +125,7 @@ def group_inputs(rewards: Tensor, dim: int, mask: Maybe, offsets: Maybe, check: 
     """Check the inputs of ``group_normalize``; returns rewards and mask (A, G, I), and offsets (m + 1,)."""
     check_tensor("rewards", rewards, FLOATS)
     need(rewards.dim() >= 1, "rewards: expected at least one dimension, got a scalar")
-    known = is_whole(dim) and -rewards.dim() <= dim < rewards.dim()
+    known = type(dim) is int and -rewards.dim() <= dim < rewards.dim()
     need(known, "dim: ", dim, " is none of ", rewards.dim(), " dimensions")
     need(mask is None or offsets is None, "offsets: not together with mask")
     rewards, dim, checked = rewards.detach(), dim % rewards.dim(), look(check, rewards)
@@ -158,7 +148,7 @@ def group_inputs(rewards: Tensor, dim: int, mask: Maybe, offsets: Maybe, check: 
 
 def options(ddof: int, eps: float, scale: str, leave_one_out: bool) -> tuple[int, float, bool, bool]:
     """Check the options of ``group_normalize``; returns what the kernels take, ``scale`` as a bool."""
-    need(is_whole(ddof) and 0 <= ddof <= 1, "ddof: expected 0 or 1, got ", ddof)
+    need(type(ddof) is int and 0 <= ddof <= 1, "ddof: expected 0 or 1, got ", ddof)
     need(isinstance(eps, float | int) and eps >= 0, "eps: expected a number from 0, got ", eps)
     need(isinstance(leave_one_out, bool), "leave_one_out: expected True or False, got ", leave_one_out)
     need(scale in ("std", "none"), "scale: expected 'std' or 'none', got ", repr(scale))

@@ -133,8 +133,7 @@ def group_normalize(
     size = reward.shape[1]
     if reward.numel() == 0:
         return reward.clone()
-    if mask is None:
-        mask = torch.ones_like(reward, dtype=torch.bool)
+    mask = valid_positions(reward, None, mask)
     if offsets is None:
         place, first = slice(None), mask.int().argmax(1, keepdim=True)  # (A, 1, I)
     else:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
@@ -18,26 +18,23 @@ from minirec.settings import Config
 from minirec.tasks import Processes
 
 
-def pick_device(name: str) -> torch.device:
-    """Turn "auto", "cpu" or "cuda" into a device; under ``torchrun`` into the GPU of this process.
+def pick_device(name: str | torch.device) -> torch.device:
+    """Make a device of "auto", or a name of torch's; of "cuda", under ``torchrun``, the GPU of this process.
 
     Raises InputError for CUDA where there is none.
     """
-    if name == "cuda" and not torch.cuda.is_available():
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if name == "cuda":
         raise InputError("--device: this machine has no CUDA device; use cpu or auto")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu" if name == "auto" else name)
 
 
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory: on a CPU, fresh pages for every large tensor halve the speed."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # not glibc
-        return
-    for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):  # no mmap, no trim, one arena
-        mallopt(parameter, value)
+    with suppress(AttributeError, OSError, TypeError):  # not glibc
+        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):  # no mmap, no trim, one arena
+            ctypes.CDLL(None).mallopt(parameter, value)
 
 
 class Distributed(Processes):
@@ -69,10 +66,9 @@ class Distributed(Processes):
 
     def totals(self, values: Tensor) -> Tensor:
         """As for one process."""
-        if self.count == 1:
-            return values.double().cpu()
-        values = values.to(self.device, torch.float64)
-        dist.all_reduce(values)
+        values = values.to(self.device, torch.float64, copy=True)  # all_reduce writes into it
+        if self.count > 1:
+            dist.all_reduce(values)
         return values.cpu()
 
     def close(self) -> None:
@@ -92,10 +88,10 @@ class Distributed(Processes):
 def interruptions() -> Iterator[list[int]]:
     """Collect Ctrl-C and SIGTERM in a list, so that the step in progress ends before the run does."""
     caught: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda n, _: caught.append(n)) for number in signals]
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in numbers}
     try:
         yield caught
     finally:
-        for number, handler in zip(signals, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)

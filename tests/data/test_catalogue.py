@@ -101,12 +101,16 @@ def test_json(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.json", '{"a": [1],\n "b": }', "x.json, line 2, column 7: Expecting value; expected json"),
-        ("x.json", "", "x.json, line 1, column 1"),
+        (
+            "x.json",
+            '{"a": [1],\n "b": }',
+            "x.json: Expecting value: line 2 column 7 (char 17); expected json",
+        ),
+        ("x.json", "", "x.json: Expecting value: line 1 column 1"),
         ("x.json", "[1]", "x.json, line 1: expected an object of item to list, got list"),
         ("x.json", '{"a": 3}', "x.json, item 'a': expected a list of words or numbers"),
         ("x.json", '{"a": [[]]}', "x.json, item 'a': expected a list"),
-        ("x.json", "[" * 200_000, "x.json, line 1"),
+        ("x.json", "[" * 200_000, "x.json: maximum recursion depth exceeded"),
         (
             "x.json",
             '{"z": [1]}',

@@ -83,8 +83,7 @@ def test_full_evaluation_adds_samples_and_holes():
     data, (policy, trie) = make_dataset(), make_policy()
     policy.train()
     result = evaluation.evaluate_policy(policy, trie, data, data.test, CFG)
-    assert policy.training  # as it was
-    policy.eval()
+    assert not policy.training
     again = evaluation.evaluate_policy(policy, trie, data, data.test, CFG)
     assert all(torch.equal(result.values[name], again.values[name]) for name in result.values)
     batch = data.test.batch(torch.arange(USERS), 4)
@@ -119,8 +118,8 @@ def test_target_sets_are_shared_out_over_the_buckets():
     pairs = torch.stack([torch.arange(USERS), torch.arange(USERS) + 3], 1)
     pairs[::2, 1] = -1
     result = evaluation.evaluate_scorer(scorer, data, replace(data.test, targets=pairs), PLAIN)
-    assert torch.allclose(result.mass.sum(1), torch.ones(USERS).double())
-    assert torch.allclose(result.hits.sum(1), result.values["recall@10"])
+    assert torch.allclose(result.buckets[:, 1].sum(1), torch.ones(USERS).double())
+    assert torch.allclose(result.buckets[:, 0].sum(1), result.values["recall@10"])
     assert 0 < result.values["recall@10"].mean() < 1
 
 
@@ -130,7 +129,7 @@ def test_a_law_gives_expected_metrics():
     law = fixed_law(data.test.batch(torch.arange(USERS), 4))
     top = law.sort(1, descending=True).values
     assert torch.allclose(best.values["hr@10"], top[:, :10].sum(1), rtol=0, atol=1e-6)  # float32 near ties
-    assert torch.allclose(best.mass.sum(1), torch.ones(USERS).double())
+    assert torch.allclose(best.buckets[:, 1].sum(1), torch.ones(USERS).double())
 
 
 def test_summary_holds_together():
@@ -139,7 +138,7 @@ def test_summary_holds_together():
     row = evaluation.summary(result)
     assert row["contexts"] == USERS
     assert row["ndcg@10"] == pytest.approx(result.values["ndcg@10"].mean().item())
-    share = result.mass.sum(0) / USERS
+    share = result.buckets[:, 1].sum(0) / USERS
     by_bucket = sum(
         share[i].item() * row.get(f"{name} recall@10", 0.0) for i, name in enumerate(metrics.BUCKETS)
     )

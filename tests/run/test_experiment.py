@@ -16,6 +16,8 @@ from minirec.run.training import LINES
 from minirec.settings import TINY
 from tests.test_train import SMALL, assert_same_run, command, run, state, wait_for
 
+pytestmark = pytest.mark.slow
+
 BASE = [*SMALL, *"--no-sasrec --epochs 2 --fresh 0.4".split()]
 FEW = "--rl-steps 6 --measure 3 --contexts 8 --group 8 --rl-rate 0.003".split()
 SETS = ["--candidates", 5]

@@ -2,6 +2,7 @@
 
 import torch
 
+from minirec.loop import Tally
 from minirec.run.training import Training
 from minirec.tasks import Processes
 
@@ -22,7 +23,9 @@ class Pair(Processes):
 def training(rank):
     policy = torch.nn.Linear(2, 2)
     optimiser = torch.optim.Adam(policy.parameters())
-    return Training(policy, optimiser, 3, Pair(rank), ["nll"])
+    made = Training(policy, optimiser, Pair(rank), steps=3, every=1)
+    made.tally = Tally(["nll"])
+    return made
 
 
 def test_what_several_processes_have_added_up_is_written_once_and_read_by_the_first_alone(tmp_path):
