@@ -134,7 +134,7 @@ class Signal:
     width: int  # sequences per context by which the loss is divided, whatever survives
     nll: bool = False  # whether the NLL of every context's target joins, whatever ``rows``
     weight: float = 1.0  # of the reinforced part
-    facts: dict[str, float] = field(default_factory=dict)  # to be logged; sums over contexts
+    facts: dict[str, Tensor] = field(default_factory=dict)  # () each, to be logged: sums over contexts
 
     def __post_init__(self) -> None:
         check("rows", self.rows, None)

@@ -8,10 +8,17 @@ gradients, and none changes the policy's mode: dropout is off only if the caller
 import torch
 from torch import Tensor
 
-from minirec.noise import draw
+from minirec.errors import InputError
+from minirec.noise import draw, wide
 from minirec.policy import MASKED, Policy, Prompt, score, token_logprobs
 from minirec.records import HOLE, PAD, Rollout
 from minirec.trie import Trie
+
+
+def refuse_infinite(prompt: Prompt) -> None:
+    """Raise InputError where a policy has nothing to say, because its training has diverged."""
+    if not prompt.last.isfinite().all():
+        raise InputError("the policy's hidden states are not finite; train with a lower rate")
 
 
 @torch.no_grad()
@@ -21,6 +28,7 @@ def sample(policy: Policy, prompt: Prompt, trie: Trie, noise: Tensor, constraine
     The noise (B, G, L) is float64 uniform in [0, 1), one number per code. ``constrained`` masks with the
     trie; otherwise tuples that are no item (HOLE) can come out. Source: definition.
     """
+    refuse_infinite(prompt)
     node = torch.zeros(1, 1, dtype=torch.int64, device=noise.device)  # the root, for all
     codes, logps, past = [], [], None
     for level in range(trie.levels):
@@ -28,7 +36,7 @@ def sample(policy: Policy, prompt: Prompt, trie: Trie, noise: Tensor, constraine
         allowed = trie.allowed(level, node) if constrained else None
         logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, 1 or G, V)
         numbers = noise[..., level].unflatten(1, (logp.shape[1], -1))  # (B, 1, G) or (B, G, 1)
-        code = draw(logp.double().exp(), numbers).flatten(1)  # (B, G)
+        code = draw(wide(logp).exp(), numbers).flatten(1)  # (B, G)
         node = trie.descend(level, node, code)  # (B, G)
         codes.append(code)
         logps.append(logp.expand(*code.shape, -1).gather(-1, code[..., None])[..., 0])
@@ -47,6 +55,7 @@ def beam(
     first, their log-probabilities (B, W) float32 and their codes (B, W, L). A beam without an item to say is
     PAD with log-probability -inf. Equal beams are ordered as torch.topk does. Source: definition.
     """
+    refuse_infinite(prompt)
     rows = torch.arange(len(prompt.last), device=prompt.last.device)[:, None]  # (B, 1)
     node, total = torch.zeros_like(rows), torch.zeros(rows.shape, device=rows.device)
     codes, past = rows.new_empty(len(rows), 1, 0), None  # (B, 1, 0)
@@ -106,6 +115,7 @@ def rank(
     items has log-probability exactly 0, as it is the only one left.
     Source: FlexRec's closed-set autoregressive ranking (2603.11901); the mask by alive candidates is ours.
     """
+    refuse_infinite(prompt)
     size, total = candidates.shape
     group, length = (1, total) if noise is None else noise.shape[1:3]
     if (candidates < 0).any() or (candidates.sort(-1).values.diff() == 0).any():
@@ -127,7 +137,7 @@ def rank(
             if noise is None:
                 code = logp.argmax(-1)  # (B, G)
             else:
-                code = draw(logp.double().exp(), noise[:, :, place, level, None])[..., 0]
+                code = draw(wide(logp).exp(), noise[:, :, place, level, None])[..., 0]
             match = match & (column == code[..., None])
             codes.append(code)
             logps.append(logp.gather(-1, code[..., None])[..., 0])

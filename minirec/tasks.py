@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from minirec import rewards, rollout
 from minirec.errors import InputError
-from minirec.noise import stream
+from minirec.noise import stream, uniform
 from minirec.policy import Policy, score
 from minirec.records import Batch, Experience, Lists, Signal
 from minirec.settings import Config
@@ -59,7 +59,7 @@ class Processes:
 
     def totals(self, values: Tensor) -> Tensor:
         """Sum a tensor over the processes, in float64, on the CPU; all must call it."""
-        return values.double().cpu()
+        return values.cpu().double()
 
     def any(self, happened: bool) -> bool:
         """Whether it happened in any process; all must call it."""
@@ -123,7 +123,7 @@ class Task:
 
         def noise(use: str, *shape: int) -> Tensor:
             random = stream(use, cfg.seed, step)  # for (A, *shape) numbers
-            return torch.rand(len(rows), *shape, generator=random, dtype=torch.float64).to(processes.device)
+            return uniform(random, len(rows), *shape, device=processes.device)
 
         return source, rows, torch.arange(len(rows))[processes.rank :: processes.count], noise
 

@@ -2,10 +2,13 @@
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
+import torch
+
 from minirec import settings
-from minirec.errors import command
+from minirec.errors import InputError, command
 from minirec.measure import evaluation, report
 from minirec.run import experiment, folder, machine, supervised
 
@@ -37,22 +40,29 @@ def main() -> None:
     processes = machine.Distributed(cfg)
     sasrec = replace(cfg, levels=1, sasrec=False, out=f"{cfg.out}/sasrec")
     baselines = {"SASRec": sasrec} if cfg.sasrec and cfg.levels > 1 else {}
-    if processes.rank == 0:
-        folder.begin([cfg, *baselines.values()])
-    processes.wait()  # for the data
+    again = f" --objective {cfg.objective}" if cfg.objective != "none" else ""
+    again = f"to go on: python -m minirec.train --resume --out {cfg.out}{again}"
+    first = processes.rank == 0
     try:
-        run = folder.open_run(cfg, processes)
-        runs = {name: folder.open_run(each, processes, run) for name, each in baselines.items()}
-        runs["supervised"] = run
-        for each in runs.values():
-            supervised.train(each)
-        reinforced = experiment.reinforce_all(run, chosen)
-        if processes.rank == 0:
-            finish(runs, reinforced, began)
+        with folder.begun([cfg, *baselines.values()]) if first else nullcontext():
+            processes.wait()  # for the data
+            run = folder.open_run(cfg, processes)
+            runs = {name: folder.open_run(each, processes, run) for name, each in baselines.items()}
+            runs["supervised"] = run
+            for each in runs.values():
+                supervised.train(each)
+            reinforced = experiment.reinforce_all(run, chosen)
+            if first:
+                finish(runs, reinforced, began)
     except KeyboardInterrupt:
-        if processes.rank == 0:
-            again = f" --objective {cfg.objective}" if cfg.objective != "none" else ""
-            print(f"to go on: python -m minirec.train --resume --out {cfg.out}{again}", file=sys.stderr)
+        if first:
+            print(again, file=sys.stderr)
+        raise
+    except RuntimeError as error:
+        if processes.lost(error):
+            raise InputError(f"another process of this run has ended, so this one ends; {again}") from None
+        if isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error):
+            raise InputError(f"not enough memory: {error}") from None
         raise
     processes.close()
 

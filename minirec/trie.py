@@ -61,10 +61,8 @@ class Trie:
     def allowed(self, level: int, node: Tensor) -> Tensor:
         """Say which codes of a level may follow nodes (...) of the depth before: (..., V) bool.
 
-        Raises ValueError for a HOLE, as no code may follow it. There is no silent "no mask".
+        None may follow a HOLE.
         """
-        if (node < 0).any():
-            raise ValueError(f"level {level}: a prefix that no item has, so no code may follow")
         start, stop = self._slice(level, node)
         index = start[..., None] + torch.arange(self.fan[level], device=node.device)  # (..., fan)
         code = self.code[level][index.clamp(max=len(self.code[level]) - 1)].long()
@@ -100,6 +98,11 @@ class Trie:
         return torch.where(leaf >= 0, self.item[leaf.clamp(min=0)], HOLE)
 
     def masks(self, codes: Tensor) -> Tensor:
-        """Say which codes may stand at each level of tuples (..., L), after the others: (..., L, V) bool."""
+        """Say which codes may stand at each level of tuples (..., L), after the others: (..., L, V) bool.
+
+        Raises ValueError for a prefix that no item has, as nothing may follow. There is no silent "no mask".
+        """
         nodes = self.path(codes)
+        if (nodes[..., :-1] < 0).any():
+            raise ValueError("codes: a prefix that no item has, so no code may follow")
         return torch.stack([self.allowed(i, nodes[..., i]) for i in range(self.levels)], -2)

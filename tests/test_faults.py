@@ -105,8 +105,8 @@ FAULTS = {  # name: file, the line's part that is right, what takes its place, t
     ),
     "negatives out of the own group": (
         "objectives/adagrpo.py",
-        "for taken in (items[part], targets):",
-        "for taken in (targets,):",
+        "taken = torch.cat([items[part], targets], 1)",
+        "taken = targets",
         "objectives/test_adagrpo.py::test_negatives_are_distinct_items_of_others_only_and_padded_when_too_few",
     ),
     "the tie rule of repair reversed": (

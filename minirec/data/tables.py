@@ -3,6 +3,7 @@
 import csv
 import gzip
 import itertools
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
@@ -19,6 +20,8 @@ COLUMNS = {
     "group": ("group", "invoice", "session"),
 }
 
+LONGEST = 10_000_000  # bytes of a line, letters of a field
+
 
 def kind(path: Path) -> str:
     """Return the suffix that says what a file is, such as ``.txt`` of ``Beauty.txt.gz``."""
@@ -30,12 +33,13 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def lines(path: Path, limit: int = 10_000_000) -> Iterator[str]:
+def lines(path: Path, limit: int = LONGEST, most: float = math.inf) -> Iterator[str]:
     """Stream the lines with their ends of a UTF-8 file, gzipped or not.
 
-    Raises InputError if it is broken, or if a line has no end within ``limit`` bytes.
+    Raises InputError if it is broken, if a line has no end within ``limit`` bytes, or if all lines together,
+    unpacked, are over ``most`` bytes.
     """
-    number = 0
+    number = size = 0
     try:
         with path.open("rb") as raw:
             stream = BufferedReader(gzip.GzipFile(fileobj=raw)) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
@@ -44,6 +48,8 @@ def lines(path: Path, limit: int = 10_000_000) -> Iterator[str]:
                     raise InputError(f"{path}, line {number}: a binary file; expected text in UTF-8")
                 if len(line) == limit and not line.endswith(b"\n"):
                     raise InputError(f"{path}, line {number}: over {limit:,} bytes; expected shorter lines")
+                if (size := size + len(line)) > most:
+                    raise InputError(f"{path}: over {most:,} bytes when unpacked; expected a smaller file")
                 yield line.decode("utf-8" if number > 1 else "utf-8-sig")
         return
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -63,6 +69,9 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """
     text = lines(path)
     first = next(text, "")
+    if "\r" in first.rstrip("\r\n"):
+        raise InputError(f"{path}, line 1: lines end in CR alone; save the file with LF or CR LF")
+    csv.field_size_limit(LONGEST)
     atomic = kind(path) in (".inter", ".item")
     delimiter = max("\t,;", key=first.count)
     quoting = csv.QUOTE_NONE if atomic else csv.QUOTE_MINIMAL
@@ -122,6 +131,8 @@ def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
     for role, name in wanted.items():
         if name not in header:
             raise InputError(f"{path}, line 1: no column '{name}' for {role}{nearest(name, header)}")
+        if header.count(name) > 1:
+            raise InputError(f"{path}, line 1: several columns are called '{name}'; rename all but one")
     for role in ("user", "item"):
         if role not in wanted:
             given = shown(", ".join(header))

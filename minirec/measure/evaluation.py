@@ -15,6 +15,7 @@ from minirec import rollout
 from minirec.data.dataset import Dataset, Examples
 from minirec.errors import InputError
 from minirec.measure import baselines, metrics
+from minirec.noise import uniform
 from minirec.policy import Policy
 from minirec.records import Batch
 from minirec.settings import Config
@@ -142,8 +143,8 @@ def evaluate_policy(
         prompt = policy.encode(batch.condition, trie.encode(batch.history))
         lists = {"top": rollout.beam(policy, prompt, trie, width(batch.seen.shape[1]))[0]}
         if samples:
-            noise = torch.rand(len(batch), samples, trie.levels, dtype=torch.float64, generator=generator)
-            lists["samples"] = rollout.sample(policy, prompt, trie, noise.to(device)).items[..., 0]
+            noise = uniform(generator, len(batch), samples, trie.levels, device=device)
+            lists["samples"] = rollout.sample(policy, prompt, trie, noise).items[..., 0]
         if not cfg.keep_seen:
             lists = {name: metrics.drop_seen(items, batch.seen) for name, items in lists.items()}
         if full:

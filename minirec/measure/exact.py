@@ -11,6 +11,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from minirec.noise import wide
 from minirec.policy import MASKED, Policy, Prompt, score, token_logprobs
 from minirec.rollout import closed_masks
 from minirec.trie import Trie
@@ -75,7 +76,7 @@ def list_logprobs(policy: Policy, prompt: Prompt, trie: Trie, candidates: Tensor
 
 def expected_reward(logp: Tensor, reward: Tensor) -> Tensor:
     """The mean reward of a policy's answers: logp and reward (B, N) to (B,) float64. Source: definition."""
-    return (logp.double().exp() * reward).sum(1)
+    return (wide(logp).exp() * reward).sum(1)
 
 
 def entropy(logp: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ def entropy(logp: Tensor) -> Tensor:
     >>> entropy(torch.tensor([[0.0, -1e9], [-math.log(2), -math.log(2)]]))
     tensor([0.0000, 0.6931], dtype=torch.float64)
     """
-    return (logp.double().exp() * -logp.double()).sum(1)
+    return (wide(logp).exp() * -wide(logp)).sum(1)
 
 
 def kl(logp: Tensor, other: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ def kl(logp: Tensor, other: Tensor) -> Tensor:
     Both must sum to 1: the sum is no divergence where one policy alone has holes. Where ``other`` masks an
     item that π can give, the value is about 1e9 times its probability, not infinity. Source: definition.
     """
-    return (logp.double().exp() * (logp.double() - other)).sum(1)
+    return (wide(logp).exp() * (wide(logp) - other)).sum(1)
 
 
 def policy_gradient(policy: Policy, logp: Tensor, reward: Tensor) -> dict[str, Tensor]:
@@ -117,7 +118,7 @@ def kl_optimum(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
     >>> kl_optimum(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
     tensor([[0.7311, 0.2689]], dtype=torch.float64)
     """
-    return torch.log_softmax(reference.double() + reward.double() / beta, 1)
+    return torch.log_softmax(wide(reference) + wide(reward) / beta, 1)
 
 
 def k3_fixed_point(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
@@ -133,7 +134,7 @@ def k3_fixed_point(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
     >>> k3_fixed_point(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
     tensor([[0.7071, 0.2929]], dtype=torch.float64)
     """
-    weight, reward = reference.double() + math.log(beta), reward.double()  # log(β · ref)
+    weight, reward = wide(reference) + math.log(beta), wide(reward)  # log(β · ref)
     best, which = reward.masked_fill(weight.exp() == 0, -math.inf).max(-1, keepdim=True)
     gap = (best - reward).clamp(min=0)  # (..., N); a masked item may lie above the best and stays masked
     # m = log(λ - best): the best item alone has probability 1 at the low end, all have at most 1 at the high
@@ -151,7 +152,7 @@ def k3_fixed_point_by_code(reference: Tensor, reward: Tensor, beta: float, trie:
     The k3 of a later code gives no credit to the codes before it. So every node of the trie settles by
     itself, from the last level up to the root, with the mean reward below each child as its r. Source: ours.
     """
-    mass, value = reference[:, trie.item].double(), reward[:, trie.item].double()  # (B, leaves)
+    mass, value = wide(reference[:, trie.item]), wide(reward[:, trie.item])  # (B, leaves)
     steps = []
     for level in reversed(range(trie.levels)):
         first = trie.first[level]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from minirec.data.dataset import Dataset, Examples
+from minirec.errors import escaped
 from minirec.files import atomic
 from minirec.measure import metrics, pictures
 from minirec.measure.evaluation import Result, summary
@@ -54,7 +55,7 @@ class Results:
 
 def _cell(value: Any, best: Any = None) -> str:
     """A value as text, blank where it is missing, bold where it is the best."""
-    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    text = f"{value:.4f}" if isinstance(value, float) else escaped(str(value))
     return "" if value is None else f"**{text}**" if value == best else text
 
 
@@ -155,7 +156,7 @@ def _bullets(lines: Words) -> str:
 
 
 def _settings(cfg: Config) -> list[str]:
-    default = asdict(Config(out=cfg.out, given=cfg.given))
+    default = asdict(Config(out=cfg.out, given=cfg.given, resume=cfg.resume))
     changed = {name.replace("_", "-"): value for name, value in asdict(cfg).items() if value != default[name]}
     return [f"`--{flag}`" if value is True else f"`--{flag} {value}`" for flag, value in changed.items()]
 

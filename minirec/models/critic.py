@@ -88,7 +88,8 @@ def train_critic(critic: Critic, source: ListSource, seed: int, steps: int = 600
         torch.manual_seed(seed)
         for step in tqdm(range(1, steps + 1), "critic", unit=" steps", delay=2, leave=False, disable=None):
             rows = trained[torch.randint(len(trained), (BATCH,), generator=random)]
-            update(loss(critic.train(), source.draw(rows, needs_of_step(seed, step, BATCH))), optimiser)
+            lists = source.draw(rows, needs_of_step(seed, step, BATCH))
+            update(loss(critic.train(), lists), optimiser, step)
             if step % JUDGED == 0 or step == steps:
                 with torch.no_grad():
                     now = loss(critic.eval(), judge_sets).item()

@@ -22,5 +22,5 @@ def minimise(
     """
     schedule = LinearLR(optimiser, 1.0, final, steps)
     for step in tqdm(range(steps), name, unit=" steps", delay=2, leave=False, disable=None):
-        update(loss(step), optimiser, clip)
+        update(loss(step), optimiser, step, clip)
         schedule.step()

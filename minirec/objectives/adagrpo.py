@@ -50,17 +50,14 @@ def cross_sample_negatives(items: Tensor, part: Tensor, targets: Tensor, noise: 
     """Draw, for each context, ``size`` M distinct items that the policy generated for other contexts only.
 
     Rollouts of the whole batch (A, G); the rows ``part`` (B,) of it and their targets (B, n), which are not
-    drawn; noise (A, N), of which the lowest are drawn. Returns (B, M), padded where others had fewer items.
+    drawn; noise (A, AG), whose lowest numbers draw. Returns (B, M), padded where others had fewer items.
     Source: AdaGRPO (2606.08480); how they are drawn is ours.
     """
-    generated = torch.zeros_like(noise[0], dtype=torch.bool)  # (N,)
-    generated[items[items != HOLE]] = True
-    legal = generated.repeat(len(part), 1)  # (B, N)
-    for taken in (items[part], targets):
-        row, column = (taken >= 0).nonzero(as_tuple=True)
-        legal[row, taken[row, column]] = False
-    keys, drawn = noise[part].masked_fill(~legal, 2.0).topk(min(size, len(generated)), largest=False)
-    negatives = drawn.masked_fill(keys > 1, PAD)  # (B, M or N)
+    pool = items[items != HOLE].unique()  # (P,), P <= AG
+    taken = torch.cat([items[part], targets], 1)  # (B, G + n)
+    legal = (pool[:, None] != taken[:, None]).all(-1)  # (B, P)
+    keys, drawn = noise[part, : len(pool)].masked_fill(~legal, 2.0).topk(min(size, len(pool)), largest=False)
+    negatives = pool[drawn].masked_fill(keys > 1, PAD)  # (B, M or P)
     return torch.nn.functional.pad(negatives, (0, size - negatives.shape[1]), value=PAD)
 
 
@@ -85,8 +82,9 @@ def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     Returns rank_π(g) and rank_R(g) (B,), rank_R(n_m) (B, M), and whether the gate must stay shut (B,) bool.
     """
     target, items = x.batch.targets[:, :1], x.rollout.items[..., 0]  # (B, 1), (B, G)
-    noise = x.noise(len(x.trie) + 1)[:, 1:]  # (A, N), A contexts of all processes
-    negatives = cross_sample_negatives(x.gather(items), x.part, x.batch.targets, noise, x.cfg.negatives)
+    every = x.gather(items)  # (A, G), A contexts of all processes
+    noise = x.noise(1 + every.numel())[:, 1:]  # (A, AG); the first column is the random gate's
+    negatives = cross_sample_negatives(every, x.part, x.batch.targets, noise, x.cfg.negatives)
     short = (negatives == PAD).any(1) | (items == HOLE).all(1)
     by_policy = rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0]
     by_ranker = rank(x.rewards, items, x.reward(target), target)[:, 0]
@@ -102,12 +100,13 @@ def signal(x: Experience) -> Signal:
     both = difficult & separated
     gates = {"both": both, "difficulty": difficult, "discriminability": separated}
     gates |= {"open": torch.ones_like(both), "shut": torch.zeros_like(both)}
-    # As many contexts, but any. The first column of the noise picks them; the others draw the negatives.
-    gates["random"] = x.gather(both)[x.noise(len(x.trie) + 1)[:, 0].argsort()][x.part]
+    if cfg.gate == "random":  # as many contexts, but any
+        every = x.gather(both)  # (A,)
+        gates["random"] = every[x.noise(1 + group * len(every))[:, 0].argsort()][x.part]
     rows = gates[cfg.gate].nonzero()[:, 0]
     advantage = advantages(x.rewards, **convention(cfg))[rows, :, None]
     facts = {"difficult": difficult, "discriminable": separated, "short_of_negatives": short}
-    facts = {name: which.sum().item() for name, which in facts.items()}
+    facts = {name: which.sum() for name, which in facts.items()}
     return Signal(rows, x.rollout.codes[rows], advantage, group, nll=True, weight=cfg.rl_weight, facts=facts)
 
 

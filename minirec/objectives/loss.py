@@ -24,7 +24,7 @@ from minirec.records import Batch, Signal
 from minirec.settings import Config
 from minirec.trie import Trie
 
-LARGEST = 20.0  # of d: beyond it k3 goes on as a straight line, for exp overflows at 88
+LARGEST = 20.0  # of d and of log ρ: exp overflows at 88. Beyond it k3 is a straight line, ρ a constant
 
 
 def k3(logp: Tensor, reference: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def token_loss(
     the loss (R, S, P, L), and a mask (R, S, P, L) of the tokens that have no gradient but that of the KL.
     Source: GRPO (2402.03300); the asymmetric clip as in OpenOneRec-RL (2512.24762).
     """
-    ratio, a = (logp - old).exp(), advantages[..., None]
+    ratio, a = (logp - old).clamp(max=LARGEST).exp(), advantages[..., None]
     free, clipped = ratio * a, ratio.clamp(1 - low, 1 + high) * a
     return kl * k3(logp, reference) - torch.minimum(free, clipped), clipped < free
 
@@ -78,7 +78,7 @@ class Loss(nn.Module):
 
     def forward(
         self, batch: Batch, signal: Signal, allowed: Maybe, old: Maybe, reference: Tensor, size: int
-    ) -> tuple[Tensor, dict[str, tuple[float, int]]]:
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, int]]]:
         """This process's part of the loss, and of what is logged the sum and its divisor.
 
         Log-probabilities (R, S, P, L) by the policy that acted (None: the current one, as this is the first
@@ -90,13 +90,13 @@ class Loss(nn.Module):
             prompt = self.policy.encode(batch.condition, self.trie.encode(batch.history))
             nll = target_nll(self.policy, prompt, self.trie, batch.targets)
             loss = loss + nll.sum() / size
-            facts["nll"] = nll.sum().item(), len(nll)
+            facts["nll"] = nll.sum(), len(nll)
         if len(signal.rows):
             logp = logprobs(self.policy, self.trie, batch, signal, allowed)
             before = logp.detach() if old is None else old
             a = signal.advantages
             tokens, clipped = token_loss(logp, before, reference, a, cfg.clip_low, cfg.clip_high, cfg.kl)
             loss = loss + signal.weight * tokens.mean((2, 3)).sum() / (size * signal.width)
-            facts["kl"] = k3(logp.detach(), reference).sum().item(), logp.numel()
-            facts["clipped"] = clipped.sum().item(), logp.numel()
+            facts["kl"] = k3(logp.detach(), reference).sum(), logp.numel()
+            facts["clipped"] = clipped.sum(), logp.numel()
         return loss, facts

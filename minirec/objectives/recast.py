@@ -62,7 +62,7 @@ def contrast(hits: Tensor, score: Tensor, likelihood: Tensor) -> tuple[Tensor, T
     return rows, torch.stack([choose(hits, likelihood), choose(near, likelihood)], 1)
 
 
-def outcomes(hits: Tensor, name: str = "") -> dict[str, float]:
+def outcomes(hits: Tensor, name: str = "") -> dict[str, Tensor]:
     """Count the groups (B, G) without a hit, with hits and misses, and with hits only.
 
     >>> outcomes(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
@@ -70,7 +70,7 @@ def outcomes(hits: Tensor, name: str = "") -> dict[str, float]:
     """
     hit, miss = (hits > 0).any(1), (hits == 0).any(1)
     counts = {"all_zero": ~hit, "mixed": hit & miss, "all_hit": ~miss}
-    return {f"{name}{outcome}": which.sum().item() for outcome, which in counts.items()}
+    return {f"{name}{outcome}": which.sum() for outcome, which in counts.items()}
 
 
 def signal(x: Experience) -> Signal:

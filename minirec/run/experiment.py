@@ -13,6 +13,7 @@ from minirec import settings
 from minirec.data.contexts import contexts
 from minirec.data.lists import PARTS, make_lists
 from minirec.errors import InputError, nearest
+from minirec.files import atomic
 from minirec.measure import probe, rankers, report
 from minirec.models import ranker
 from minirec.objectives import OBJECTIVES, settings_of
@@ -92,7 +93,8 @@ def begin_arm(cfg: Config, base: Path) -> None:
         new = {name: value for name, value in vars(cfg).items() if name not in settings.ELSEWHERE | {"given"}}
         return folder.refuse_others(out, vars(settings.read(path)), new)
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(base / "data.pt", out / "data.pt")
+    with open(base / "data.pt", "rb") as data, atomic(out / "data.pt") as copy:
+        shutil.copyfileobj(data, copy)
     settings.write(cfg, path)
 
 
@@ -123,7 +125,7 @@ def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> Reinforced:
                 each, run.trie, contexts(run.dataset.fresh), reward, probe=judged, processes=run.processes
             )
             validate = partial(run.validate, count=VALID, names=("ndcg@10", "hallucination"))
-            policies[label(each)] = reinforced.train_arm(start, task, validate, about)
+            policies[label(each)] = reinforced.train_arm(run, start, task, validate, about)
     rows, about = list_arms(run, chosen, start)
     return policies, rows, notes + about
 
@@ -142,5 +144,5 @@ def list_arms(run: folder.Run, chosen: dict[str, Config], start: Policy) -> tupl
     shared, trained = lists.ListArms(run, start, sources), {}
     for each in listwise:
         title = OBJECTIVES[each.objective].title
-        trained[title] = reinforced.train_arm(shared.start, shared.task(each), shared.validate)
+        trained[title] = reinforced.train_arm(run, shared.start, shared.task(each), shared.validate)
     return shared.compare(trained, listwise[0])

@@ -13,21 +13,28 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from minirec.errors import InputError
+from minirec.errors import InputError, nearest
 from minirec.settings import Config
 from minirec.tasks import Processes
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """Make a device of "auto", or a name of torch's; of "cuda", under ``torchrun``, the GPU of this process.
+    """Make a device of auto, cpu, mps, cuda or cuda:N; of cuda, under ``torchrun``, the GPU of this process.
 
-    Raises InputError for CUDA where there is none.
+    auto is CUDA, where there is one, or the CPU. Raises InputError for a device that is not there.
     """
-    if name in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    if name == "cuda":
-        raise InputError("--device: this machine has no CUDA device; use cpu or auto")
-    return torch.device("cpu" if name == "auto" else name)
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if name == "auto":
+        name = "cuda" if there["cuda"] else "cpu"
+    kind, _, number = str(name).partition(":")
+    if kind not in there or not (number or "0").isdecimal():
+        raise InputError(f"--device: '{name}' is not valid{nearest(kind, ('auto', *there))}")
+    place = int(number or (os.environ.get("LOCAL_RANK", 0) if kind == "cuda" else 0))
+    if place >= there[kind]:
+        raise InputError(f"--device: {kind} devices of this machine: {there[kind]}; use cpu or auto")
+    if kind == "cuda":
+        torch.cuda.set_device(place)  # what several processes exchange goes through their own
+    return torch.device(kind, place) if kind == "cuda" else torch.device(kind)
 
 
 def keep_freed_memory() -> None:
@@ -70,6 +77,10 @@ class Distributed(Processes):
         if self.count > 1:
             dist.all_reduce(values)
         return values.cpu()
+
+    def lost(self, error: RuntimeError) -> bool:
+        """Whether an error says that another process is gone."""
+        return self.count > 1 and any(word in str(error).lower() for word in ("gloo", "nccl", "peer"))
 
     def close(self) -> None:
         """Wait for all processes, then end this one at once, where there are several.

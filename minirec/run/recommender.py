@@ -37,7 +37,8 @@ class Recommender:
         context, or ``top`` below 1.
         """
         index = _find("user", user, self.dataset.users)
-        for split in (self.dataset.test, self.dataset.valid, self.dataset.train):
+        data = self.dataset
+        for split in filter(None, (data.test, data.valid, data.train, data.fresh)):
             windows = (split.user == index).nonzero()[:, 0]
             rows, first = windows[-1:], split.start[windows[:1]]  # the last window is the latest
             if len(rows):

@@ -1,7 +1,7 @@
 """Drive reinforcement learning: lines of metrics, and the probe where exact values stand beside estimates."""
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from dataclasses import replace
 
 from tqdm import tqdm
 
@@ -10,6 +10,7 @@ from minirec.measure.probe import probe
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy
 from minirec.records import Objective
+from minirec.run.folder import Run
 from minirec.run.training import Training, fit
 from minirec.tasks import Task
 
@@ -59,10 +60,10 @@ class Reinforcement(Training):
         tqdm.write(f"step {self.step:4}  {'  '.join(numbers)}")
 
 
-def train_arm(start: Policy, task: Task, validate: Validate, notes: Iterable[str] = ()) -> Policy:
+def train_arm(run: Run, start: Policy, task: Task, validate: Validate, notes: Iterable[str] = ()) -> Policy:
     """Run one arm to its end, from its checkpoint where there is one; the policy at the last step."""
     cfg, objective = task.cfg, OBJECTIVES[task.cfg.objective]
     if task.processes.rank == 0:
         line = f"{objective.title}: {cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"
         print("", line, *notes, sep="\n")
-    return fit(Reinforcement(start, task, objective, validate), Path(cfg.out))
+    return fit(Reinforcement(start, task, objective, validate), replace(run, cfg=cfg))

@@ -14,6 +14,7 @@ from torch import Tensor, nn, optim
 from tqdm import tqdm
 
 from minirec.loop import Tally, update
+from minirec.noise import wide
 from minirec.policy import Policy
 from minirec.records import Batch
 from minirec.run.folder import Run
@@ -105,8 +106,8 @@ class Supervised(Training):
         with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             loss = nll(self.model, trie, batch) * weight / items  # per item
         # The gradient is per code, so that the rate means the same for every L.
-        norm = update(loss / trie.levels, self.optimiser, cfg.clip)
-        self.tally.add("nll", loss.item() * items / processes.count, items / processes.count)
+        norm = update(loss / trie.levels, self.optimiser, self.step, cfg.clip)
+        self.tally.add("nll", wide(loss.detach()) * items / processes.count, items / processes.count)
         self.tally.add("gradient_norm", norm)
         self.step += 1
 
@@ -129,4 +130,4 @@ def train(run: Run) -> Policy:
     if run.processes.rank == 0:
         size = sum(p.numel() for p in training.policy.parameters())
         print(*run.notes, f"policy: {size:,} parameters, {training.steps:,} steps", sep="\n", flush=True)
-    return fit(training, run.folder)
+    return fit(training, run)

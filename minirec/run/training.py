@@ -1,7 +1,6 @@
 """Drive a training to its end, supervised or reinforced: lines of metrics, checkpoints, and Ctrl-C."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -43,35 +42,38 @@ class Training:
         self.measured: list[dict[str, Any]] = []  # lines of metrics
         self.best: dict[str, Tensor] | None = None  # the weights to keep; None: the latest
 
-    def save(self, run: Path) -> None:
+    def save(self, run: folder.Run) -> None:
         """Write checkpoint.pt, then metrics.jsonl, in the first process; all must call it."""
-        sums = {name: self.processes.totals(pair) for name, pair in self.tally.sums.items()}
+        sums = dict(zip(self.tally.sums, self.processes.totals(self.tally.read()).tolist(), strict=True))
         if self.processes.rank == 0:
             weights = self.policy.state_dict()
+            folder.refuse_infinite(run.folder / "checkpoint.pt", weights)
             state = {"policy": weights, "best": self.best or weights, "step": self.step, "tally": sums}
             state |= {"measured": self.measured, "optimiser": self.optimiser.state_dict()}
-            folder.save(run / "checkpoint.pt", state)
-            with atomic(run / "metrics.jsonl") as file:
-                file.writelines(json.dumps(line).encode() + b"\n" for line in self.measured)
+            run.save("checkpoint.pt", state)
+            with atomic(run.folder / "metrics.jsonl") as file:
+                file.writelines(json.dumps(line, allow_nan=False).encode() + b"\n" for line in self.measured)
 
-    def load(self, run: Path) -> None:
-        """Go on where checkpoint.pt stands."""
-        state = folder.load(run / "checkpoint.pt")
-        self.policy.load_state_dict(state["policy"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.measured, self.best = state["step"], state["measured"], state["best"]
+    def load(self, run: folder.Run) -> None:
+        """Go on where checkpoint.pt stands; InputError if that is another run, or past the end of this."""
+        with run.loaded("checkpoint.pt") as state:
+            self.policy.load_state_dict(state["policy"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.measured, self.best = state["step"], state["measured"], state["best"]
+            if self.step > self.steps:
+                raise ValueError(f"it has done {self.step} steps, and the run has {self.steps}")
         self.last = self.step  # if a measurement was due, it came before the checkpoint
         if self.processes.rank == 0:  # what all processes had added up
             self.tally.sums = state["tally"]
 
 
-def fit(training: Training, run: Path) -> Policy:
+def fit(training: Training, run: folder.Run) -> Policy:
     """Train to the last step; whenever a line of metrics is due, measure and write a checkpoint.
 
     Goes on from a checkpoint in the run folder. Returns the policy in evaluation mode, in the first process
     with the weights that are kept. After Ctrl-C the step in progress is done and a checkpoint is written.
     """
-    if (run / "checkpoint.pt").is_file():
+    if (run.folder / "checkpoint.pt").is_file():
         training.load(run)
         training.save(run)  # brings metrics.jsonl to the same point
     quiet = bool(training.processes.rank) or None  # one bar, and none where nobody looks

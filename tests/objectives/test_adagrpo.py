@@ -45,7 +45,7 @@ def decide(x, items, likelihood, worth):
     for b, group in enumerate(every):
         target = x.batch.targets[b, 0].item()
         other = literal.negatives(
-            every, b, x.batch.targets[b].tolist(), x.noise(worth.shape[1] + 1)[b, 1:].tolist(), cfg.negatives
+            every, b, x.batch.targets[b].tolist(), x.noise(1 + items.numel())[b, 1:].tolist(), cfg.negatives
         )
         reward = [worth[b, i].item() if i >= 0 else 0.0 for i in group]
         ranks = (
@@ -201,7 +201,7 @@ def test_a_group_of_holes_is_never_admitted_though_its_target_ranks_first():
 def test_negatives_are_distinct_items_of_others_only_and_padded_when_too_few(data):
     items, _, _, targets = draw(data, size=4)
     size, seed = data.draw(st.integers(1, 15)), data.draw(st.integers(0, 99))
-    noise, mine = uniform(4, 12, seed=seed), torch.tensor([2, 0])
+    noise, mine = uniform(4, items.numel(), seed=seed), torch.tensor([2, 0])
     found = cross_sample_negatives(items, mine, targets[mine], noise, size)
     assert found.shape == (2, size)
     for row, b in zip(found.tolist(), mine.tolist(), strict=True):
