@@ -49,10 +49,10 @@ def owned(folder: Path) -> Iterator[None]:
         # Windows has no signal 0 to ask whether a process lives; there the lock goes with its process.
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_TEMPORARY", 0)
         number = os.open(lock, flags)
-    except FileExistsError:
-        owner = lock.read_text() if lock.is_file() else "a file of that name"
-        raise InputError(f"{folder}: {owner} has it; wait, or remove {lock} if that is no more") from None
     except OSError as error:
+        if lock.is_file():
+            owner = lock.read_text()
+            raise InputError(f"{folder}: {owner} has it; wait, or remove {lock} if that is no more") from None
         raise InputError(f"{folder}: cannot be written: {error.strerror}; name another by --out") from None
     try:
         os.write(number, here.encode())

@@ -1,7 +1,7 @@
 """A device that is not there: tensors whose numbers are on the CPU, and that say that they are elsewhere.
 
 Every operation is looked at as it reaches the dispatcher, forward and backward. What a real device refuses is
-refused: tensors of two devices in one operation, a CPU generator, numpy, and float64 where it is as Apple's MPS.
+refused: tensors of two devices in one operation, a CPU generator, numpy, and float64 if it is as MPS.
 What a GPU would wait for is counted: every number that is read back, and every copy to the CPU.
 """
 

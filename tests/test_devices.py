@@ -5,20 +5,61 @@ import sys
 import pytest
 import torch
 
-from minirec import train
-from minirec.run import machine
+from minirec import evaluate, noise, recommend, train
+from minirec.errors import InputError
+from minirec.run import folder, lists, machine
 from tests import pretend
 
 SMALL = (
-    "--world-items 40 --world-users 200 --codes 8 --width 16 --layers 1 --heads 2 --history 6 --epochs 1 --batch 256 "
-    "--validate 1 --beam 10 --samples 4 --rl-steps 2 --contexts 8 --measure 1 --threads 1"
+    "--world-items 24 --world-users 120 --codes 4 --width 16 --layers 1 --heads 2 --history 4 --epochs 1 "
+    "--batch 256 --validate 1 --beam 10 --samples 4 --objective all --rl-steps 1 --contexts 4 --group 4 "
+    "--measure 1 --feedback 0.5 --threads 1"
 ).split()
 
 
+def call(monkeypatch, command, *arguments):
+    monkeypatch.setattr(sys, "argv", ["minirec", *map(str, arguments)])
+    command.main()
+
+
 @pytest.mark.parametrize("double", [True, False], ids=["as CUDA", "as MPS"])
-def test_a_whole_run_mixes_no_devices(monkeypatch, tmp_path, double, objective="flexrec"):
-    monkeypatch.setattr(machine, "pick_device", lambda name: torch.device(pretend.NAME, 0))
-    monkeypatch.setattr(sys, "argv", ["train", *SMALL, "--objective", objective, "--group", "4", "--out", str(tmp_path / "run")])
-    with pretend.Device(double):
-        train.main()
-    assert (tmp_path / "run/report.md").is_file()
+def test_a_whole_run_mixes_no_devices(monkeypatch, tmp_path, double):
+    monkeypatch.setattr(noise, "NARROW", set() if double else {pretend.NAME})
+    for module in (machine, folder):
+        monkeypatch.setattr(module, "pick_device", lambda name: torch.device(pretend.NAME, 0))
+    monkeypatch.setattr(lists, "WARM", 2)
+    monkeypatch.setattr(lists, "CRITIC_STEPS", 2)
+    run = tmp_path / "run"
+    with pretend.Device(double) as device:
+        call(monkeypatch, train, *SMALL, "--out", run)
+        call(monkeypatch, evaluate, "--run", run, "--split", "valid")
+        call(monkeypatch, recommend, "--run", run, "--history", "3,7")
+    assert (run / "report.md").is_file()
+    assert device.waits
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpu", "did you mean cpu?"),
+        ("cuda:x", "not valid"),
+        ("cuda:9", "cuda devices of this machine: 0"),
+        ("mps", "mps devices of this machine: 0"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line(monkeypatch, name, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(InputError, match="--device") as caught:
+        machine.pick_device(name)
+    assert message in str(caught.value)
+
+
+def test_each_process_has_its_own_gpu_and_makes_it_the_current_one(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    names = "auto", "cuda", "cuda:1"
+    assert [machine.pick_device(name).index for name in names] == [2, 2, 1]
+    assert current == [2, 2, 1]

@@ -47,7 +47,7 @@ class Run:
     trie: Trie  # on the device
     processes: Processes
     notes: list[str]  # what is to be said of the data
-    fingerprint: str  # of the data
+    fingerprint: str = ""  # of the data
 
     @property
     def folder(self) -> Path:
@@ -136,13 +136,11 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; has a run begun to train in this folder?") from None
     except Exception as error:  # whatever readers make of bytes from anywhere
-        raise InputError(
-            f"{path}: damaged, or more than tensors and plain values ({_first(error)})"
-        ) from error
+        raise InputError(f"{path}: refused: damaged, or more than plain values ({_first(error)})") from error
     if damaged:
-        raise InputError(f"{path}: damaged: the checksum of {damaged} is wrong")
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        found = value.get("format") if isinstance(value, dict) else None
+        raise InputError(f"{path}: refused: damaged, as the checksum of {damaged} is wrong")
+    found = value.pop("format", None) if isinstance(value, dict) else None
+    if found != FORMAT:
         raise InputError(f"{path}: of format {found}, and this minirec reads {FORMAT}; train anew")
     return value
 
@@ -159,8 +157,11 @@ def refuse_infinite(path: Path, weights: dict[str, torch.Tensor]) -> None:
             raise InputError(f"{path}: {name} would be no finite numbers; train with a lower rate")
 
 
-def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) -> None:
-    """Write data.pt, and events once for all splits; of a simulated world, only that there is one."""
+def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) -> str:
+    """Write data.pt, and events once for all splits; of a simulated world, only that there is one.
+
+    Returns the fingerprint.
+    """
     splits = {name: vars(part) for name in SPLITS if (part := getattr(dataset, name)) is not None}
     rest = {"users": dataset.users, "periods": dataset.periods, "simulated": dataset.world is not None}
     rest |= {"rating": dataset.rating, "time": dataset.time, "notes": notes}
@@ -169,6 +170,7 @@ def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) ->
         digest.update(part.contiguous().numpy())
     rest["fingerprint"] = digest.hexdigest()
     save(folder / "data.pt", {"catalogue": vars(dataset.catalogue), "codes": vars(codes)} | splits | rest)
+    return rest["fingerprint"]
 
 
 def load_data(

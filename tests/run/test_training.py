@@ -1,9 +1,13 @@
 """What a training writes and reads when it has company."""
 
+import pytest
 import torch
 
+from minirec.errors import InputError
 from minirec.loop import Tally
-from minirec.run.training import Training
+from minirec.run.folder import Run
+from minirec.run.training import Training, fit
+from minirec.settings import Config
 from minirec.tasks import Processes
 
 
@@ -20,6 +24,11 @@ class Pair(Processes):
         return 2 * values.double()
 
 
+def run_in(folder):
+    """As much of a run as a training asks for."""
+    return Run(Config(out=str(folder)), None, None, Processes(), [])
+
+
 def training(rank):
     policy = torch.nn.Linear(2, 2)
     optimiser = torch.optim.Adam(policy.parameters())
@@ -32,8 +41,26 @@ def test_what_several_processes_have_added_up_is_written_once_and_read_by_the_fi
     one, other = training(0), training(1)
     for each in (one, other):
         each.tally.add("nll", 3.0, 4)
-        each.save(tmp_path)
+        each.save(run_in(tmp_path))
     again = [training(0), training(1)]
     for each in again:
-        each.load(tmp_path)
-    assert [each.tally.sums["nll"].tolist() for each in again] == [[6.0, 8.0], [0.0, 0.0]]
+        each.load(run_in(tmp_path))
+    assert [each.tally.sums["nll"] for each in again] == [[6.0, 8.0], [0.0, 0.0]]
+
+
+def test_a_broken_policy_is_never_written_and_the_file_before_stands(tmp_path):
+    one, run = training(0), run_in(tmp_path)
+    one.save(run)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    one.policy.weight.data[0, 0] = torch.inf
+    with pytest.raises(InputError, match="weight would be no finite numbers"):
+        one.save(run)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_checkpoint_past_the_end_is_refused(tmp_path):
+    one, run = training(0), run_in(tmp_path)
+    one.step = 4
+    one.save(run)
+    with pytest.raises(InputError, match="it has done 4 steps, and the run has 3"):
+        fit(training(0), run)
