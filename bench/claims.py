@@ -55,7 +55,7 @@ Arms = dict[str, tuple[str, dict]]  # name -> objective, and settings that diffe
 
 
 def gated(ranker: str) -> Arms:
-    """Arms of equal total weight: λ is divided by the share of contexts that the gate admits."""
+    """Arms of about equal total weight: λ is divided by the share that the gate admitted on a TUNING seed."""
     arms: Arms = {"supervised continued": ("continued", {})}
     for name, gate in GATES.items():
         weight = 1 / SHARE[ranker].get(gate, 1.0)

@@ -7,13 +7,14 @@ import pytest
 from bench import claims, claims_lists, real, real_lists
 from bench.seeds import table
 from minirec.settings import Config
-from tests.held import HELD, OTHER
+from tests.held import HARMFUL, HELD, MOVIE, NOISE, OTHER, REAL, RIGHT, SPARSE, SWAP
 from tests.results import NUMBER, ROOT, numbers
 
 RESULTS = ROOT / "bench" / "results"
 PAGES = {**dict.fromkeys(("claims_adagrpo", "claims_recast-sparse", "claims_recast-weak"), claims.page)}
 PAGES |= {"claims_flexrec": claims_lists.page, "real": real.page, "real_lists": real_lists.page}
 LOST = "values by seed were not kept"
+MINUS = "minus continued"
 
 
 def prose(page):
@@ -76,3 +77,17 @@ def test_a_table_over_seeds_is_that_of_its_values_by_seed_or_says_that_they_were
     path = RESULTS / f"{name}.json"
     text = path.with_suffix(".md").read_text()
     assert text == table(path, PAGES[name]) if path.is_file() else LOST in text
+
+
+def test_what_is_counted_in_words():
+    rates = [row["rate"] for name, row in REAL.items() if name != "supervised"]
+    assert (len(rates), rates.count([1e-5])) == (8, 6)  # "six of the eight arms took the smallest"
+    told = [row for row in REAL.values() if row[MINUS] and not row[MINUS][1] <= 0 <= row[MINUS][2]]
+    assert told == []  # "no arm is told from supervised continued", on recall@10
+    below = [row[MINUS][0] < 0 for rows in (RIGHT, NOISE, HARMFUL) for row in rows.values() if row[MINUS]]
+    assert all(below)  # "no arm is above supervised continued with any ranker"
+    others = [row["ours minus it"][0] for name, row in SPARSE.items() if name != "ReCast"]
+    assert max(others) < 0  # "it is below every other arm"
+    assert round(SWAP["without out="]["of the kernel"][0]) == 4  # "costs four times as much"
+    needs = {name: row["trained needs"][0] for name, row in MOVIE.items()}
+    assert max(needs, key=needs.get) == "item mean"  # "is above all of them"
