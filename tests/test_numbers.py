@@ -7,11 +7,12 @@ import pytest
 from bench import claims, claims_lists, real, real_lists
 from bench.seeds import table
 from minirec.settings import Config
-from tests.held import HARMFUL, HELD, MOVIE, NOISE, OTHER, REAL, RIGHT, SPARSE, SWAP
+from tests.held import FIRST, HARMFUL, HELD, MOVIE, NOISE, OTHER, REAL, RIGHT, SPARSE, SWAP, WEAK
 from tests.results import NUMBER, ROOT, numbers
 
 RESULTS = ROOT / "bench" / "results"
-PAGES = {**dict.fromkeys(("claims_adagrpo", "claims_recast-sparse", "claims_recast-weak"), claims.page)}
+CLAIMS = ("adagrpo", "recast-sparse", "recast-weak", "recast-weak_again")
+PAGES = {f"claims_{name}": claims.page for name in CLAIMS}
 PAGES |= {"claims_flexrec": claims_lists.page, "real": real.page, "real_lists": real_lists.page}
 LOST = "values by seed were not kept"
 MINUS = "minus continued"
@@ -91,3 +92,9 @@ def test_what_is_counted_in_words():
     assert round(SWAP["without out="]["of the kernel"][0]) == 4  # "costs four times as much"
     needs = {name: row["trained needs"][0] for name, row in MOVIE.items()}
     assert max(needs, key=needs.get) == "item mean"  # "is above all of them"
+    moved = [name for name, row in WEAK.items() if row["hr@10"] != FIRST[name]["hr@10"]]
+    assert moved == [
+        "GRPO, beams",
+        "repair alone",
+        "ReCast",
+    ]  # "the rows without repair or beams are the same"
