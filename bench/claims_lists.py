@@ -19,6 +19,8 @@ from pathlib import Path
 import torch
 
 from bench.claims import BASE, SEEDS, TUNING, begin, interval, teach
+from bench.seeds import keep
+from bench.timing import heading
 from minirec.data.lists import HELD_OUT, NEEDS, ListSource, make_lists
 from minirec.data.vectors import item_vectors
 from minirec.measure.rankings import METRIC, ByNeed, item_mean, list_floors, rank_for_needs
@@ -107,8 +109,9 @@ def one_seed(job: tuple[int, dict[str, float], str]) -> dict[str, dict[str, floa
     return results
 
 
-def page(seeds: list[dict[str, dict[str, float]]], rates: dict[str, float]) -> str:
-    """The results as Markdown."""
+def page(raw: dict) -> list[str]:
+    """The table: means over seeds, and differences to the first arm of a table."""
+    seeds, rates = raw["seeds"], raw["rates"]
     columns = ["trained needs", *NEEDS]
 
     def row(name: str, key: str, against: str | None) -> str:
@@ -128,15 +131,16 @@ def page(seeds: list[dict[str, dict[str, float]]], rates: dict[str, float]) -> s
         keys = [f"{table}: {name}" for name in arms]
         lines += ["", f"### {table}", "", "| " + " | ".join(head) + " |", rule]
         lines += [row(name, key, keys[0]) for name, key in zip(arms, keys, strict=True)]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
-    """Choose the rates, run the fresh seeds, write the table."""
+    """Choose the rates, run the fresh seeds, write their values and the table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each [1]")
-    parser.add_argument("--out", type=Path, default=Path("bench/results/claims_flexrec.md"), help="file")
+    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder [bench/results]")
     args = parser.parse_args()
+    torch.set_num_threads(1)
     tuning = [(TUNING[0], {"all": rate}, "valid") for rate in RATES]
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
         tuned = list(pool.map(one_seed, tuning))
@@ -145,9 +149,9 @@ def main() -> None:
             values = [run[key]["trained needs"] for run in tuned]
             rates[key] = RATES[values.index(max(values))]
         seeds = list(pool.map(one_seed, [(seed, rates, "test") for seed in SEEDS]))
-    text = page(seeds, rates)
-    print(text)
-    args.out.write_text(text)
+    command = heading("claims_lists", "")[2:]  # without a title: the first table stands under none
+    raw = {"head": command, "rates": rates, "tuning": tuned, "seeds": seeds}
+    keep(args.out / "claims_flexrec", raw, page)
 
 
 if __name__ == "__main__":
