@@ -96,7 +96,7 @@ def begin(cfg: Config) -> tuple[Run, Policy]:
     codes, _ = prepare.encode(dataset, cfg)
     run = Run(cfg, dataset, Trie(codes.codes, codes.size), processes, notes=[])
     with tempfile.TemporaryDirectory() as folder:
-        return run, fit(Supervised(run), Path(folder))
+        return run, fit(Supervised(run), replace(run, cfg=replace(cfg, out=folder)))
 
 
 def teach(start: Policy, task: NextItem | Rankings) -> tuple[Policy, list[dict[str, float]]]:

@@ -132,3 +132,10 @@ def test_broken_side_information(tmp_path, name, text, message):
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         catalogue.make_catalogue(["a"], tmp_path / "none.csv")
+
+
+def test_a_json_that_unpacks_to_more_than_the_limit_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "JSON_MOST", 1000)
+    bomb = '{"a": [' + "[],\n" * 5000 + "[]]}"
+    with pytest.raises(InputError, match=r"x.json.gz: over 1,000 bytes when unpacked"):
+        catalogue.make_catalogue(["a"], write(tmp_path / "x.json.gz", bomb, packed=True))

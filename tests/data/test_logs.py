@@ -91,6 +91,11 @@ def test_ratings_and_groups_are_kept(tmp_path):
     assert events["group"].tolist() == [0, 1, 0]
 
 
+def test_a_long_review_is_a_field_like_any_other(tmp_path):
+    events, _ = logs.read(write(tmp_path / "log.csv", CSV + f'u,d,9\nu,"{"e" * 200_000}",10\n'))
+    assert len(events["user"]) == len(CSV.splitlines()) + 1
+
+
 def test_a_quoted_line_end_keeps_the_line_numbers_right(tmp_path):
     path = write(tmp_path / "log.csv", 'user,item,time,note\nu,a,1,"two\nlines"\nu,b,x,\n')
     with pytest.raises(InputError, match=r"line 4, column 'time': 'x'"):
@@ -117,9 +122,15 @@ BROKEN = {
     "ragged row": ("log.csv", CSV + "u,d\n", "line 7: 2 columns; expected 3"),
     "empty": ("log.csv", "", "line 1: the file is empty"),
     "blank": ("log.csv", "\n\n", "line 1: the file is empty"),
+    "lines that end in CR": ("log.csv", CSV.replace("\n", "\r"), "line 1: lines end in CR alone"),
+    "a column twice": ("log.csv", "user,item,user\nu,a,v\n", "line 1: several columns are called 'user'"),
     "header only": ("log.csv", "user,item,time\n", "line 2: a header and no events"),
     "open quote": ("log.csv", CSV + 'u,"d,6\n', "line 7: unexpected end of data"),
-    "endless field": ("log.csv", CSV + 'u,"' + "d\n" * 99_999, "line 7: field larger than field limit"),
+    "endless field": (
+        "log.csv",
+        CSV + 'u,"' + ("d" * 999 + "\n") * 10_100,
+        "line 7: field larger than field limit",
+    ),
     "wrong encoding": ("log.csv", (CSV + "é,d,6\n").encode("latin-1"), "line 7, byte 1: not UTF-8"),
     "UTF-16": ("log.csv", CSV.encode("utf-16-le"), "line 1: a binary file"),
     "binary": ("log.csv", b"PK\3\4\0\0\0\n", "line 1: a binary file"),
