@@ -70,6 +70,8 @@ class Device(TorchDispatchMode):
         super().__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if Elsewhere not in types and not (kwargs and kwargs.get("device")):
+            return func(*args, **(kwargs or {}))  # the CPU alone
         return run(func, args, kwargs or {})
 
 

@@ -7,13 +7,14 @@ import torch
 
 from minirec import evaluate, noise, recommend, train
 from minirec.errors import InputError
-from minirec.run import folder, lists, machine
+from minirec.measure import metrics
+from minirec.run import experiment, folder, lists, machine
 from tests import pretend
 
 SMALL = (
     "--world-items 24 --world-users 120 --codes 4 --width 16 --layers 1 --heads 2 --history 4 --epochs 1 "
-    "--batch 256 --validate 1 --beam 10 --samples 4 --objective all --rl-steps 1 --contexts 4 --group 4 "
-    "--measure 1 --feedback 0.5 --threads 1"
+    "--batch 256 --validate 1 --beam 10 --samples 4 --objective all --rl-steps 1 --contexts 4 --group 8 "
+    "--measure 1 --feedback 0.5 --candidates 4 --threads 1"
 ).split()
 
 
@@ -27,6 +28,8 @@ def test_a_whole_run_mixes_no_devices(monkeypatch, tmp_path, double):
     monkeypatch.setattr(noise, "NARROW", set() if double else {pretend.NAME})
     for module in (machine, folder):
         monkeypatch.setattr(module, "pick_device", lambda name: torch.device(pretend.NAME, 0))
+    monkeypatch.setattr(experiment, "IMPRESSIONS", 2)
+    monkeypatch.setattr(metrics, "paired_bootstrap", lambda *_: (0.0, 0.0, 0.0))  # 4,000 steps on the CPU
     monkeypatch.setattr(lists, "WARM", 2)
     monkeypatch.setattr(lists, "CRITIC_STEPS", 2)
     run = tmp_path / "run"

@@ -125,6 +125,8 @@ class ListArms:
         base = means.pop(baseline)
         for title, mean in means.items():
             both = ~(mean - base).isnan()
+            if not both.any():  # no list has something to gain for every need
+                continue
             by = metrics.paired_bootstrap(mean[both], base[both], cfg.seed)
             what = "mean of the trained needs: {:+.4f} (95 % interval {:+.4f} to {:+.4f})".format(*by)
             notes.append(f"{title} minus {baseline}, ndcg@5, {what}")
