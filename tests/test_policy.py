@@ -70,6 +70,18 @@ def test_every_condition_is_read(column):
     assert (before != after).all()
 
 
+def test_two_conditions_share_as_many_embeddings_as_values():
+    policy, _, _ = make()  # with three periods
+    every = torch.cartesian_prod(*(torch.arange(kinds) for kinds in (2, 3, 3, 4)))  # (72, 4)
+    read = []
+    policy.condition.register_forward_hook(lambda _, rows, __: read.append(rows[0]))
+    policy.encode(every, torch.empty(72, 0, 3, dtype=torch.int64))
+    for one, rows in zip(every, read[0].tolist(), strict=True):
+        for other, others in zip(every, read[0].tolist(), strict=True):
+            assert len(set(rows) & set(others)) == (one == other).sum()
+    assert read[0].max() == len(policy.condition.weight) - 1
+
+
 def test_gradients_flow_through_a_shared_prompt():
     policy, trie, _ = make()
     items = torch.arange(12).view(3, 4, 1)
