@@ -29,13 +29,15 @@ from tests.literal_run import (
 from tests.small_experience import closed
 
 RATE = 5e-4  # of the list start, and of the arms, as the command line names none
+TRAINED = [need for need in NEEDS if need != HELD_OUT]
+COMPARED = ("FlexRec", "list-level GRPO")
 ARMS = {"flexrec": ("causal", True), "list": ("list", False)}  # credit, and whether the variance counts
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        flags = "--objective flexrec --candidates 3 --feedback 0.5 --contexts 6 --group 4 --no-sasrec".split()
+        flags = "--objective flexrec --candidates 3 --feedback 0.5 --contexts 5 --group 6 --no-sasrec".split()
         return whole_run.run(tmp_path_factory.mktemp("lists"), patch, *flags)
 
 
@@ -98,18 +100,23 @@ def test_the_control_imitates_the_gains_that_training_knows(run, sources, critic
 
 
 def ndcg(cfg, policy, trie, source):
-    """By need, the mean NDCG@5 of the greedy rankings of sets that have something to gain."""
-    means = {}
+    """By need, the NDCG@5 of the greedy ranking of every set; NaN where nothing can be gained."""
+    found = {}
     for place, need in enumerate(NEEDS):
         batch, sets, gains = sets_of(cfg, source, torch.arange(len(source)), [place] * len(source))
-        legal, values = closed(trie, torch.tensor(sets)), []
+        legal, found[need] = closed(trie, torch.tensor(sets)), []
         for b, candidates in enumerate(sets):
             said = say(policy, batch, trie, b, [[None] * trie.levels] * len(candidates), legal)
             order = [gains[b][candidates.index(trie.codes.tolist().index(code))] for code in said]
-            if (best := literal.ideal(gains[b], len(candidates), 5)) > 0:
-                values.append(literal.ndcg(order, best, 5))
-        means[need] = sum(values) / len(values)
-    return means
+            best = literal.ideal(gains[b], len(candidates), 5)
+            found[need].append(literal.ndcg(order, best, 5) if best > 0 else math.nan)
+    return found
+
+
+def mean(values):
+    """The mean of the sets that have something to gain."""
+    real = [value for value in values if not math.isnan(value)]
+    return sum(real) / len(real)
 
 
 def probed(run, policy, start, step, source):
@@ -141,7 +148,7 @@ def test_a_line_has_the_estimates_and_the_truth_of_the_probe_and_of_validation(r
     for step, policy in ((0, start), (3, exact(whole_run.weights(run, "flexrec/checkpoint.pt", "policy")))):
         want = probed(run, policy, start, step, valid)
         found = ndcg(run.cfg, policy, run.trie, valid)
-        want["ndcg@5"] = sum(found[need] for need in NEEDS if need != HELD_OUT) / 3
+        want["ndcg@5"] = sum(mean(found[need]) for need in TRAINED) / 3
         assert_lines([lines[step]], [want])
 
 
@@ -153,7 +160,8 @@ def test_every_way_of_ranking_is_measured_on_the_lists_of_the_test(run, sources,
         "FlexRec": whole_run.weights(run, "flexrec/checkpoint.pt", "policy"),
         "list-level GRPO": whole_run.weights(run, "list/checkpoint.pt", "policy"),
     }
-    want = {name: ndcg(cfg, exact(policy), run.trie, test) for name, policy in policies.items()}
+    by_set = {name: ndcg(cfg, exact(policy), run.trie, test) for name, policy in policies.items()}
+    want = {name: {need: mean(v) for need, v in found.items()} for name, found in by_set.items()}
     floors = list_floors(sources["known"], test, len(run.trie), cfg.seed)
     want |= {
         name: {need: values["ndcg@5"].nanmean().item() for need, values in by_need.items()}
@@ -162,3 +170,10 @@ def test_every_way_of_ranking_is_measured_on_the_lists_of_the_test(run, sources,
     assert rows.keys() == want.keys()
     for name, means in want.items():
         assert {need: rows[name][need] for need in NEEDS} == pytest.approx(means, rel=1e-6), name
+    lines = [
+        [sum(by_set[name][need][k] for need in TRAINED) / 3 for k in range(len(test))] for name in COMPARED
+    ]
+    more = mean([one - other for one, other in zip(*lines, strict=True)])
+    assert abs(more) > 1e-4
+    title = "FlexRec minus list-level GRPO, ndcg@5, mean of the trained needs"
+    assert f"{title}: {more:+.4f} " in (run.folder / "report.md").read_text()
