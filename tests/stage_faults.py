@@ -37,11 +37,6 @@ STAGES = {
             'list_floors(self.sources["known"]',
             'list_floors(self.sources["test"]',
         ),
-        "imitation that changes its start": (
-            "run/lists.py",
-            "policy = copy.deepcopy(start).eval().requires_grad_(True)",
-            "policy = start.eval().requires_grad_(True)",
-        ),
         "the sign of the comparison of list arms": (
             "run/lists.py",
             "paired_bootstrap(one[:, whole].mean(0), other[:, whole].mean(0)",
@@ -49,6 +44,11 @@ STAGES = {
         ),
     },
     "run/test_whole_lists.py::test_the_control_imitates_the_gains_that_training_knows": {
+        "imitation that changes its start": (
+            "run/lists.py",
+            "policy = copy.deepcopy(start).eval().requires_grad_(True)",
+            "policy = start.eval().requires_grad_(True)",
+        ),
         "the control sees every true gain": (
             "run/lists.py",
             "return fill_lists(self.critic, lists).gains",

@@ -25,60 +25,75 @@ FAULTS = FORMULAS | {
 }
 
 
-def pytest_of(copy: Path, *tests: str) -> subprocess.CompletedProcess:
-    """Run tests of a copy, with the fixed examples of CI and without plugins: most of the time is start.
+class Copy:
+    """A copy of the project, where tests run without plugins and with the fixed examples of CI.
 
-    Without kernels too, as bugs are planted in their twins."""
-    fixed = {
-        "CI": "true",
-        "MINIREC_NO_EXT": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
-        cwd=copy,
-        env=os.environ | fixed | {"PYTHONPATH": str(copy)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    They run without kernels, as bugs are planted in their twins, and without bytecode, which would be taken
+    for that of a source of the same size that changes within a second.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for part in ("minirec", "tests"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        flags = ("CI", "MINIREC_NO_EXT", "OMP_NUM_THREADS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+        flags += ("PYTHONDONTWRITEBYTECODE",)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.forked"],
+            cwd=folder,
+            env=os.environ | dict.fromkeys(flags, "1") | {"PYTHONPATH": str(folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def pytest(self, *tests: str) -> tuple[int, str]:
+        """Run tests: the exit code of pytest, and what it said."""
+        output = self.folder / "output"
+        output.write_text("")
+        print(output, *(f"tests/{test}" for test in tests), file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline()), output.read_text()
+
+    def outcome(self, name: str | None) -> tuple[int, str]:
+        """What the tests say about a fault, or about no fault at all (None)."""
+        if name is None:
+            return self.pytest(*sorted({fault[3] for fault in FAULTS.values()}))
+        file, right, wrong, test = FAULTS[name]
+        path = self.folder / "minirec" / file
+        text = path.read_text()
+        path.write_text(text.replace(right, wrong))
+        try:
+            return self.pytest(test)
+        finally:
+            path.write_text(text)
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """What the tests say about every fault, and about no fault at all (None)."""
-    copies: Queue[Path] = Queue()
-    for _ in range(COPIES):
-        copy = tmp_path_factory.mktemp("copy")
-        for part in ("minirec", "tests"):
-            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
-        copies.put(copy)
+    copies, free = [Copy(tmp_path_factory.mktemp("copy")) for _ in range(COPIES)], Queue()
+    for copy in copies:
+        free.put(copy)
 
-    def outcome(name: str | None) -> subprocess.CompletedProcess:
-        copy = copies.get()
+    def outcome(name: str | None) -> tuple[int, str]:
+        copy = free.get()
         try:
-            if name is None:
-                return pytest_of(copy, *sorted({f"tests/{fault[3]}" for fault in FAULTS.values()}))
-            file, right, wrong, test = FAULTS[name]
-            path = copy / "minirec" / file
-            text = path.read_text()
-            path.write_text(text.replace(right, wrong))
-            try:
-                return pytest_of(copy, f"tests/{test}")
-            finally:
-                path.write_text(text)
+            return copy.outcome(name)
         finally:
-            copies.put(copy)
+            free.put(copy)
 
+    names = [None, *FAULTS]
     with ThreadPoolExecutor(COPIES) as pool:
-        names = [None, *FAULTS]
-        return dict(zip(names, pool.map(outcome, names), strict=True))
+        found = dict(zip(names, pool.map(outcome, names), strict=True))
+    for copy in copies:
+        copy.process.communicate()  # ends with its input
+    return found
 
 
 def test_without_a_fault_all_named_tests_pass(outcomes):
-    assert outcomes[None].returncode == 0, outcomes[None].stdout
+    code, said = outcomes[None]
+    assert code == 0, said
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -86,8 +101,8 @@ def test_a_planted_bug_turns_its_test_red(outcomes, fault):
     file, right, _, test = FAULTS[fault]
     times = (ROOT / "minirec" / file).read_text().count(right)
     assert times == 1, f"{file} has this {times} times, and a fault changes one place: {right}"
-    done = outcomes[fault]
-    assert done.returncode == 1, done.stdout  # tests ran and one failed; 2 to 5 are errors of another kind
-    assert "1 failed" in done.stdout
+    code, said = outcomes[fault]
+    assert code == 1, said  # tests ran and one failed; 2 to 5 are errors of another kind
+    assert "1 failed" in said
     by_assertion = rf"^FAILED tests/{re.escape(test)}.* - (AssertionError|assert )"
-    assert re.search(by_assertion, done.stdout, re.MULTILINE), done.stdout
+    assert re.search(by_assertion, said, re.MULTILINE), said

@@ -69,6 +69,13 @@ WIRES = {
             "reference, len(x.batch))",
         ),
     },
+    "test_policy.py::test_a_temperature_divides_the_logits_before_the_mask": {
+        "a temperature upside down": (
+            "policy.py",
+            "logits / temperature if temperature",
+            "logits * temperature if temperature",
+        ),
+    },
     "test_policy.py::test_two_conditions_share_as_many_embeddings_as_values": {
         "flags that share an embedding": ("policy.py", "[0, 2, 5, 8]", "[0, 2, 4, 7]"),
     },
