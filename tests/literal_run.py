@@ -18,12 +18,12 @@ from tests.small_experience import anything, catalogue, closed, literal_loss, to
 
 
 def exact(policy, learns=False):
-    """A copy in float64."""
+    """Copy a policy in float64."""
     return copy.deepcopy(policy).eval().double().requires_grad_(learns)
 
 
 def uniform(use, cfg, step, *shape):
-    """The noise of a step."""
+    """Draw the noise of a step."""
     return torch.rand(shape, generator=stream(use, cfg.seed, step), dtype=torch.float64).tolist()
 
 
@@ -49,7 +49,7 @@ class Adam:
 
 
 def contexts_of(examples, rows, history, conditions=None):
-    """The contexts of some rows as a Batch, every history cut out by hand."""
+    """Make a Batch of some contexts, with every history cut out by hand."""
     past = [
         examples.events[max(a, b - history) : b].tolist()
         for a, b in zip(examples.start[rows].tolist(), examples.stop[rows].tolist(), strict=True)
@@ -80,12 +80,12 @@ def say(policy, batch, trie, b, noise, legal):
 
 
 def likelihood(policy, batch, trie, b, said, legal):
-    """log π of a sequence, in nats."""
+    """Give log π of a sequence, in nats."""
     return sum(t.item() for item in tokens(policy, batch, trie, b, said, legal) for t in item)
 
 
 def next_items(cfg, start, trie, examples, learn):
-    """GRPO on hits, under the trie; without ``learn`` NLL on the targets alone. The policy and its lines."""
+    """Train by GRPO on hits under the trie, or without ``learn`` by NLL; return the policy and its lines."""
     now, anchor, lines = exact(start, learns=True), exact(start), []
     adam, items, legal = Adam(now, cfg.clip), trie.codes.tolist(), catalogue(trie)
     for step in range(cfg.rl_steps):
@@ -106,7 +106,7 @@ def next_items(cfg, start, trie, examples, learn):
 
 
 def line(loss, adam, rewards, entropy):
-    """What a step logs."""
+    """Make the line that a step logs."""
     return {
         "loss": loss.item(),
         "gradient_norm": adam.norms[-1],
@@ -117,14 +117,14 @@ def line(loss, adam, rewards, entropy):
 
 
 def sets_of(cfg, source, rows, needs):
-    """The contexts of some closed sets, their candidates, and the gains for their needs, [B][C]."""
+    """Gather the contexts of closed sets, their candidates, and the gains for their needs, [B][C]."""
     told = [[LIST, *list(NEEDS.values())[n], 0] for n in needs]  # a log has no periods
     batch = contexts_of(source.contexts, rows, cfg.history, told)
     return batch, source.candidates[rows].tolist(), source.gains[needs, rows].tolist()
 
 
 def known(critic, batch, candidates, gains, seen):
-    """The gains that training knows, [B][C], and the critic's variance: its mean where nothing was seen."""
+    """Fill what was not seen with the critic's mean, from 0 to 1; return gains and variance, [B][C]."""
     mean, variance = (x.tolist() for x in critic(batch, torch.tensor(candidates)))
     filled = [
         [g if s else min(1.0, max(0.0, m)) for g, s, m in zip(*of, strict=True)]
@@ -134,7 +134,7 @@ def known(critic, batch, candidates, gains, seen):
 
 
 def rankings(cfg, start, trie, source, critic, form, trusting):
-    """FlexRec with a form of credit, or with "list" its baseline: the policy and its lines."""
+    """Train by FlexRec with a form of credit, "list" is the baseline; return the policy and its lines."""
     now, anchor, lines = exact(start, learns=True), exact(start), []
     adam, items = Adam(now, cfg.clip), trie.codes.tolist()
     for step in range(cfg.rl_steps):
@@ -167,17 +167,16 @@ def rankings(cfg, start, trie, source, critic, form, trusting):
 
 
 def next_item_scores(policy, trie, batch, sets):
-    """log π of every candidate as the next item, under the trie, in a context without list mode and need."""
+    """Give log π of every candidate as the next item, under the trie, without list mode and need."""
     condition = batch.condition.clone()
     condition[:, :3] = 0
     plain = Batch(batch.user, batch.history, condition, batch.targets, batch.seen)
     legal, codes = catalogue(trie), trie.codes.tolist()
-    each = [[likelihood(policy, plain, trie, b, [codes[i]], legal) for i in s] for b, s in enumerate(sets)]
-    return each
+    return [[likelihood(policy, plain, trie, b, [codes[i]], legal) for i in s] for b, s in enumerate(sets)]
 
 
 def imitate(cfg, start, trie, source, steps, rate, scores):
-    """NLL on rankings of the candidates by falling scores, from ``scores`` (rows, batch, sets, gains)."""
+    """Train by NLL on rankings by falling scores, made by ``scores`` from (rows, batch, sets, gains)."""
     now, codes = exact(start, learns=True), trie.codes.tolist()
     adam = Adam(now, cfg.clip)
     for step in range(steps):
@@ -193,14 +192,17 @@ def imitate(cfg, start, trie, source, steps, rate, scores):
 
 
 def nll(policy, batch, trie, b):
-    """−log π of every item of a history, each after those before it: nats."""
+    """Sum −log π of the items of a history, each after those before it, in nats."""
     said = [trie.codes[item].tolist() for item in batch.history[b].tolist() if item != PAD]
     nothing = Batch(batch.user, batch.history[:, :0], batch.condition, batch.targets, batch.seen)
     return -sum(t for item in tokens(policy, nothing, trie, b, said, anything(trie)) for t in item)
 
 
 def assert_moved_alike(policy, by_hand, start):
-    """Weights moved alike: float32 against float64, and Adam divides small gradients by their own size."""
+    """Compare how weights moved.
+
+    One is float32, and Adam divides small gradients by their own size: up to 1e-5 was measured.
+    """
     parts = zip(policy.parameters(), by_hand.parameters(), start.parameters(), strict=True)
     pairs = [((one.double() - old).flatten(), (two - old).flatten()) for one, two, old in parts]
     one, two = (torch.cat(side) for side in zip(*pairs, strict=True))
@@ -208,14 +210,14 @@ def assert_moved_alike(policy, by_hand, start):
 
 
 def assert_lines(found, expected):
-    """Numbers of metrics; those of the written-out run are a subset."""
+    """Compare the numbers of lines; those of the written-out run are a subset."""
     for line, want in zip(found, expected, strict=True):
         # float32; the loss itself is a sum of advantages that cancel
         assert {name: line[name] for name in want} == pytest.approx(want, rel=1e-3, abs=1e-6)
 
 
 def estimates(rewards):
-    """The mean of rewards (B, G), and its standard error, as rollouts of a context are independent."""
+    """Estimate the mean of rewards (B, G), and its standard error: rollouts are independent."""
     size, group = rewards.shape
     error = sum((row - row.mean()).square().sum() / (group - 1) / group for row in rewards)
     return {"estimate": rewards.mean(1), "estimate_error": error.sqrt() / size}

@@ -46,6 +46,13 @@ WIRES = {
             "self.best = None",
         ),
     },
+    "run/test_training.py::test_the_supervised_gradients_of_two_processes_average_to_that_of_one": {
+        "a loss over a process's own items": (
+            "run/supervised.py",
+            "int(self.lengths[rows].sum())",
+            "int(self.lengths[part].sum())",
+        ),
+    },
     "test_loop.py::test_a_line_has_means_over_groups_over_rollouts_and_over_items": {
         "silent per rollout": (
             "loop.py",
