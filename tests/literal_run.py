@@ -176,7 +176,10 @@ def next_item_scores(policy, trie, batch, sets):
 
 
 def imitate(cfg, start, trie, source, steps, rate, scores):
-    """Train by NLL on rankings by falling scores, made by ``scores`` from (rows, batch, sets, gains)."""
+    """Train by NLL on rankings by falling scores, made by ``scores`` from (rows, batch, sets, gains).
+
+    Returns the policy, and the norms of the gradients.
+    """
     now, codes = exact(start, learns=True), trie.codes.tolist()
     adam = Adam(now, cfg.clip)
     for step in range(steps):
@@ -188,7 +191,7 @@ def imitate(cfg, start, trie, source, steps, rate, scores):
             said = [codes[candidates[k]] for k in order]
             every += [t for item in tokens(now, batch, trie, b, said, legal) for t in item]
         adam.step(-sum(every) / len(every), rate)
-    return now
+    return now, adam.norms
 
 
 def nll(policy, batch, trie, b):

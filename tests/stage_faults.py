@@ -44,6 +44,11 @@ STAGES = {
         ),
     },
     "run/test_whole_lists.py::test_the_control_imitates_the_gains_that_training_knows": {
+        "imitation of lists, not of codes": (
+            "run/lists.py",
+            "codes, allowed).mean()",
+            "codes, allowed).sum((2, 3)).mean()",
+        ),
         "imitation that changes its start": (
             "run/lists.py",
             "policy = copy.deepcopy(start).eval().requires_grad_(True)",

@@ -28,6 +28,7 @@ from tests.literal_run import (
 )
 from tests.small_experience import closed
 
+CLIP = 0.9  # of the control
 RATE = 5e-4  # of the list start, and of the arms, as the command line names none
 TRAINED = [need for need in NEEDS if need != HELD_OUT]
 COMPARED = ("FlexRec", "list-level GRPO")
@@ -71,7 +72,9 @@ def test_the_list_start_imitates_the_order_of_the_supervised_policy(run, sources
         return literal_run.next_item_scores(exact(supervised), trie, batch, sets)
 
     how = (sources["train"], lists.WARM, RATE, scores)
-    assert_moved_alike(start, literal_run.imitate(run.cfg, supervised, trie, *how), supervised)
+    by_hand, norms = literal_run.imitate(run.cfg, supervised, trie, *how)
+    assert max(norms) > run.cfg.clip
+    assert_moved_alike(start, by_hand, supervised)
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -86,7 +89,7 @@ def test_an_arm_is_adam_on_the_loss_of_its_own_rankings(run, sources, critic, st
 def test_the_control_imitates_the_gains_that_training_knows(run, sources, critic, start, tmp_path):
     """It has the steps and the rate of an arm."""
     shutil.copy(run.folder / "checkpoint.pt", tmp_path)
-    arm = replace(settings.read(run.folder / "flexrec" / "config.json"), rl_steps=2, rl_rate=0.01)
+    arm = replace(settings.read(run.folder / "flexrec" / "config.json"), rl_steps=2, rl_rate=0.01, clip=CLIP)
     control = ListArms(replace(run, cfg=replace(run.cfg, out=str(tmp_path))), sources, critic, start).control(
         arm
     )
@@ -95,7 +98,8 @@ def test_the_control_imitates_the_gains_that_training_knows(run, sources, critic
     def known(rows, batch, sets, gains):
         return literal_run.known(critic, batch, sets, gains, source.observed[rows].tolist())[0]
 
-    by_hand = literal_run.imitate(run.cfg, start, run.trie, source, 2, 0.01, known)
+    by_hand, norms = literal_run.imitate(arm, start, run.trie, source, 2, 0.01, known)
+    assert min(norms) < CLIP < max(norms)  # so that Adam sees by what the loss is divided
     assert_moved_alike(control, by_hand, start)
 
 
