@@ -8,6 +8,9 @@ WIRES = {
             'for name, x in lists.items()} | {"samples": lists.get("samples")}\n        if full',
         ),
     },
+    "run/test_arms.py::test_a_reward_is_the_hit_or_the_ranker_that_the_arm_names": {
+        "hits in place of a ranker": ("run/experiment.py", 'if cfg.reward == "hit":', "if True:"),
+    },
     "run/test_machine.py::test_rows_of_all_processes_come_in_the_order_in_which_they_were_dealt_out": {
         "rows gathered by process": (
             "run/machine.py",
