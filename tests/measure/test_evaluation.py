@@ -99,9 +99,13 @@ def test_full_evaluation_adds_samples_and_holes():
     )
 
 
-def test_pass_at_k_is_of_samples_and_not_of_the_beam():
+@pytest.mark.parametrize("keep_seen", [False, True])
+def test_pass_at_k_is_of_samples_and_not_of_the_beam(keep_seen):
     data, (policy, trie) = make_dataset(), make_policy()
-    result = evaluation.evaluate_policy(policy, trie, data, data.test, CFG)
+    again = data.test.targets.clone()  # every second user comes back to the first item
+    again[::2, 0] = data.test.events[data.test.start[::2]]
+    data = replace(data, test=replace(data.test, targets=again))
+    result = evaluation.evaluate_policy(policy, trie, data, data.test, replace(CFG, keep_seen=keep_seen))
     (rows,) = evaluation.batches(data.test.lengths, lambda length: 1)  # one batch, longest first
     batch = data.test.batch(rows, 4)
     noise = torch.rand(
@@ -109,8 +113,11 @@ def test_pass_at_k_is_of_samples_and_not_of_the_beam():
     )
     prompt = policy.encode(batch.condition, trie.encode(batch.history))
     drawn = rollout.sample(policy, prompt, trie, noise).items[..., 0]
-    want = (drawn == batch.targets).any(1).double()  # one target; all samples, as there are fewer than 50
-    assert torch.equal(result.values["pass@50"][rows], want)
+    hit = (drawn == batch.targets).any(1)  # one target; all samples, as there are fewer than 50
+    known = (batch.seen == batch.targets).any(1)
+    assert (hit & known).any()
+    want = hit if keep_seen else hit & ~known
+    assert torch.equal(result.values["pass@50"][rows], want.double())
 
 
 def test_target_sets_are_shared_out_over_the_buckets():

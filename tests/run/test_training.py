@@ -1,4 +1,7 @@
-"""What a training writes and reads when it has company."""
+"""What a training does, writes and reads when it has company."""
+
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,9 +9,11 @@ import torch
 from minirec.errors import InputError
 from minirec.loop import Tally
 from minirec.run.folder import Run
+from minirec.run.supervised import Supervised
 from minirec.run.training import Training, fit
 from minirec.settings import Config
 from minirec.tasks import Processes
+from tests.small_run import CFG, make_dataset, make_policy
 
 
 class Pair(Processes):
@@ -64,3 +69,21 @@ def test_a_checkpoint_past_the_end_is_refused(tmp_path):
     one.save(run)
     with pytest.raises(InputError, match="it has done 4 steps, and the run has 3"):
         fit(training(0), run)
+
+
+def test_the_supervised_gradients_of_two_processes_average_to_that_of_one():
+    cfg, trie = replace(CFG, dropout=0.0, batch=1000, clip=math.inf, rate=20.0), make_policy()[1]
+    moved, sums = [], []
+    for count, rank in ((1, 0), (2, 0), (2, 1)):
+        processes = Processes()
+        processes.count, processes.rank = count, rank
+        training = Supervised(Run(cfg, make_dataset(), trie, processes, []))
+        before = [p.detach().clone() for p in training.policy.parameters()]
+        training.optimiser = torch.optim.SGD(training.policy.parameters())
+        training.update()
+        pairs = zip(before, training.policy.parameters(), strict=True)
+        moved.append(torch.cat([(new - old).flatten() for old, new in pairs]))
+        sums.append(training.tally.read()[0])
+    # float32, relative to the largest entry
+    assert ((moved[1] + moved[2]) / 2 - moved[0]).abs().max() < 1e-5 * moved[0].abs().max()
+    assert (sums[1] + sums[2]).tolist() == pytest.approx(sums[0].tolist(), rel=1e-6)
