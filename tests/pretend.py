@@ -19,7 +19,10 @@ CROSSING = {aten._to_copy.default, aten.copy_.default}  # may see two devices
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 
 _setup_privateuseone_for_python_backend(NAME)
-getattr(torch, NAME).get_amp_supported_dtype = lambda: [torch.bfloat16]
+backend = getattr(torch, NAME)  # what torch asks of a device's module
+backend.get_amp_supported_dtype = lambda: [torch.bfloat16]
+backend.get_rng_state = lambda device=0: torch.get_rng_state()
+backend.set_rng_state = lambda state, device=0: None
 
 
 class Elsewhere(torch.Tensor):

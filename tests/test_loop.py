@@ -188,11 +188,11 @@ def test_the_gradients_of_two_processes_average_to_that_of_one(small):
     one, *two = gradients
     # float32, in weights of about 1
     torch.testing.assert_close(sum(two) / 2, one.detach(), atol=1e-6, rtol=1e-5)
-    for name, (total, count) in tallies[0].sums.items():
-        both = tallies[1].sums[name] + tallies[2].sums[name]
-        assert both[1] == count
+    alone, *both = (tally.read() for tally in tallies)
+    for name, (total, count), (part, number) in zip(tallies[0].sums, alone, sum(both), strict=True):
+        assert number == count
         if name != "gradient_norm":  # in two processes it is measured after the average
-            assert both[0].item() == pytest.approx(total.item(), abs=1e-6)
+            assert part.item() == pytest.approx(total.item(), abs=1e-6)
 
 
 def test_a_line_has_means_over_groups_over_rollouts_and_over_items(small):

@@ -37,7 +37,9 @@ def next_item(processes=None, **changes):
     log = random_codes(32, 1, 32, seed=1).view(8, 4) % ITEMS
     cfg = replace(CFG, **changes)
     source = contexts(examples(log.tolist()))
-    return policy, NextItem(cfg, trie, source, worth, source.select(torch.arange(7)), processes)
+    return policy, NextItem(
+        cfg, trie, source, worth, probe=source.select(torch.arange(7)), processes=processes
+    )
 
 
 def rankings(processes=None):
@@ -52,7 +54,7 @@ def rankings(processes=None):
     def feedback(lists):
         return replace(lists, gains=2 * lists.gains)
 
-    return policy, Rankings(CFG, trie, source, feedback, source.first(7, 3), processes)
+    return policy, Rankings(CFG, trie, source, feedback, probe=source.first(7, 3), processes=processes)
 
 
 TASKS = pytest.mark.parametrize("make_task", [next_item, rankings])

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from minirec import train
-from minirec.measure import report
+from minirec.measure import metrics, pictures
 from minirec.run import lists
 from minirec.run.folder import find_run
 
@@ -41,9 +41,8 @@ def run(folder, patch, *flags):
     To save time the critic is trained for a few steps, intervals have few draws, and there are no pictures.
     """
     patch.setattr(lists, "CRITIC_STEPS", CRITIC_STEPS)
-    patch.setattr(report, "pictures", lambda *_: [])
-    for module in (lists, report):
-        patch.setattr(module, "paired_bootstrap", partial(module.paired_bootstrap, draws=10))
+    patch.setattr(pictures, "draw", lambda *_: [])
+    patch.setattr(metrics, "paired_bootstrap", partial(metrics.paired_bootstrap, draws=10))
     out = folder / "run"
     patch.setattr(sys, "argv", ["train", *write_log(folder), *SETTINGS, *flags, "--out", str(out)])
     train.main()

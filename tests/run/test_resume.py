@@ -19,17 +19,22 @@ SMALL = replace(
 )
 
 
+def run_in(folder, **changes):
+    """A run of a small policy."""
+    cfg = replace(SMALL, out=str(folder), **changes)
+    return Run(cfg, make_dataset(), make_policy()[1], Processes(), [])
+
+
 def supervised(folder, **changes):
     """Supervised training of a small policy."""
-    run = Run(replace(SMALL, out=str(folder), **changes), make_dataset(), make_policy()[1], Processes(), [])
-    return Supervised(run)
+    return Supervised(run_in(folder, **changes))
 
 
 def reinforced(folder, **changes):
     """Reinforcement of a small policy."""
     cfg, (policy, trie), dataset = replace(SMALL, **changes), make_policy(), make_dataset()
     task = NextItem(cfg, trie, contexts(leave_fresh(dataset.train, 0.5, 0)[1]))
-    return Reinforcement(policy, task, OBJECTIVES["grpo"])
+    return Reinforcement(policy, task, OBJECTIVES["grpo"], lambda policy: {})
 
 
 @pytest.mark.parametrize("make", [supervised, reinforced])
@@ -39,15 +44,16 @@ def test_stopped_and_gone_on_with_is_the_same_training(tmp_path, make, stop):
     for path in paths:
         path.mkdir()
     straight = make(paths[0])
-    kept = fit(straight, paths[0])
+    kept = fit(straight, run_in(paths[0]))
     first = make(paths[1])
     for _ in range(stop):
-        if first.due():
+        if first.step % first.every == 0 and first.step > first.last:
             first.measure()
+            first.last = first.step
         first.update()
-    first.save(paths[1])
+    first.save(run_in(paths[1]))
     again = make(paths[1])
-    assert torch.equal(fit(again, paths[1]).code.weight, kept.code.weight)
+    assert torch.equal(fit(again, run_in(paths[1])).code.weight, kept.code.weight)
     for one, other in zip(straight.policy.parameters(), again.policy.parameters(), strict=True):
         assert torch.equal(one, other)
     assert again.measured == straight.measured
@@ -59,13 +65,13 @@ def test_the_best_weights_so_far_are_remembered(tmp_path):
     training = supervised(tmp_path)
     while not training.measured:
         training.update()
-        if training.due():
+        if training.step % training.every == 0:
             training.measure()
     training.measured[-1]["ndcg@10"] = 1.0  # no later epoch is as good
     best = {name: value.clone() for name, value in training.policy.state_dict().items()}
-    training.save(tmp_path)
+    training.save(run_in(tmp_path))
     training = supervised(tmp_path)
-    policy = fit(training, tmp_path)
+    policy = fit(training, run_in(tmp_path))
     assert training.step == training.steps
     assert all(torch.equal(value, best[name]) for name, value in policy.state_dict().items())
 

@@ -88,12 +88,11 @@ def test_an_arm_is_adam_on_the_loss_of_its_own_rankings(run, sources, critic, st
 
 def test_the_control_imitates_the_gains_that_training_knows(run, sources, critic, start, tmp_path):
     """It has the steps and the rate of an arm."""
-    shutil.copy(run.folder / "checkpoint.pt", tmp_path)
+    for name in ("checkpoint.pt", "critic.pt", "lists.pt"):
+        shutil.copy(run.folder / name, tmp_path)
     arm = replace(settings.read(run.folder / "flexrec" / "config.json"), rl_steps=2, rl_rate=0.01, clip=CLIP)
-    control = ListArms(replace(run, cfg=replace(run.cfg, out=str(tmp_path))), sources, critic, start).control(
-        arm
-    )
-    source = sources["train"]
+    moved = replace(run, cfg=replace(run.cfg, out=str(tmp_path)))
+    control, source = ListArms(moved, run.trained(), sources).control(arm), sources["train"]
 
     def known(rows, batch, sets, gains):
         return literal_run.known(critic, batch, sets, gains, source.observed[rows].tolist())[0]
