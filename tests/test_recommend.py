@@ -96,6 +96,17 @@ def test_a_user_without_context(run, loaded):
         Recommender(replace(find_run(run), dataset=fewer)).for_user("user0")
 
 
+def test_a_user_that_was_left_to_reinforcement_learning_is_known(run, loaded):
+    data = loaded.dataset
+    none = torch.arange(1, len(data.users))
+    splits = {name: getattr(data, name).select(none) for name in ("train", "valid", "test")}
+    left = replace(data, fresh=data.train.select(torch.tensor([0])), **splits)
+    rows = Recommender(replace(find_run(run), dataset=left)).for_user("user0")
+    part = data.train
+    past = part.events[part.start[0] : part.stop[0]].tolist()
+    assert rows == loaded.recommend([data.catalogue.ids[item] for item in past])
+
+
 def call(monkeypatch, capsys, *argv):
     monkeypatch.setattr(sys, "argv", ["recommend", *map(str, argv)])
     recommend.main()
