@@ -1,15 +1,22 @@
 """Every stage on a device that is not there, so that a tensor on the wrong one is found without a GPU."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from minirec import evaluate, noise, recommend, train
+from minirec.data.contexts import contexts, leave_fresh
 from minirec.errors import InputError
+from minirec.loop import Learner, reinforce
 from minirec.measure import metrics
+from minirec.objectives import OBJECTIVES, settings_of
 from minirec.run import experiment, folder, lists, machine
+from minirec.tasks import NextItem
+from minirec.trie import Trie
 from tests import pretend
+from tests.small_run import CFG, make_dataset, make_policy
 
 SMALL = (
     "--world-items 24 --world-users 120 --codes 4 --width 16 --layers 1 --heads 2 --history 4 --epochs 1 "
@@ -66,3 +73,23 @@ def test_each_process_has_its_own_gpu_and_makes_it_the_current_one(monkeypatch):
     names = "auto", "cuda", "cuda:1"
     assert [machine.pick_device(name).index for name in names] == [2, 2, 1]
     assert current == [2, 2, 1]
+
+
+@pytest.mark.parametrize("arm", ["grpo", "adagrpo", "recast"])
+def test_a_step_waits_for_its_device_four_times_at_most(arm):
+    """For whether all is finite, for a prefix without items, for the norm of the gradient, for what is logged."""
+    data, (policy, trie) = make_dataset(), make_policy()
+    cfg = settings_of(replace(CFG, contexts=8), arm, reward="hit")
+    with pretend.Device() as device:
+        policy, trie = policy.to(f"{pretend.NAME}:0"), trie.to(f"{pretend.NAME}:0")
+        task = NextItem(cfg, trie, contexts(leave_fresh(data.train, 0.5, 0)[1]))
+        learner = Learner(cfg, policy, trie)
+        device.waits.clear()
+        reinforce(learner, task, OBJECTIVES[arm], 0).means()
+    assert sum(device.waits.values()) <= 4
+
+
+def test_a_trie_can_be_made_of_codes_on_a_device():
+    with pretend.Device():
+        codes = torch.tensor([[0, 1], [2, 0]]).to(f"{pretend.NAME}:0")
+        assert Trie(codes, 3).lookup(codes).tolist() == [0, 1]

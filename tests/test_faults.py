@@ -106,5 +106,5 @@ def test_a_planted_bug_turns_its_test_red(outcomes, fault):
     code, said = outcomes[fault]
     assert code == 1, said  # tests ran and one failed; 2 to 5 are errors of another kind
     assert "1 failed" in said
-    by_assertion = rf"^FAILED tests/{re.escape(test)}.* - (AssertionError|assert )"
+    by_assertion = rf"^FAILED tests/{re.escape(test)}.* - (AssertionError|assert |Failed: DID NOT RAISE)"
     assert re.search(by_assertion, said, re.MULTILINE), said

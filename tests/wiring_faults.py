@@ -21,8 +21,8 @@ WIRES = {
     "run/test_resume.py::test_stopped_and_gone_on_with_is_the_same_training": {
         "a resumed training with a new Adam": (
             "run/training.py",
-            '        self.optimiser.load_state_dict(state["optimiser"])\n',
-            "",
+            'self.optimiser.load_state_dict(state["optimiser"])',
+            'state["optimiser"]',
         ),
     },
     "run/test_resume.py::test_supervised_training_has_dropout_and_reinforcement_has_none": {
@@ -85,7 +85,7 @@ WIRES = {
     "test_policy.py::test_two_conditions_share_as_many_embeddings_as_values": {
         "flags that share an embedding": ("policy.py", "[0, 2, 5, 8]", "[0, 2, 4, 7]"),
     },
-    "test_rollout.py::test_temperature_is_the_same_for_sampler_and_scorer": {
+    "test_rollout.py::test_a_temperature_divides_the_logits_before_the_mask": {
         "a scorer without its temperature": (
             "policy.py",
             "token_logprobs(policy.logits(hidden), allowed, temperature)",
@@ -156,5 +156,28 @@ WIRES = {
             "lists if probe else self.feedback(lists)",
             "self.feedback(lists)",
         ),
+    },
+    "run/test_diverged.py::test_a_step_that_is_not_finite_is_not_taken": {
+        "a step that is not finite": ("loop.py", "if not math.isfinite(norm):", "if False:"),
+    },
+    "run/test_training.py::test_a_broken_policy_is_never_written_and_the_file_before_stands": {
+        "weights that are not finite in a file": (
+            "run/folder.py",
+            "if not value.isfinite().all():",
+            "if False:",
+        ),
+    },
+    "run/test_folder.py::test_a_flipped_bit_is_refused_or_changes_nothing": {
+        "checksums that nobody compares": ("run/folder.py", "damaged = archive.testzip()", "damaged = None"),
+    },
+    "run/test_folder.py::test_weights_of_other_data_are_refused": {
+        "weights on other data": ("run/folder.py", 'if state.get("data") != self.fingerprint:', "if False:"),
+        "a fingerprint without ids": ("run/folder.py", "(dataset.catalogue.ids, dataset.users)", '""'),
+    },
+    "run/test_folder.py::test_a_second_start_is_refused_and_told_who_has_the_folder": {
+        "a lock that is no lock": ("files.py", "os.O_CREAT | os.O_EXCL", "os.O_CREAT"),
+    },
+    "objectives/test_loss.py::test_a_ratio_that_would_overflow_has_finite_gradients": {
+        "a ratio that overflows": ("objectives/loss.py", "(logp - old).clamp(max=LARGEST)", "(logp - old)"),
     },
 }

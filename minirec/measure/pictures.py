@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from minirec.errors import InputError
 from minirec.files import atomic
 from minirec.measure.baselines import FLOORS
 from minirec.objectives import OBJECTIVES
@@ -23,9 +24,12 @@ STAGES = {"sampled": [*OUTCOMES], "after repair": [f"repaired_{name}" for name i
 
 
 def lines_of(run: Path) -> Rows:
-    """Read a run's metrics.jsonl; empty where there is none."""
+    """Read a run's metrics.jsonl; empty where there is none. Raises InputError if it is damaged."""
     log = run / "metrics.jsonl"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    try:
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    except ValueError as error:
+        raise InputError(f"{log}: {error}; expected an object of JSON a line") from None
 
 
 def curve(lines: Rows, *names: str) -> list[list[float]]:

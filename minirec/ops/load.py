@@ -21,7 +21,7 @@ def _load(device: str, name: str) -> str:
         return "no CUDA device"
     if WHY_NOT.get("cpu"):  # the schemas are in the CPU's library
         return WHY_NOT["cpu"]
-    libraries = sorted(FOLDER.glob(f"{name}*.so"))
+    libraries = sorted(FOLDER.glob(f"{name}*.{'pyd' if os.name == 'nt' else 'so'}"))
     if not libraries:
         return "the extension is not built: pip install --no-build-isolation -e ."
     try:
