@@ -77,7 +77,7 @@ def test_each_process_has_its_own_gpu_and_makes_it_the_current_one(monkeypatch):
 
 @pytest.mark.parametrize("arm", ["grpo", "adagrpo", "recast"])
 def test_a_step_waits_for_its_device_four_times_at_most(arm):
-    """For whether all is finite, for a prefix without items, for the norm of the gradient, for what is logged."""
+    """Is all finite, has a prefix no item, how long is the gradient, and what is logged?"""
     data, (policy, trie) = make_dataset(), make_policy()
     cfg = settings_of(replace(CFG, contexts=8), arm, reward="hit")
     with pretend.Device() as device:
