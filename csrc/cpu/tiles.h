@@ -40,6 +40,19 @@ inline float number(bfloat16 x) {
   return value;
 }
 
+// W neighbouring numbers.
+template <typename In, typename T>
+inline Vector<T> some(const In* from) {
+  if constexpr (sizeof(In) == sizeof(T)) {
+    return load<T>(from);
+  } else {
+    typedef uint16_t Halves __attribute__((vector_size(BYTES / 2)));
+    Halves halves;
+    __builtin_memcpy(&halves, from, BYTES / 2);
+    return (Vector<T>)(__builtin_convertvector(halves, typename Lanes<T>::Bits) << 16);
+  }
+}
+
 inline float root(float x) { return __builtin_sqrtf(x); }
 inline double root(double x) { return __builtin_sqrt(x); }
 
@@ -71,28 +84,27 @@ struct Place {
   int64_t count, length, lane, step;
 };
 
+// Inlined, the loop over single numbers would lack registers.
 template <typename In, typename T>
-inline void fill(Vector<T>* tile, const In* from, Place at) {
+__attribute__((noinline)) void fill(Vector<T>* tile, const In* from, Place at) {
   constexpr int W = Lanes<T>::W;
   int64_t k = 0;
-  if constexpr (sizeof(In) == sizeof(T)) {
-    if (at.count == W && at.lane == 1) {  // lists lie side by side: no need to transpose
-      for (; k < at.length; k++) {
-        tile[k] = load<T>(from + k * at.step);
-        __builtin_prefetch(from + k * at.step + 4 * W);  // the same row, a few tiles on
-      }
-    } else if (at.count == W && at.step == 1) {
-      for (; k + W <= at.length; k += W) {
-        Vector<T> rows[W];
+  if (at.count == W && at.lane == 1) {  // lists lie side by side: no need to transpose
+    for (; k < at.length; k++) {
+      tile[k] = some<In, T>(from + k * at.step);
+      __builtin_prefetch(from + k * at.step + 4 * W);  // the same row, a few tiles on
+    }
+  } else if (at.count == W && at.step == 1) {
+    for (; k + W <= at.length; k += W) {
+      Vector<T> rows[W];
 #pragma GCC unroll 16
-        for (int l = 0; l < W; l++) {
-          rows[l] = load<T>(from + l * at.lane + k);
-          __builtin_prefetch(from + (W + l) * at.lane + k);  // the next tile; the hardware loses so many rows
-        }
-        transpose<T>(rows);
-#pragma GCC unroll 16
-        for (int l = 0; l < W; l++) tile[k + l] = rows[l];
+      for (int l = 0; l < W; l++) {
+        rows[l] = some<In, T>(from + l * at.lane + k);
+        __builtin_prefetch(from + (W + l) * at.lane + k);  // the next tile; the hardware loses so many rows
       }
+      transpose<T>(rows);
+#pragma GCC unroll 16
+      for (int l = 0; l < W; l++) tile[k + l] = rows[l];
     }
   }
   for (; k < at.length; k++) {
@@ -287,14 +299,16 @@ void swap(const SwapArguments<In, T>& a, int64_t begin, int64_t end, void* scrat
   const bool holes = a.lengths || a.mask;
   for (int64_t first = begin * W; first < end * W; first += W) {
     Place at{first + W <= a.n ? W : a.n - first, a.size, a.size, 1};
+    Vector<T> largest{}, idcg{};
+    for (int l = 0; a.idcg && l < at.count; l++) idcg[l] = a.idcg[first + l];  // early: it is divided by
     fill<In, T>(tile, a.gains + first * a.size, at);
     if (holes) fill_valid<T>(m, a.lengths, a.mask, first, at);
-    Vector<T> largest{}, idcg{};
-    for (int64_t k = 0; k < a.size; k++)
-      largest = larger<T>(holes ? (m[k] != 0 ? tile[k] : largest) : tile[k], largest);
+    if (holes)
+      for (int64_t k = 0; k < a.size; k++) largest = larger<T>(m[k] != 0 ? tile[k] : largest, largest);
+    else
+      for (int64_t k = 0; k < a.size; k++) largest = larger<T>(tile[k], largest);
     const Vector<T> per_unit = one_over_unit<T>(largest);
     if (a.idcg) {
-      for (int l = 0; l < at.count; l++) idcg[l] = a.idcg[first + l];
       idcg *= per_unit;
     } else {
       for (int64_t k = 0; k < a.size; k++)
@@ -360,18 +374,6 @@ inline void normalize_some(const NormalizeArguments<In, T>& a, Vector<T>* tile, 
   }
   Vector<T> by = factor<In, T>(a, squares, N);
   for (int64_t k = 0; k < size; k++) tile[k] = m[k] != 0 ? tile[k] * by : zero;
-}
-
-// W neighbouring numbers.
-template <typename In, typename T>
-inline Vector<T> some(const In* from) {
-  if constexpr (sizeof(In) == sizeof(T)) {
-    return load<T>(from);
-  } else {
-    Vector<T> v;
-    for (int l = 0; l < Lanes<T>::W; l++) v[l] = number(from[l]);
-    return v;
-  }
 }
 
 // A contiguous group that is too long for a tile is read three times. Sums are of W lanes over a piece, and of

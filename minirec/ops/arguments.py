@@ -42,7 +42,10 @@ def check_tensor(name: str, value: object, kind: tuple[tuple, object], like: Ten
     need(value.layout == torch.strided, name, ": expected a dense tensor, got ", value.layout)
     need(value.dtype in dtypes, name, ": expected ", words, ", got ", value.dtype)
     if not torch.compiler.is_compiling():
-        mapped = torch._C._functorch.is_batchedtensor(value)
+        inner = value
+        while torch._C._functorch.is_gradtrackingtensor(inner):
+            inner = torch._C._functorch.get_unwrapped(inner)
+        mapped = torch._C._functorch.is_batchedtensor(inner)
         need(not mapped, name, ": mapped by torch.func.vmap; pass all leading dimensions as they are")
     if like is not None:
         need(value.device == like.device, name, ": on ", value.device, ", but the input is on ", like.device)

@@ -167,6 +167,8 @@ def test_what_vmap_maps_over_is_refused(device, operation, check):
     for name, call in calls.items():
         with pytest.raises(ValueError, match=rf"^{name}: mapped by torch.func.vmap; pass all leading dim"):
             torch.func.vmap(call)(mask if name == "mask" else values)
+    with pytest.raises(ValueError, match=rf"^{name}: mapped by torch.func.vmap"):
+        torch.func.vmap(torch.func.grad(lambda x: call(x).sum()))(values)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
