@@ -108,7 +108,7 @@ setup(
     install_requires=["torch>=2.10", "numpy", "tqdm"],
     extras_require={
         "draw": ["matplotlib"],
-        "test": ["pytest", "hypothesis", "matplotlib", "ruff", "clang-format"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "matplotlib", "ruff", "clang-format"],
         "build": ["setuptools>=77", "ninja", "pybind11"],
         "book": ["matplotlib", "jupytext", "nbclient", "nbconvert", "ipykernel"],
         "bench": ["transformers"],

@@ -11,7 +11,6 @@ expectations under the world's law. Differences are paired by seed, with Student
 """
 
 import argparse
-import json
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -20,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from bench.seeds import keep
+from bench.timing import heading
 from minirec.data import prepare
 from minirec.data.contexts import contexts
 from minirec.loop import Learner, reinforce
@@ -54,7 +55,7 @@ Arms = dict[str, tuple[str, dict]]  # name -> objective, and settings that diffe
 
 
 def gated(ranker: str) -> Arms:
-    """Arms of equal total weight: λ is divided by the share of contexts that the gate admits."""
+    """Arms of about equal total weight: λ is divided by the share that the gate admitted on a TUNING seed."""
     arms: Arms = {"supervised continued": ("continued", {})}
     for name, gate in GATES.items():
         weight = 1 / SHARE[ranker].get(gate, 1.0)
@@ -95,7 +96,7 @@ def begin(cfg: Config) -> tuple[Run, Policy]:
     codes, _ = prepare.encode(dataset, cfg)
     run = Run(cfg, dataset, Trie(codes.codes, codes.size), processes, notes=[])
     with tempfile.TemporaryDirectory() as folder:
-        return run, fit(Supervised(run), Path(folder))
+        return run, fit(Supervised(run), replace(run, cfg=replace(cfg, out=folder)))
 
 
 def teach(start: Policy, task: NextItem | Rankings) -> tuple[Policy, list[dict[str, float]]]:
@@ -148,10 +149,11 @@ def interval(values: list[float]) -> tuple[float, float]:
     return x.mean().item(), T95[len(values) - 1] * x.std().item() / len(values) ** 0.5
 
 
-def page(regime: str, seeds: list[dict], rates: dict[str, float]) -> str:
-    """The results as Markdown: means over seeds, and differences to supervised continued and to GRPO."""
+def page(raw: dict) -> list[str]:
+    """The table: means over seeds, and differences to supervised continued and of the method itself."""
+    regime, seeds, rates = raw["regime"], raw["seeds"], raw["rates"]
     world = {**REGIMES[regime][0], "batches": BASE.rl_steps, "seeds": len(seeds)}
-    lines = [f"# {regime}", "", f"tiny preset but for {world}; metrics × 100, ± Student's 95 % interval", ""]
+    lines = [f"tiny preset but for {world}; metrics × 100, ± Student's 95 % interval", ""]
     lines += ["| | hr@10 | ndcg@10 | pass@1 | hallucination |", "|---|---|---|---|---|"]
     for name in ("item-kNN", "true law", "start"):
         mean = means([seed[name] for seed in seeds], SHOWN)  # a floor has no Pass@1
@@ -177,16 +179,17 @@ def page(regime: str, seeds: list[dict], rates: dict[str, float]) -> str:
                     cells.append("" if a == b else f"{value:+.2f} ± {half:.2f}")
             cells += [f"{100 * mean['hallucination']:.2f}", f"{mean.get('silent', 0):.2f}"]
             lines.append("| " + " | ".join([*cells, f"{mean.get('admitted', 0):.2f}"]) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
-    """Choose the rates, run the fresh seeds, write the table."""
+    """Choose the rates, run the fresh seeds, write their values and the table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("regime", choices=REGIMES)
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each [1]")
     parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder [bench/results]")
     args = parser.parse_args()
+    torch.set_num_threads(1)
     tuning = [(args.regime, seed, {"all": rate}, "valid") for rate in RATES for seed in TUNING]
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
         tuned = list(pool.map(one_seed, tuning))
@@ -200,11 +203,9 @@ def main() -> None:
         }
         rates = {arm: RATES[values.index(max(values))] for arm, values in by_rate.items()}
         seeds = list(pool.map(one_seed, [(args.regime, seed, rates, "test") for seed in SEEDS]))
-    text = page(args.regime, seeds, rates)
-    print(text)
-    (args.out / f"claims_{args.regime}.md").write_text(text)
-    raw = {"rates": rates, "tuning": dict(zip(map(str, tuning), tuned, strict=True)), "seeds": seeds}
-    (args.out / f"claims_{args.regime}.json").write_text(json.dumps(raw, indent=1) + "\n")
+    raw = {"head": heading("claims", args.regime), "regime": args.regime, "rates": rates, "seeds": seeds}
+    raw |= {"tuning": dict(zip(map(str, tuning), tuned, strict=True))}
+    keep(args.out / f"claims_{args.regime}", raw, page)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ to fill in the feedback that is missing; whether scaling by the critic's varianc
 """
 
 import argparse
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -18,11 +19,14 @@ from pathlib import Path
 import torch
 
 from bench.claims import BASE, SEEDS, TUNING, begin, interval, teach
+from bench.seeds import keep
+from bench.timing import heading
 from minirec.data.lists import HELD_OUT, NEEDS, ListSource, make_lists
 from minirec.data.vectors import item_vectors
 from minirec.measure.rankings import METRIC, ByNeed, item_mean, list_floors, rank_for_needs
 from minirec.models.critic import Critic, fill_lists, train_critic
 from minirec.objectives import settings_of
+from minirec.records import Lists
 from minirec.run.folder import Run
 from minirec.run.lists import WARM, imitate, next_item_scores
 from minirec.tasks import Rankings
@@ -62,14 +66,14 @@ class ItemMean(torch.nn.Module):
         return mean, torch.zeros_like(mean)
 
 
-def fill_gaps(run: Run, train: ListSource, filler: str) -> torch.nn.Module | None:
-    """Make what stands for the gains that were not observed; None counts them 0."""
+def fill_gaps(run: Run, train: ListSource, filler: str) -> Callable[[Lists], Lists]:
+    """Make the feedback of a task: what stands for the gains that were not observed; "zero" counts them 0."""
     if filler == "item mean":
-        return ItemMean(train, len(run.trie))
+        return partial(fill_lists, ItemMean(train, len(run.trie)))
     if filler == "critic":
-        vectors = item_vectors(run.dataset, run.cfg.seed)
-        return train_critic(Critic(vectors, run.dataset.periods, run.cfg.seed), train, run.cfg.seed)
-    return None
+        critic = Critic(item_vectors(run.dataset, run.cfg.seed), run.dataset.periods, run.cfg.seed)
+        return partial(fill_lists, train_critic(critic, train, run.cfg.seed))
+    return lambda lists: replace(lists, gains=lists.gains * lists.observed)
 
 
 def judge(results: ByNeed) -> dict[str, float]:
@@ -93,19 +97,21 @@ def one_seed(job: tuple[int, dict[str, float], str]) -> dict[str, dict[str, floa
             train, judged = (make_lists(cfg, run.dataset, part) for part in ("train", split))
             if start is None:  # the lists are the same whatever part of the feedback is observed
                 scores = partial(next_item_scores, supervised, run.trie)
-                start = imitate(cfg, supervised, run.trie, train, scores, WARM, rate)  # the first arm's rate
+                warm = replace(cfg, rl_steps=WARM)  # at the first arm's rate
+                start = imitate(warm, supervised, run.trie, train, scores)
                 results["list start"] = judge(rank_for_needs(start, run.trie, judged))
                 known = make_lists(replace(cfg, feedback=1.0), run.dataset, "known")
                 floors = list_floors(known, judged, len(run.trie), seed)
                 results |= {floor: judge(floors[floor]) for floor in ("random", "item mean")}
-            feedback = partial(fill_lists, fill_gaps(run, train, filler))
+            feedback = fill_gaps(run, train, filler)
             policy, _ = teach(start, Rankings(cfg, run.trie, train, feedback))
             results[key] = judge(rank_for_needs(policy, run.trie, judged))
     return results
 
 
-def page(seeds: list[dict[str, dict[str, float]]], rates: dict[str, float]) -> str:
-    """The results as Markdown."""
+def page(raw: dict) -> list[str]:
+    """The table: means over seeds, and differences to the first arm of a table."""
+    seeds, rates = raw["seeds"], raw["rates"]
     columns = ["trained needs", *NEEDS]
 
     def row(name: str, key: str, against: str | None) -> str:
@@ -125,15 +131,16 @@ def page(seeds: list[dict[str, dict[str, float]]], rates: dict[str, float]) -> s
         keys = [f"{table}: {name}" for name in arms]
         lines += ["", f"### {table}", "", "| " + " | ".join(head) + " |", rule]
         lines += [row(name, key, keys[0]) for name, key in zip(arms, keys, strict=True)]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
-    """Choose the rates, run the fresh seeds, write the table."""
+    """Choose the rates, run the fresh seeds, write their values and the table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each [1]")
-    parser.add_argument("--out", type=Path, default=Path("bench/results/claims_flexrec.md"), help="file")
+    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder [bench/results]")
     args = parser.parse_args()
+    torch.set_num_threads(1)
     tuning = [(TUNING[0], {"all": rate}, "valid") for rate in RATES]
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
         tuned = list(pool.map(one_seed, tuning))
@@ -142,9 +149,9 @@ def main() -> None:
             values = [run[key]["trained needs"] for run in tuned]
             rates[key] = RATES[values.index(max(values))]
         seeds = list(pool.map(one_seed, [(seed, rates, "test") for seed in SEEDS]))
-    text = page(seeds, rates)
-    print(text)
-    args.out.write_text(text)
+    command = heading("claims_lists", "")[2:]  # without a title: the first table stands under none
+    raw = {"head": command, "rates": rates, "tuning": tuned, "seeds": seeds}
+    keep(args.out / "claims_flexrec", raw, page)
 
 
 if __name__ == "__main__":

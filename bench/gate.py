@@ -52,7 +52,7 @@ def main() -> None:
             lines.append("| " + " | ".join([*cells, f"{right[both].double().mean():.2f}"]) + " |")
         gain = (policy - target).double()
         nearest = negatives[:, :5].amin(1) / group
-        mean, sizes = stratify(policy / group, nearest, gain)
+        mean, sizes = stratify(policy / group, nearest, gain, bins=3)
         lines += [
             "",
             f"rank gain over all contexts: {gain.mean():+.2f} places; by difficulty × discriminability:",

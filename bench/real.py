@@ -9,7 +9,8 @@ rate of each arm is the one of RATES that is best by ndcg@10 on validation, with
 then runs with all SEEDS: other orders of contexts, other noise. Gated arms have the total weight of the
 mixture: λ is divided by the share that the gate admits. Metrics are of USERS users, the same for all.
 Differences are paired by user: per user the mean over seeds, and over users the 95 % interval of a
-bootstrap, which says nothing about other supervised policies.
+bootstrap, which says nothing about other supervised policies. The values of every seed and user stand in the
+.json file beside the table.
 """
 
 import argparse
@@ -21,6 +22,8 @@ from pathlib import Path
 import torch
 
 from bench.claims import teach
+from bench.seeds import dense, keep, sparse
+from bench.timing import heading
 from minirec.data.contexts import contexts
 from minirec.measure import evaluation
 from minirec.measure.metrics import paired_bootstrap
@@ -42,19 +45,18 @@ ARMS = {
     "random gate": ("adagrpo", {"gate": "random"}),
     "AdaGRPO": ("adagrpo", {"gate": "both"}),
 }
-SHOWN = ("recall@10", "ndcg@10", "pass@1", "pass@10", "hallucination")
+BY_USER, MEANS = ("recall@10", "ndcg@10"), ("pass@1", "pass@10", "hallucination")
 SEEN = ("silent", "admitted")
 
 Job = tuple[Path, str, int, float, float, str]  # run folder, arm, seed, rate, weight of RL, split
-Result = tuple[dict[str, torch.Tensor], dict[str, float]]
 
 
-def work(job: Job) -> Result:
-    """Run one arm; its metrics by user, and what its rollouts showed."""
+def work(job: Job) -> dict:
+    """Run one arm; its metrics, those of BY_USER user by user, and what its rollouts showed."""
     folder, name, seed, rate, weight, split = job
     torch.set_num_threads(1)
     keep_freed_memory()
-    run = find_run(folder, torch.device("cpu"))
+    run = find_run(folder)
     changes = {"seed": seed, "rl_steps": STEPS, "rl_rate": rate, "rl_weight": weight}
     objective, of_arm = ARMS.get(name, ("continued", {}))
     cfg = settings_of(run.cfg, objective, **changes, **of_arm, group=16, samples=10)
@@ -68,58 +70,66 @@ def work(job: Job) -> Result:
     examples = examples.select(order[:USERS])
     judged = replace(cfg, beam=50, seed=0)
     result = evaluation.evaluate_policy(policy, run.trie, run.dataset, examples, judged)
-    return {metric: result.values[metric] for metric in SHOWN}, shown
+    values = {metric: sparse(result.values[metric]) for metric in BY_USER}
+    values |= {metric: result.values[metric].mean().item() for metric in MEANS}
+    return {"users": len(examples), "seed": seed, **values, **shown}
 
 
-def page(start: Result, results: dict[str, list[Result]], rates: dict[str, float]) -> str:
-    """The results as Markdown."""
-    continued = results["supervised continued"]
-    control = {m: torch.stack([seed[0][m] for seed in continued]).mean(0) for m in SHOWN}  # (users,)
-    users = len(start[0]["ndcg@10"])
-    lines = [f"{users:,} users, {len(SEEDS)} seeds, {STEPS} batches of 32 x 16 rollouts", ""]
+def by_user(seeds: list[dict], metric: str) -> torch.Tensor:
+    """The mean over seeds of a metric, (users,)."""
+    return torch.stack([dense(seed[metric], seed["users"]) for seed in seeds]).mean(0)
+
+
+def page(raw: dict) -> list[str]:
+    """The table: means over seeds and users, and differences to supervised continued."""
+    arms, rates = raw["arms"], raw["rates"]
+    control = arms["supervised continued"]
+    users, steps = control[0]["users"], raw["steps"]
+    lines = [f"{users:,} users, {len(control)} seeds, {steps} batches of 32 x 16 rollouts", ""]
     lines += ["| | rate | recall@10 | minus continued | ndcg@10 | minus continued | pass@1 | hallucination |"]
     lines[-1] += " silent groups | admitted |"
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
-    for name, seeds in {"supervised": [start], **results}.items():
-        arm = {m: torch.stack([seed[0][m] for seed in seeds]).mean(0) for m in SHOWN}  # (users,)
+    for name, seeds in arms.items():
         cells = [name, f"{rates[name]:g}" if name in rates else ""]
-        for metric in ("recall@10", "ndcg@10"):
-            interval = paired_bootstrap(arm[metric], control[metric], seed=0)
+        for metric in BY_USER:
+            value = by_user(seeds, metric)
+            interval = paired_bootstrap(value, by_user(control, metric), seed=0)
             difference = "{:+.4f} ({:+.4f} to {:+.4f})".format(*interval)
-            cells += [f"{arm[metric].mean():.4f}", "" if name == "supervised continued" else difference]
-        cells += [f"{arm[metric].mean():.4f}" for metric in ("pass@1", "hallucination")]
-        shown = means([seed[1] for seed in seeds], SEEN)
-        cells += [f"{shown[name]:.3f}" if name in shown else "" for name in SEEN]
+            cells += [f"{value.mean():.4f}", "" if name == "supervised continued" else difference]
+        mean = means(seeds, (*MEANS, *SEEN))
+        cells += [f"{mean[metric]:.4f}" for metric in ("pass@1", "hallucination")]
+        cells += [f"{mean[name]:.3f}" if name in mean else "" for name in SEEN]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return [*lines, "", f"λ of the gated arms: {raw['weight']:.2f}"]
 
 
 def main() -> None:
-    """Run the seeds, write the table."""
+    """Run the seeds, write their values and the table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("run", type=Path, help="run folder, trained with --fresh")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each [1]")
-    parser.add_argument(
-        "--out", type=Path, default=Path("bench/results/real.md"), help="[bench/results/real.md]"
-    )
+    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder [bench/results]")
     args = parser.parse_args()
-    _, shown = work((args.run, "AdaGRPO", SEEDS[0], RATES[-1], 1.0, "valid"))  # trains the ranker, for all
-    weight = 1 / shown["admitted"]
+    torch.set_num_threads(1)
+    first = work((args.run, "AdaGRPO", SEEDS[0], RATES[-1], 1.0, "valid"))  # trains the ranker, for all
+    if not first["admitted"]:
+        raise SystemExit(f"{args.run}: the gate admits no context, so no arm can have its total weight")
+    weight = 1 / first["admitted"]
     weights = dict.fromkeys(ARMS, 1.0) | {"AdaGRPO": weight, "random gate": weight}
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
         start = pool.submit(work, (args.run, "supervised", 0, 0.0, 1.0, "test"))
         tuning = [(args.run, name, SEEDS[0], rate, weights[name], "valid") for name in ARMS for rate in RATES]
-        tuned = [values["ndcg@10"].mean().item() for values, _ in pool.map(work, tuning)]
+        tuned = [by_user([result], "ndcg@10").mean().item() for result in pool.map(work, tuning)]
         rates = {}
         for i, name in enumerate(ARMS):
             values = tuned[i * len(RATES) : (i + 1) * len(RATES)]
             rates[name] = RATES[values.index(max(values))]
         jobs = [(args.run, name, seed, rates[name], weights[name], "test") for name in ARMS for seed in SEEDS]
         done = list(pool.map(work, jobs))
-    results = {name: done[i * len(SEEDS) : (i + 1) * len(SEEDS)] for i, name in enumerate(ARMS)}
-    text = page(start.result(), results, rates) + f"\nλ of the gated arms: {weight:.2f}\n"
-    print(text)
-    args.out.write_text(text)
+    arms = {name: done[i * len(SEEDS) : (i + 1) * len(SEEDS)] for i, name in enumerate(ARMS)}
+    raw = {"head": heading("real", "AdaGRPO and ReCast on a real log"), "steps": STEPS, "weight": weight}
+    raw |= {"rates": rates, "arms": {"supervised": [start.result()], **arms}}
+    keep(args.out / "real", raw, page)
 
 
 if __name__ == "__main__":

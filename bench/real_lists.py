@@ -6,20 +6,23 @@
 
 Rates are chosen on TUNING, a seed of its own, by validation; then all arms run with SEEDS, which draw other
 orders of contexts, other needs and other list starts. Test lists are each user's last window; NDCG@5 is by
-true ratings.
+true ratings. Its values of every seed and list stand in the .json file beside the table.
 """
 
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from math import isnan, nan
 from pathlib import Path
 
 import torch
 
 import minirec
 from bench.claims import teach
-from minirec.data.lists import NEEDS, PARTS, ListSource, make_lists
+from bench.seeds import keep
+from bench.timing import heading
+from minirec.data.lists import HELD_OUT, NEEDS, PARTS, ListSource, make_lists
 from minirec.data.vectors import item_vectors
 from minirec.measure.metrics import paired_bootstrap
 from minirec.measure.rankings import METRIC, ByNeed, list_floors, rank_for_needs, trained_needs
@@ -47,25 +50,57 @@ def train_arm(
 ) -> Policy:
     """Train an arm on lists and what is seen of their gains."""
     if ARMS[name] is None:
-        cfg = replace(run.cfg, seed=seed)
-        return imitate(cfg, start, run.trie, train, lambda lists: feedback(lists).gains, STEPS, rate)
+        cfg = replace(run.cfg, seed=seed, rl_steps=STEPS, rl_rate=rate)
+        return imitate(cfg, start, run.trie, train, lambda lists: feedback(lists).gains)
     objective, changes = ARMS[name]
     cfg = settings_of(run.cfg, objective, seed=seed, rl_steps=STEPS, rl_rate=rate, **changes)
     return teach(start, Rankings(cfg, run.trie, train, feedback))[0]
 
 
-def trained(results: ByNeed) -> torch.Tensor:
+def trained(results: dict[str, torch.Tensor]) -> torch.Tensor:
     """NDCG@5, the mean over the trained needs, (S,); NaN where one of them has no gain."""
-    return trained_needs(results).mean(0)
+    return torch.stack([results[need] for need in NEEDS if need != HELD_OUT]).mean(0)
+
+
+def kept(results: ByNeed) -> dict[str, list[float | None]]:
+    """NDCG@5 of every list by need, as JSON has it; None where a list has no gain."""
+    values = {need: results[need][METRIC].tolist() for need in NEEDS}
+    return {need: [None if isnan(x) else round(x, 6) for x in row] for need, row in values.items()}
+
+
+def numbers(row: list[float | None]) -> torch.Tensor:
+    """The values of a row of ``kept``, NaN for None."""
+    return torch.tensor([nan if x is None else x for x in row], dtype=torch.float64)
+
+
+def page(raw: dict) -> list[str]:
+    """The table: means over seeds and lists, and differences to the list start and to list-level GRPO."""
+    rates, rows = raw["rates"], {}
+    for name, seeds in raw["arms"].items():
+        values = [{need: numbers(seed[need]) for need in NEEDS} for seed in seeds]
+        rows[name] = values, torch.stack([trained(seed) for seed in values]).mean(0)  # (S,)
+    columns = [*NEEDS, "trained needs", "minus the list start", "minus list-level GRPO"]
+    lines = [raw["sizes"], "", "| | rate | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for name, (seeds, mean) in rows.items():
+        cells = [name, f"{rates[name]:g}" if name in rates else ""]
+        cells += [f"{torch.stack([seed[need] for seed in seeds]).nanmean():.4f}" for need in NEEDS]
+        cells.append(f"{mean.nanmean():.4f}")
+        for other in ("list start", "list-level GRPO"):
+            base = rows[other][1]
+            both = ~(mean - base).isnan()
+            interval = paired_bootstrap(mean[both], base[both], seed=0)
+            cells.append("" if other == name else "{:+.4f} ({:+.4f} to {:+.4f})".format(*interval))
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def main() -> None:
-    """Choose the rates, run the seeds, write the table."""
+    """Choose the rates, run the seeds, write their values and the table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument(
         "run", type=Path, help="run folder, trained with --fresh on a log with ratings and topics"
     )
-    parser.add_argument("--out", type=Path, default=Path("bench/results/real_lists.md"), help="file")
+    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder [bench/results]")
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -85,31 +120,18 @@ def main() -> None:
 
     rates = {}
     for name in ARMS:
-        means = [trained(arm(name, rate, TUNING, "valid")).nanmean().item() for rate in RATES]
+        means = [trained_needs(arm(name, rate, TUNING, "valid")).mean(0).nanmean().item() for rate in RATES]
         rates[name] = RATES[means.index(max(means))]
     floors = list_floors(lists["known"], lists["test"], len(run.trie), 0)
-    rows: dict[str, list[ByNeed]] = {floor: [results] for floor, results in floors.items()}
+    rows = {floor: [results] for floor, results in floors.items()}
     rows["list start"] = [rank_for_needs(starts[seed], run.trie, lists["test"]) for seed in SEEDS]
     rows |= {name: [arm(name, rates[name], seed, "test") for seed in SEEDS] for name in ARMS}
-    columns = [*NEEDS, "trained needs", "minus the list start", "minus list-level GRPO"]
     sizes = ", ".join(f"{part} {len(source):,}" for part, source in lists.items())
     group = settings_of(run.cfg, "flexrec").group
-    text = f"lists: {sizes}; {STEPS} batches of {run.cfg.contexts} x {group}, seeds {SEEDS}\n\n"
-    text += "| | rate | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 2) + "|\n"
-    for name, seeds in rows.items():
-        cells = [name, f"{rates[name]:g}" if name in rates else ""]
-        for need in NEEDS:
-            cells.append(f"{torch.stack([results[need][METRIC] for results in seeds]).nanmean():.4f}")
-        values = torch.stack([trained(results) for results in seeds]).mean(0)  # (S,)
-        cells.append(f"{values.nanmean():.4f}")
-        for other in ("list start", "list-level GRPO"):
-            base = torch.stack([trained(results) for results in rows[other]]).mean(0)
-            both = ~(values - base).isnan()
-            interval = paired_bootstrap(values[both], base[both], seed=0)
-            cells.append("" if other == name else "{:+.4f} ({:+.4f} to {:+.4f})".format(*interval))
-        text += "| " + " | ".join(cells) + " |\n"
-    print(text)
-    args.out.write_text(text)
+    sizes = f"lists: {sizes}; {STEPS} batches of {run.cfg.contexts} x {group}, seeds {SEEDS}"
+    raw = {"head": heading("real_lists", "FlexRec on a real log"), "sizes": sizes, "rates": rates}
+    raw |= {"arms": {name: [kept(results) for results in seeds] for name, seeds in rows.items()}}
+    keep(args.out / "real_lists", raw, page)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,14 @@ def machine() -> str:
     return f"{model}, {torch.get_num_threads()} threads; {versions}"
 
 
+def heading(name: str, title: str) -> list[str]:
+    """The first lines of a result: its title, the command, and the machine."""
+    command = "python -m " + " ".join([f"bench.{name}", *sys.argv[1:]])
+    return [f"# {title}", "", f"`{command}`, {machine()}", ""]
+
+
 def write(name: str, title: str, lines: list[str], result: str = "") -> None:
     """Print a result and keep it in bench/results, with the command and the machine."""
-    command = "python -m " + " ".join([f"bench.{name}", *sys.argv[1:]])
-    page = "\n".join([f"# {title}", "", f"`{command}`, {machine()}", "", *lines, ""])
+    page = "\n".join([*heading(name, title), *lines, ""])
     print(page)
     (Path(__file__).parent / "results" / f"{result or name}.md").write_text(page)

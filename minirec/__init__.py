@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 def load(folder: str | Path, device: str = "cpu") -> Recommender:
     """Load a trained run from its folder, with the weights that validation chose.
 
-    Raises InputError as ``minirec.run.recommender.load`` does.
+    Raises InputError if the folder or a file in it is missing, damaged, or does not fit.
     """
-    from minirec.run import recommender  # here, so that ``import minirec`` stays light
+    from minirec.run import folder as files  # here, so that ``import minirec`` stays light
+    from minirec.run import recommender
 
-    return recommender.load(folder, device)
+    return recommender.Recommender(files.find_run(folder, device))

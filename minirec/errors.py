@@ -1,9 +1,10 @@
 """Bad input ends in one clear line and exit code 2, never in a traceback."""
 
 import difflib
-import functools
+import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 
@@ -30,18 +31,32 @@ def usage_error(message: str) -> NoReturn:
     raise InputError(message)
 
 
-def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a command's ``main``: an InputError becomes one line on stderr and exit code 2, Ctrl-C 130."""
+def escaped(text: str) -> str:
+    """Make a stranger's text safe for a terminal and a table: what is not printable becomes its escape.
 
-    @functools.wraps(main)
-    def run() -> None:
-        try:
-            main()
-        except InputError as error:
-            print(f"minirec: {error}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
-            sys.exit(130)
+    >>> print(escaped("Alien\x1b[2J"))
+    Alien\\x1b[2J
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
-    return run
+
+@contextmanager
+def command() -> Iterator[None]:
+    """Decorate a command's ``main``: what the user can mend is one line and exit code 2, Ctrl-C is 130.
+
+    What a terminal cannot show is printed as its escape. A reader that closes the pipe ends the command.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes
+        sys.exit(1)
+    except (InputError, OSError) as error:
+        print(f"minirec: {escaped(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,8 +1,11 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and a folder that one process has for itself."""
 
 import os
+import platform
+import re
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,9 +19,9 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     If the block raises, the temporary file is removed and ``path`` is untouched. Raises InputError if the
     folder is missing or cannot be written, or the disk is full.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:  # never through a link that somebody has laid there
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -26,4 +29,48 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error above says what is wrong
+            temporary.unlink()
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Make a folder, and have it for this process while the block runs: another one that asks is refused.
+
+    The file ``lock`` is created exclusively and names the process. One that a dead process of this machine
+    has left is taken over. Raises InputError if the folder is taken, or cannot be written.
+    """
+    lock, here = folder / "lock", f"process {os.getpid()} on {platform.node()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            if not _alive(lock.read_text()):
+                lock.unlink()
+        # Windows has no signal 0 to ask whether a process lives; there the lock goes with its process.
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_TEMPORARY", 0)
+        number = os.open(lock, flags)
+    except OSError as error:
+        if lock.is_file():
+            owner = lock.read_text()
+            raise InputError(f"{folder}: {owner} has it; wait, or remove {lock} if that is no more") from None
+        raise InputError(f"{folder}: cannot be written: {error.strerror}; name another by --out") from None
+    try:
+        os.write(number, here.encode())
+        yield
+    finally:
+        os.close(number)
+        lock.unlink(missing_ok=True)
+
+
+def _alive(owner: str) -> bool:
+    """Whether the process that a lock names may be running; of another machine, nobody knows."""
+    found = re.fullmatch(r"process (\d+) on (.*)", owner)
+    if os.name == "nt" or not found or found[2] != platform.node():
+        return True
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True

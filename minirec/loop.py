@@ -11,6 +11,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from minirec.errors import InputError
+from minirec.noise import wide
 from minirec.objectives.loss import Loss, logprobs
 from minirec.policy import Policy
 from minirec.records import Experience, Objective, Signal
@@ -33,20 +35,32 @@ LOGGED = {
 
 
 class Tally:
-    """The one way to average a logged number over steps and processes."""
+    """The one way to average a logged number over steps and processes.
+
+    What is counted stays on its device until it is read, as a GPU would wait for every number.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.sums = {name: torch.zeros(2, dtype=torch.float64) for name in names}  # sum, count
+        self.sums: dict[str, list] = {name: [0.0, 0.0] for name in names}  # sum, count
 
-    def add(self, name: str, total: float, count: float = 1) -> None:
+    def add(self, name: str, total: Tensor | float, count: float = 1) -> None:
         """Add a sum and its divisor; a name without a definition is a ValueError."""
         if name not in self.sums:
             raise ValueError(f"'{name}' is logged and not defined; add it to the objective's facts")
-        self.sums[name] += torch.tensor([total, count], dtype=torch.float64)
+        before, number = self.sums[name]
+        total = wide(total.detach()) if isinstance(total, Tensor) else total
+        self.sums[name] = [before + total, number + count]
+
+    def read(self) -> Tensor:
+        """Sums and counts (names, 2) float64, on the CPU."""
+        waiting = [total for total, _ in self.sums.values() if isinstance(total, Tensor)]
+        numbers = iter(torch.stack(waiting).tolist() if waiting else ())
+        pairs = [[next(numbers) if isinstance(a, Tensor) else a, b] for a, b in self.sums.values()]
+        return torch.tensor(pairs, dtype=torch.float64)
 
     def means(self, processes: Processes = ONE) -> dict[str, float]:
         """The mean over all processes of every number that was added; all processes must call it."""
-        sums = processes.totals(torch.stack(list(self.sums.values())))  # (names, 2)
+        sums = processes.totals(self.read())  # (names, 2)
         pairs = zip(self.sums, sums.tolist(), strict=True)
         return {name: total / count for name, (total, count) in pairs if count > 0}
 
@@ -54,12 +68,12 @@ class Tally:
 def observe(tally: Tally, x: Experience, signal: Signal) -> None:
     """Count what a batch's rollouts show, and what the objective made of them."""
     contexts, rollouts = len(x.batch), x.rewards.numel()
-    tally.add("reward", x.rewards.double().sum().item(), rollouts)
-    tally.add("silent", (x.rewards == x.rewards[:, :1]).all(1).sum().item(), contexts)
-    tally.add("holes", (x.rollout.items < 0).sum().item(), x.rollout.items.numel())
+    tally.add("reward", wide(x.rewards).sum(), rollouts)
+    tally.add("silent", (x.rewards == x.rewards[:, :1]).all(1).sum(), contexts)
+    tally.add("holes", (x.rollout.items < 0).sum(), x.rollout.items.numel())
     tally.add("admitted", len(signal.rows), contexts)
     if x.rollout.sampled:
-        tally.add("entropy", -x.rollout.logp.double().sum().item(), rollouts)
+        tally.add("entropy", -wide(x.rollout.logp).sum(), rollouts)
     for name, total in signal.facts.items():
         tally.add(name, total, contexts)
 
@@ -75,11 +89,20 @@ class Learner:
         self.optimiser = torch.optim.Adam(parameters, cfg.rl_rate, betas=(0.9, 0.98), fused=True)
 
 
-def update(loss: Tensor, optimiser: torch.optim.Optimizer, clip: float = math.inf) -> float:
-    """One step of any training, with the gradient cut to the norm ``clip``; returns its norm before."""
+def update(loss: Tensor, optimiser: torch.optim.Optimizer, step: int, clip: float = math.inf) -> float:
+    """One step of any training, with the gradient cut to the norm ``clip``; returns its norm before.
+
+    Raises InputError, and leaves the parameters alone, where the loss or the gradient is not finite.
+    """
     loss.backward()
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, clip).item()
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
+    value, norm = torch.stack([loss.detach(), norm]).tolist()  # one wait for both
+    if not math.isfinite(norm):  # nor is it where the loss is not
+        what = "the gradient" if math.isfinite(value) else "the loss"
+        raise InputError(
+            f"step {step}: {what} is not finite; train with a lower rate, from the last checkpoint"
+        )
     optimiser.step()
     optimiser.zero_grad()
     return norm
@@ -100,8 +123,8 @@ def reinforce(learner: Learner, task: Task, objective: Objective, step: int) -> 
         old = logprobs(policy, trie, x.batch, signal, allowed) if cfg.updates > 1 else None
     for _ in range(cfg.updates):
         loss, facts = learner.loss(x.batch, signal, allowed, old, reference, cfg.contexts)
-        norm = update(loss * count, learner.optimiser, cfg.clip)  # processes average gradients
-        tally.add("loss", loss.item(), 1 / count)  # each process has its part of the loss ..
+        norm = update(loss * count, learner.optimiser, step, cfg.clip)  # processes average gradients
+        tally.add("loss", loss, 1 / count)  # each process has its part of the loss ..
         tally.add("gradient_norm", norm / count, 1 / count)  # .. and all have the same gradient
         for name, (total, divisor) in facts.items():
             tally.add(name, total, divisor)

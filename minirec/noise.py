@@ -41,6 +41,27 @@ def stream(use: str, *numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed >> 1))
 
 
+NARROW = {"mps"}  # types of devices without float64
+
+
+def widest(device: torch.device | str) -> torch.dtype:
+    """float64; float32 on a device that has no more, Apple's MPS."""
+    return torch.float32 if torch.device(device).type in NARROW else torch.float64
+
+
+def wide(values: Tensor) -> Tensor:
+    """In the widest numbers that their device has."""
+    return values.to(widest(values.device))
+
+
+def uniform(random: torch.Generator, *shape: int, device: torch.device | str = "cpu") -> Tensor:
+    """Draw uniform numbers in [0, 1), always on the CPU, as wide as a device has them."""
+    numbers = torch.rand(*shape, generator=random, dtype=torch.float64)
+    if widest(device) == torch.float32:
+        numbers = numbers.float().clamp(max=1 - 2**-20)  # below 1 after float32's rounding too
+    return numbers.to(device)
+
+
 def draw(weights: Tensor, noise: Tensor) -> Tensor:
     """Draw by inverting the cumulative distribution, so that the same noise gives the same draw.
 

@@ -20,6 +20,7 @@ never sampled. So the sampler and the loss both call ``token_logprobs``, and not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from minirec.settings import PolicyConfig
 
 KeyValue = tuple[Tensor, Tensor]
+Cache = list[KeyValue]  # per block: keys and values
 MASKED = -1e9  # a masked logit; finite, so that p * log p is 0 and not NaN
 
 
@@ -51,7 +53,7 @@ def token_logprobs(logits: Tensor, allowed: Tensor | None = None, temperature: f
 class Prompt:
     """B encoded contexts, T = 1 + H·L positions: what G branches share."""
 
-    layers: list[KeyValue]  # per block: keys and values, each (B, h, T, e)
+    layers: Cache  # each (B, h, T, e)
     mask: Tensor  # (B, T) bool, False at padding
     last: Tensor  # (B, d) hidden state that predicts the first code to come
 
@@ -117,8 +119,7 @@ class Block(nn.Module):
         """Turn the residual stream (..., S, d) into rotated queries and keys, and values: (..., h, S, e)."""
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3 * self.heads, -1)).transpose(-2, -3)
         qk, v = qkv.split([2 * self.heads, self.heads], -3)
-        q, k = rotate(qk, by).chunk(2, -3)
-        return q, k, v
+        return *rotate(qk, by).chunk(2, -3), v
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Add what was attended to, (..., h, S, e), and the MLP to the residual stream (..., S, d)."""
@@ -165,9 +166,7 @@ class Policy(nn.Module):
         """Map hidden states (..., d) to the logits of one level, (..., V); the level counts from 0."""
         return hidden @ self.code.weight[level * self.size : (level + 1) * self.size].T
 
-    def trunk(
-        self, condition: Tensor, tokens: Tensor, real: Tensor | None = None
-    ) -> tuple[Tensor, list[KeyValue]]:
+    def trunk(self, condition: Tensor, tokens: Tensor, real: Tensor | None = None) -> tuple[Tensor, Cache]:
         """Run whole sequences through the blocks.
 
         Conditions (B, 4) and tokens (B, S), padded with -1 on the right. Returns hidden states (B, 1 + S, d),
@@ -213,9 +212,7 @@ class Policy(nn.Module):
         last, layers = self.trunk(condition, codes.flatten(1), real)  # (B, 1, d)
         return Prompt(layers, real, last[:, 0])
 
-    def branch(
-        self, prompt: Prompt, tokens: Tensor, past: list[KeyValue] | None = None
-    ) -> tuple[Tensor, list[KeyValue]]:
+    def branch(self, prompt: Prompt, tokens: Tensor, past: Cache | None = None) -> tuple[Tensor, Cache]:
         """Continue each prompt with G branches by their newest tokens (B, G, S); a branch starts at level 0.
 
         ``past`` is what an earlier call returned for the tokens before them. Returns hidden states
@@ -224,9 +221,8 @@ class Policy(nn.Module):
         """
         before = past[0][0].shape[-2] if past else 0
         x = self.dropout(self.embed(tokens, before))  # (B, G, S, d)
-        step = before + torch.arange(tokens.shape[-1], device=tokens.device)
-        position = prompt.mask.sum(1)[:, None] + step  # (B, S)
-        by = angles(position[:, None, None], self.head_size)  # (B, 1, 1, S, e/2)
+        first = prompt.mask.sum(1)[:, None, None, None] + before
+        by = angles(first + torch.arange(x.shape[2], device=x.device), self.head_size)  # (B, 1, 1, S, e/2)
         layers = []
         for i, block in enumerate(self.blocks):
             q, k, v = block.project(x, by)
@@ -235,6 +231,16 @@ class Policy(nn.Module):
             layers.append((k, v))
             x = block.finish(x, branch_attention(q, (k, v), prompt.layers[i], prompt.mask))
         return self.norm(x), layers
+
+    def follow(self, prompt: Prompt, codes: Sequence[Tensor], past: Cache | None) -> tuple[Tensor, Cache]:
+        """Hidden states that predict the next codes, and the cache, after codes (B, G) were said one by one.
+
+        They are (B, G, d), or (B, 1, d) before the first code, as all branches of a prompt begin alike.
+        """
+        if not codes:
+            return prompt.last[:, None], []
+        hidden, past = self.branch(prompt, codes[-1][..., None], past)
+        return hidden[:, :, -1], past
 
 
 def score(
@@ -246,9 +252,8 @@ def score(
     (B, G, P, L), the log-probability of every code given all before it, in nats. Source: definition (chain
     rule over code tokens).
     """
-    tokens = codes.flatten(2)  # (B, G, P*L)
     first = prompt.last[:, None, None].expand(-1, codes.shape[1], 1, -1)  # (B, G, 1, d)
-    rest, _ = policy.branch(prompt, tokens[..., :-1])  # (B, G, P*L - 1, d)
+    rest, _ = policy.branch(prompt, codes.flatten(2)[..., :-1])  # (B, G, P*L - 1, d)
     hidden = torch.cat([first, rest], 2).unflatten(2, codes.shape[2:])  # (B, G, P, L, d)
     logp = token_logprobs(policy.logits(hidden), allowed, temperature)  # (B, G, P, L, V)
     return logp.gather(-1, codes[..., None])[..., 0]

@@ -7,7 +7,7 @@ Letters, here and everywhere: B contexts, G rollouts per context, H items of his
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,8 +40,17 @@ def check(name: str, tensor: Tensor, *shape: int | None, dtype: torch.dtype = to
         raise ValueError(f"{name}: expected {dtype} {want}, got {tensor.dtype} {tuple(tensor.shape)}")
 
 
+class Record:
+    """Tensors, and records of tensors, that stand on one device; None is no tensor."""
+
+    def to(self, device: torch.device | str) -> Any:
+        """Return the record on a device."""
+        moved = {name: part.to(device) for name, part in vars(self).items() if part is not None}
+        return replace(self, **moved)
+
+
 @dataclass(frozen=True)
-class Batch:
+class Batch(Record):
     """B contexts with padded histories: what the policy is asked, and what was right."""
 
     user: Tensor  # (B,) row in Dataset.users
@@ -51,26 +60,20 @@ class Batch:
     seen: Tensor  # (B, S) every item of the past, also those before the history; padded with PAD
 
     def __post_init__(self) -> None:
-        size = len(self.user)
-        check("history", self.history, size, None)
-        check("condition", self.condition, size, len(CONDITION))
-        check("targets", self.targets, size, None)
-        check("seen", self.seen, size, None)
+        check("condition", self.condition, len(self), len(CONDITION))
+        for name in ("history", "targets", "seen"):
+            check(name, getattr(self, name), len(self), None)
 
     def __len__(self) -> int:
         return len(self.user)
 
-    def to(self, device: torch.device | str) -> Batch:
-        """Return the batch on a device."""
-        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
-
     def select(self, rows: Tensor) -> Batch:
         """Return some of the contexts, in this order, repeats allowed."""
-        return Batch(*(getattr(self, f.name)[rows] for f in fields(self)))
+        return Batch(*(tensor[rows] for tensor in vars(self).values()))
 
 
 @dataclass(frozen=True)
-class Lists:
+class Lists(Record):
     """B closed sets to rank, each for a need, and what their items are worth."""
 
     batch: Batch  # its condition holds the need; no targets
@@ -84,11 +87,6 @@ class Lists:
         check("gains", self.gains, *self.candidates.shape, dtype=torch.float32)
         check("observed", self.observed, *self.candidates.shape, dtype=torch.bool)
 
-    def to(self, device: torch.device | str) -> Lists:
-        """Return the lists on a device."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return Lists(*(None if value is None else value.to(device) for value in values))
-
 
 @dataclass(frozen=True)
 class Rollout:
@@ -100,9 +98,8 @@ class Rollout:
     sampled: bool = True  # False: beams, which estimate no expectation
 
     def __post_init__(self) -> None:
-        size = self.items.shape
         check("items", self.items, None, None, None)
-        check("codes", self.codes, *size, None)
+        check("codes", self.codes, *self.items.shape, None)
         check("logp", self.logp, *self.codes.shape, dtype=torch.float32)
 
 
@@ -137,7 +134,7 @@ class Signal:
     width: int  # sequences per context by which the loss is divided, whatever survives
     nll: bool = False  # whether the NLL of every context's target joins, whatever ``rows``
     weight: float = 1.0  # of the reinforced part
-    facts: dict[str, float] = field(default_factory=dict)  # to be logged; sums over contexts
+    facts: dict[str, Tensor] = field(default_factory=dict)  # () each, to be logged: sums over contexts
 
     def __post_init__(self) -> None:
         check("rows", self.rows, None)

@@ -6,8 +6,6 @@ is worth 0, whatever its order. Everywhere, gains (..., K) stand in the order of
 the IDCG, broadcastable, and ``cut`` is the number of ranks that count, by default all.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -71,9 +69,7 @@ def ndcg(gains: Tensor, ideal: Tensor, cut: int | None = None) -> Tensor:
     return per_ideal(dcg, ideal)
 
 
-def swap(
-    gains: Tensor, ideal: Tensor, others: Literal["later", "all"] = "later", cut: int | None = None
-) -> Tensor:
+def swap(gains: Tensor, ideal: Tensor, others: str = "later", cut: int | None = None) -> Tensor:
     """How much NDCG falls, on average, when the item of a position changes places with another.
 
         r_k = mean over j of R(y) - R(y with k and j swapped) = mean over j of (g_k - g_j)(d_k - d_j) / IDCG

@@ -8,38 +8,35 @@ gradients, and none changes the policy's mode: dropout is off only if the caller
 import torch
 from torch import Tensor
 
-from minirec.noise import draw
+from minirec.errors import InputError
+from minirec.noise import draw, wide
 from minirec.policy import MASKED, Policy, Prompt, score, token_logprobs
 from minirec.records import HOLE, PAD, Rollout
 from minirec.trie import Trie
 
 
+def refuse_infinite(prompt: Prompt) -> None:
+    """Raise InputError where a policy has nothing to say, because its training has diverged."""
+    if not prompt.last.isfinite().all():
+        raise InputError("the policy's hidden states are not finite; train with a lower rate")
+
+
 @torch.no_grad()
-def sample(
-    policy: Policy,
-    prompt: Prompt,
-    trie: Trie,
-    noise: Tensor,
-    constrained: bool = True,
-    temperature: float = 1.0,
-) -> Rollout:
+def sample(policy: Policy, prompt: Prompt, trie: Trie, noise: Tensor, constrained: bool = True) -> Rollout:
     """Sample G next items for each of B contexts: a Rollout with P = 1.
 
     The noise (B, G, L) is float64 uniform in [0, 1), one number per code. ``constrained`` masks with the
     trie; otherwise tuples that are no item (HOLE) can come out. Source: definition.
     """
+    refuse_infinite(prompt)
     node = torch.zeros(1, 1, dtype=torch.int64, device=noise.device)  # the root, for all
-    hidden, past = prompt.last[:, None], None  # (B, 1, d): the first softmax is the same for a group
-    codes, logps = [], []
+    codes, logps, past = [], [], None
     for level in range(trie.levels):
-        if level:
-            hidden, past = policy.branch(prompt, codes[-1][..., None], past)
-            hidden = hidden[:, :, -1]
+        hidden, past = policy.follow(prompt, codes, past)
         allowed = trie.allowed(level, node) if constrained else None
-        logits = policy.level_logits(hidden, level)  # (B, 1 or G, V)
-        logp = token_logprobs(logits, allowed, temperature)
+        logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, 1 or G, V)
         numbers = noise[..., level].unflatten(1, (logp.shape[1], -1))  # (B, 1, G) or (B, G, 1)
-        code = draw(logp.double().exp(), numbers).flatten(1)  # (B, G)
+        code = draw(wide(logp).exp(), numbers).flatten(1)  # (B, G)
         node = trie.descend(level, node, code)  # (B, G)
         codes.append(code)
         logps.append(logp.expand(*code.shape, -1).gather(-1, code[..., None])[..., 0])
@@ -58,26 +55,21 @@ def beam(
     first, their log-probabilities (B, W) float32 and their codes (B, W, L). A beam without an item to say is
     PAD with log-probability -inf. Equal beams are ordered as torch.topk does. Source: definition.
     """
-    size, device = len(prompt.last), prompt.last.device
-    node = torch.zeros(size, 1, dtype=torch.int64, device=device)
-    total = torch.zeros(size, 1, device=device)
-    codes = torch.empty(size, 1, 0, dtype=torch.int64, device=device)
-    hidden, past = prompt.last[:, None], None  # (B, 1, d)
-    rows = torch.arange(size, device=device)[:, None]
+    refuse_infinite(prompt)
+    rows = torch.arange(len(prompt.last), device=prompt.last.device)[:, None]  # (B, 1)
+    node, total = torch.zeros_like(rows), torch.zeros(rows.shape, device=rows.device)
+    codes, past = rows.new_empty(len(rows), 1, 0), None  # (B, 1, 0)
     for level in range(trie.levels):
-        if level:
-            hidden, past = policy.branch(prompt, codes[..., -1:], past)
-            hidden = hidden[:, :, -1]  # (B, W, d)
-        dead = total <= MASKED / 2
-        allowed = trie.allowed(level, node.masked_fill(dead, 0)) if constrained else None
+        hidden, past = policy.follow(prompt, codes.unbind(-1), past)  # (B, W, d)
+        allowed = trie.allowed(level, node) if constrained else None
         logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, W, V)
         every = (total[..., None] + logp).flatten(1)  # (B, W*V)
         total, best = every.topk(min(width, every.shape[1]))
         parent, code = best // trie.size, best % trie.size
         codes = torch.cat([codes[rows, parent], code[..., None]], -1)
         past = past and [(k[rows, parent], v[rows, parent]) for k, v in past]
-        node = trie.descend(level, node.gather(1, parent), code)
-    dead = total <= MASKED / 2
+        dead = total <= MASKED / 2  # masked: fewer tuples than beams, so this one goes on from the root
+        node = trie.descend(level, node.gather(1, parent), code).masked_fill(dead, 0)
     items = torch.where(node >= 0, trie.item[node.clamp(min=0)], HOLE).masked_fill(dead, PAD)
     return items, total.masked_fill(dead, float("-inf")), codes
 
@@ -123,31 +115,29 @@ def rank(
     items has log-probability exactly 0, as it is the only one left.
     Source: FlexRec's closed-set autoregressive ranking (2603.11901); the mask by alive candidates is ours.
     """
+    refuse_infinite(prompt)
     size, total = candidates.shape
     group, length = (1, total) if noise is None else noise.shape[1:3]
-    ordered = candidates.sort(-1).values
-    if (candidates < 0).any() or (ordered[:, 1:] == ordered[:, :-1]).any():
+    if (candidates < 0).any() or (candidates.sort(-1).values.diff() == 0).any():
         raise ValueError("candidates: expected distinct items without padding in every row")
     if length > total:
         raise ValueError(f"noise: lists of {length} from {total} candidates")
     table = trie.codes[candidates]  # (B, C, L)
     alive = torch.ones(size, group, total, dtype=torch.bool, device=candidates.device)
-    hidden, past = prompt.last[:, None].expand(-1, group, -1), None  # (B, G, d)
-    items, codes, logps = [], [], []
+    items, codes, logps, past = [], [], [], None
     for place in range(length):
         match = alive
         for level in range(trie.levels):
-            if place or level:
-                hidden, past = policy.branch(prompt, codes[-1][..., None], past)
-                hidden = hidden[:, :, -1]
+            hidden, past = policy.follow(prompt, codes, past)
+            logits = policy.level_logits(hidden.expand(-1, group, -1), level)  # (B, G, V)
             column = table[:, None, :, level].expand_as(match)  # (B, G, C)
             mask = torch.zeros(size, group, trie.size, dtype=torch.uint8, device=candidates.device)
             allowed = mask.scatter_reduce_(-1, column, match.to(torch.uint8), "amax").bool()
-            logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, G, V)
+            logp = token_logprobs(logits, allowed)
             if noise is None:
                 code = logp.argmax(-1)  # (B, G)
             else:
-                code = draw(logp.double().exp(), noise[:, :, place, level, None])[..., 0]
+                code = draw(wide(logp).exp(), noise[:, :, place, level, None])[..., 0]
             match = match & (column == code[..., None])
             codes.append(code)
             logps.append(logp.gather(-1, code[..., None])[..., 0])

@@ -16,7 +16,7 @@ from minirec.files import atomic
 ELSEWHERE = {"out", "device", "threads", "resume"}  # may change when a run goes on elsewhere
 
 
-def setting(default: Any, help: str, least: float = 0, most: float = 2**31 - 1) -> Any:
+def setting(default: Any, help: str, least: float = 0, most: float = 10**6) -> Any:
     """Declare a dataclass field: its default, its line in ``--help``, and the range of a number."""
     return field(default=default, metadata={"help": help, "least": least, "most": most})
 
@@ -26,9 +26,9 @@ class RunConfig:
     """Where a run lives, what it runs on, and how it is evaluated."""
 
     out: str = setting("", "run folder (default: runs/NAME)")
-    seed: int = setting(0, "seed of everything that is drawn")
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto, cpu or cuda")
-    threads: int = setting(0, "CPU threads; 0 leaves it to torch")
+    seed: int = setting(0, "seed of everything that is drawn", most=2**31 - 1)
+    device: str = setting("auto", "auto, cpu, mps, cuda or cuda:N")
+    threads: int = setting(0, "CPU threads; 0 leaves it to torch", most=1024)
     sasrec: bool = setting(True, "also train the one-code-per-item baseline, SASRec, for the table")
     keep_seen: bool = setting(False, "let items of the user's past be recommended again (the world does)")
     beam: int = setting(100, "beam width", least=1)
@@ -50,10 +50,10 @@ class DataConfig:
 class WorldConfig:
     """The simulated world (ours): a topic tree, tastes, and a law p*(next | taste, last item, period)."""
 
-    world_items: int = setting(512, "items N")
-    world_users: int = setting(8000, "users; each has one history and one period")
-    world_events: int = setting(7, "events per user, the target included")
-    world_periods: int = setting(6, "periods over which popularity moves")
+    world_items: int = setting(512, "items N", least=2, most=10**7)
+    world_users: int = setting(8000, "users; each has one history and one period", least=10, most=10**8)
+    world_events: int = setting(7, "events per user, the target included", least=2)
+    world_periods: int = setting(6, "periods over which popularity moves", least=1)
     world_beta: float = setting(8.0, "how strongly taste decides the next item")
 
 
@@ -61,12 +61,14 @@ class WorldConfig:
 class PolicyConfig:
     """Item codes, and the decoder-only transformer over them."""
 
-    levels: int = setting(3, "codes per item L; 1 gives each item a code of its own (SASRec)", least=1)
+    levels: int = setting(
+        3, "codes per item L; 1 gives each item a code of its own (SASRec)", least=1, most=32
+    )
     codes: int = setting(256, "codes per level V (ignored with --levels 1)", least=1)
-    history: int = setting(50, "most recent items the policy sees", least=1)
-    width: int = setting(128, "model width d", least=2)
-    layers: int = setting(2, "transformer blocks", least=1)
-    heads: int = setting(2, "attention heads", least=1)
+    history: int = setting(50, "most recent items the policy sees", least=1, most=10_000)
+    width: int = setting(128, "model width d", least=2, most=2**14)
+    layers: int = setting(2, "transformer blocks", least=1, most=1024)
+    heads: int = setting(2, "attention heads", least=1, most=2**13)
     dropout: float = setting(0.3, "dropout on embeddings and residual branches", most=0.9)
 
 
@@ -75,7 +77,7 @@ class TrainConfig:
     """Supervised training by NLL on the code tokens at all positions."""
 
     epochs: int = setting(40, "passes over the training sequences", least=1)
-    batch: int = setting(1024, "items of history per step, over all processes", least=1)
+    batch: int = setting(1024, "items of history per step, over all processes", least=1, most=10**8)
     rate: float = setting(2e-3, "peak learning rate")
     clip: float = setting(1.0, "largest gradient norm")
     validate: int = setting(5, "epochs between validations and checkpoints", least=1)
@@ -91,7 +93,7 @@ class LoopConfig:
     rl_steps: int = setting(400, "batches of rollouts; 60 for lists unless given", least=1)
     rl_rate: float = setting(1e-4, "learning rate of Adam, constant; 5e-4 for lists unless given")
     contexts: int = setting(32, "contexts per batch B, over all processes", least=1)
-    group: int = setting(16, "rollouts per context G; 8 for lists unless given", least=1)
+    group: int = setting(16, "rollouts per context G; 8 for lists unless given", least=1, most=10_000)
     updates: int = setting(1, "updates per batch of rollouts", least=1)
     clip_low: float = setting(0.2, "the ratio is clipped below 1 minus this")
     clip_high: float = setting(0.28, "and above 1 plus this (OpenOneRec: .2 and .28)")
@@ -141,7 +143,7 @@ class FlexRecConfig:
     credit: Literal["causal", "noncausal", "independent", "list"] = setting(
         "causal", "of a position: swaps with later ones, with all, its gain, the NDCG"
     )
-    candidates: int = setting(10, "size of the set C; all of it is ranked", least=2)
+    candidates: int = setting(10, "size of the set C; all of it is ranked", least=2, most=10_000)
     feedback: float = setting(1.0, "share of the gains that are observed; the critic fills the rest", most=1)
     uncertainty: Literal["none", "context", "rollout"] = setting(
         "context", "1/variance scales: per context (ours) or rollout (paper)"
@@ -149,26 +151,20 @@ class FlexRecConfig:
 
 
 @dataclass(frozen=True)
-class Config(
-    RunConfig,
-    DataConfig,
-    WorldConfig,
-    PolicyConfig,
-    TrainConfig,
-    LoopConfig,
-    GRPOConfig,
-    AdaGRPOConfig,
-    ReCastConfig,
-    FlexRecConfig,
-):
+class Reinforced(LoopConfig, GRPOConfig, AdaGRPOConfig, ReCastConfig, FlexRecConfig):
+    """All that reinforcement learning has beyond supervised training."""
+
+
+@dataclass(frozen=True)
+class Config(RunConfig, DataConfig, WorldConfig, PolicyConfig, TrainConfig, Reinforced):
     """All settings of a run, flat: every field but the last is a flag of the command line."""
 
-    given: tuple[str, ...] = ()  # the settings that the command line named: an objective's defaults yield
+    given: tuple[str, ...] = setting((), "what the command line named: an objective's defaults yield to it")
 
 
-SECTIONS = Config.__bases__
+SECTIONS = (*Config.__bases__[:-1], *Reinforced.__bases__)
 TYPES = get_type_hints(Config)
-REINFORCED = (LoopConfig, GRPOConfig, AdaGRPOConfig, ReCastConfig, FlexRecConfig)
+REINFORCED = {f.name for f in fields(Reinforced)} - {"fresh"}  # the users are divided before
 
 TINY = Config(out="runs/tiny", codes=16, history=6, width=48, dropout=0.0, beam=50)
 TINY = replace(TINY, epochs=15, batch=512, rate=7e-3, validate=3)
@@ -187,20 +183,16 @@ def check_value(name: str, value: Any) -> Any:
     if name not in TYPES:
         raise InputError(f"unknown setting '{name}'{nearest(name, TYPES)}")
     kind, flag, f = TYPES[name], "--" + name.replace("_", "-"), Config.__dataclass_fields__[name]
-    if get_origin(kind) is tuple:
-        return tuple(value)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise InputError(f"{flag}: '{value}' is not valid{nearest(str(value), get_args(kind))}")
         return value
-    if kind is bool and isinstance(value, bool):
-        return value
     try:
         value = kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{flag}: '{value}' is not {kind.__name__}; for example {f.default}") from None
     least, most = f.metadata["least"], f.metadata["most"]
-    if kind is not str and not least <= value <= most:  # NaN fails too
+    if kind in (int, float) and not least <= value <= most:  # NaN fails too
         raise InputError(f"{flag}: {value} is not valid; choose from {least} to {most}")
     return value
 
@@ -231,18 +223,15 @@ def read(path: Path) -> Config:
     """Read a Config that ``write`` wrote; InputError if it is missing, damaged, or has an unknown setting."""
     try:
         return from_dict(json.loads(path.read_text()))
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: {error}; expected the settings of a run") from None
 
 
 def arguments(argv: list[str] | None = None) -> dict[str, str | bool]:
     """Read the flags of ``minirec.train``, by the names of their settings; InputError for an unknown one."""
-    parser = argparse.ArgumentParser(
-        prog="python -m minirec.train",
-        description="Train a generative recommender on a click log or on the built-in world.",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
+    about = "Train a generative recommender on a click log or on the built-in world."
+    parser = argparse.ArgumentParser("python -m minirec.train", description=about, allow_abbrev=False)
+    parser.argument_default = argparse.SUPPRESS  # what is not given is not there
     parser.add_argument("--tiny", action="store_true", help="the whole run in seconds, on the built-in world")
     for section in SECTIONS:
         group = parser.add_argument_group(section.__name__.removesuffix("Config").lower(), section.__doc__)
@@ -256,8 +245,8 @@ def arguments(argv: list[str] | None = None) -> dict[str, str | bool]:
     parser.error = usage_error  # type: ignore[method-assign]
     known, unknown = parser.parse_known_args(argv)
     if unknown:
-        flags = [option for action in parser._actions for option in action.option_strings]
-        raise InputError(f"unknown argument '{unknown[0]}'{nearest(unknown[0].split('=')[0], flags)}")
+        hint = nearest(unknown[0].split("=")[0], parser._option_string_actions)
+        raise InputError(f"unknown argument '{unknown[0]}'{hint}")
     return vars(known)
 
 
@@ -282,14 +271,12 @@ def _resumed(cfg: Config) -> Config:
     """The settings of the run that is gone on with; flags beside --resume must not contradict them."""
     path = Path(cfg.out) / "config.json"
     if not path.is_file():
-        raise InputError(
-            f"--resume: {cfg.out} holds no run; name its folder with --out, or leave out --resume"
-        )
+        raise InputError(f"--resume: {cfg.out} holds no run; --out names its folder, or leave out --resume")
     old, given = read(path), set(cfg.given)
-    later = {f.name for section in REINFORCED for f in fields(section)} - {"fresh"}  # arms check their own
-    for name in sorted(given - ELSEWHERE - later):
+    free = ELSEWHERE | REINFORCED  # arms check their own
+    for name in sorted(given - free):
         if getattr(cfg, name) != getattr(old, name):
             flag, value = name.replace("_", "-"), getattr(old, name)
             raise InputError(f"--{flag}: the run in {cfg.out} has {value}; it cannot change on the way")
-    changed = {name: getattr(cfg, name) for name in (ELSEWHERE | later) & given}
+    changed = {name: getattr(cfg, name) for name in free & given}
     return replace(old, **changed, given=tuple(sorted(given | set(old.given))))

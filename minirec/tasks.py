@@ -8,6 +8,7 @@ noise, and the number of processes changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 
 from minirec import rewards, rollout
 from minirec.errors import InputError
-from minirec.noise import stream
+from minirec.noise import stream, uniform
 from minirec.policy import Policy, score
-from minirec.records import Batch, Experience, Lists
+from minirec.records import Batch, Experience, Lists, Signal
 from minirec.settings import Config
 from minirec.trie import Trie
 
@@ -58,7 +59,7 @@ class Processes:
 
     def totals(self, values: Tensor) -> Tensor:
         """Sum a tensor over the processes, in float64, on the CPU; all must call it."""
-        return values.double().cpu()
+        return values.cpu().double()
 
     def any(self, happened: bool) -> bool:
         """Whether it happened in any process; all must call it."""
@@ -91,58 +92,52 @@ def step_rows(count: int, size: int, seed: int, step: int) -> Tensor:
     return order[place * size : (place + 1) * size]
 
 
+@dataclass
 class Task:
     """What both tasks share: which contexts a step has, its noise, and what of both is this process's.
 
-    The policy learns from ``contexts``. The ``probe`` is a few others, on which estimates are held against
-    exact values.
+    Raises InputError for fewer contexts than a batch, or fewer in a batch than processes.
     """
 
-    def __init__(
-        self, cfg: Config, trie: Trie, contexts: Source, probe: Source | None, processes: Processes | None
-    ):
-        """Raise InputError for fewer contexts than a batch, or fewer in a batch than processes."""
-        processes = processes or Processes(trie.codes.device)
-        self.cfg, self.trie, self.processes = cfg, trie, processes
-        self.contexts, self.probe = contexts, probe
-        if not processes.count <= cfg.contexts <= len(contexts):
-            raise InputError(
-                f"--contexts: {cfg.contexts} is not valid; choose from {processes.count}, the processes, to "
-                f"{len(contexts):,}, the contexts of users that are left to RL"
-            )
+    cfg: Config
+    trie: Trie
+    contexts: Source  # from which the policy learns
+    _: KW_ONLY
+    probe: Source | None = None  # a few others, on which estimates are held against exact values
+    processes: Processes | None = None  # by default one, on the device of the trie
 
-    def begin(self, step: int, probe: bool) -> tuple[Tensor, Tensor, Callable[..., Tensor]]:
-        """All contexts (A,) of a step or of the probe, this process's among them (B,), and their noise."""
-        cfg, processes = self.cfg, self.processes
-        if probe:
-            rows = torch.arange(len(self.probe))
-        else:
-            rows = step_rows(len(self.contexts), cfg.contexts, cfg.seed, step)
+    def __post_init__(self) -> None:
+        self.processes = self.processes or Processes(self.trie.codes.device)
+        size, least, most = self.cfg.contexts, self.processes.count, len(self.contexts)
+        if not least <= size <= most:
+            bounds = f"{least}, the processes, to {most:,}, the contexts of users that are left to RL"
+            raise InputError(f"--contexts: {size} is not valid; choose from {bounds}")
+
+    def begin(self, step: int, probe: bool) -> tuple[Source, Tensor, Tensor, Callable[..., Tensor]]:
+        """Where a step's contexts come from, or the probe's, which they are, and their noise.
+
+        The rows (A,) of the source are for all processes together; (B,) of those are this process's.
+        """
+        source, cfg, processes = self.probe if probe else self.contexts, self.cfg, self.processes
+        rows = torch.arange(len(source)) if probe else step_rows(len(source), cfg.contexts, cfg.seed, step)
 
         def noise(use: str, *shape: int) -> Tensor:
-            random = stream(use, cfg.seed, step)
-            numbers = torch.rand(len(rows), *shape, generator=random, dtype=torch.float64)
-            return numbers.to(processes.device)  # (A, *shape)
+            random = stream(use, cfg.seed, step)  # for (A, *shape) numbers
+            return uniform(random, len(rows), *shape, device=processes.device)
 
-        return rows, torch.arange(len(rows))[processes.rank :: processes.count], noise
+        return source, rows, torch.arange(len(rows))[processes.rank :: processes.count], noise
 
 
+@dataclass
 class NextItem(Task):
-    """Say the next item, which ``reward`` values."""
+    """Say the next item, which ``reward`` values. Raises InputError as Task does, or for too many beams."""
 
-    def __init__(
-        self,
-        cfg: Config,
-        trie: Trie,
-        contexts: Examples,
-        reward: Reward = hit,
-        probe: Examples | None = None,
-        processes: Processes | None = None,
-    ) -> None:
-        """Raise InputError for more beams than there are items, or as ``Task`` does."""
-        super().__init__(cfg, trie, contexts, probe, processes)
-        self.reward, self.constrained = reward, cfg.mask == "trie"
-        most = len(trie) if self.constrained else trie.size**trie.levels
+    reward: Reward = hit
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        cfg, trie = self.cfg, self.trie
+        most = len(trie) if cfg.mask == "trie" else trie.size**trie.levels
         if cfg.rollouts == "beam" and cfg.group > most:
             raise InputError(f"--group: a beam search has {most} different items to give, not {cfg.group}")
 
@@ -152,78 +147,54 @@ class NextItem(Task):
 
         The probe is sampled, as beams estimate no expectation.
         """
-        cfg, trie, device = self.cfg, self.trie, self.processes.device
-        rows, part, noise = self.begin(step, probe)
-        batch = (self.probe if probe else self.contexts).batch(rows[part], cfg.history).to(device)
-        part = part.to(device)
+        cfg, trie, processes, constrained = self.cfg, self.trie, self.processes, self.cfg.mask == "trie"
+        source, rows, part, noise = self.begin(step, probe)
+        batch, part = source.batch(rows[part], cfg.history).to(processes.device), part.to(processes.device)
         prompt = policy.encode(batch.condition, trie.encode(batch.history))
         if cfg.rollouts == "beam" and not probe:
-            group = rollout.beam_group(policy, prompt, trie, cfg.group, self.constrained)
+            group = rollout.beam_group(policy, prompt, trie, cfg.group, constrained)
         else:
             draws = noise("rollouts", cfg.group, trie.levels)[part]  # (B, G, L)
-            group = rollout.sample(policy, prompt, trie, draws, self.constrained)
+            group = rollout.sample(policy, prompt, trie, draws, constrained)
 
-        def masks(codes: Tensor) -> Tensor | None:
-            return trie.masks(codes) if self.constrained else None
+        def masks(signal: Signal) -> Tensor | None:
+            return trie.masks(signal.codes) if constrained else None
 
         @torch.no_grad()
         def logp(items: Tensor) -> Tensor:
             codes = trie.encode(items)[:, :, None]  # (B, n, 1, L)
-            return score(policy, prompt, codes, masks(codes)).sum((2, 3))
+            return score(policy, prompt, codes, trie.masks(codes) if constrained else None).sum((2, 3))
 
+        reward, noise = partial(self.reward, batch), partial(noise, "objective")
+        worth = reward(group.items[..., 0])  # (B, G)
         return Experience(
-            cfg=cfg,
-            trie=trie,
-            batch=batch,
-            rollout=group,
-            rewards=self.reward(batch, group.items[..., 0]),
-            masks=lambda signal: masks(signal.codes),
-            part=part,
-            gather=self.processes.gather,
-            noise=partial(noise, "objective"),
-            reward=lambda items: self.reward(batch, items),
-            logp=logp,
+            cfg, trie, batch, group, worth, masks, part, processes.gather, noise, reward=reward, logp=logp
         )
 
 
+@dataclass
 class Rankings(Task):
     """Rank the candidates of closed sets. What training sees of their gains is what ``feedback`` returns."""
 
-    def __init__(
-        self,
-        cfg: Config,
-        trie: Trie,
-        contexts: ListSource,
-        feedback: Callable[[Lists], Lists],
-        probe: ListSource | None = None,
-        processes: Processes | None = None,
-    ) -> None:
-        super().__init__(cfg, trie, contexts, probe, processes)
-        self.feedback = feedback
+    feedback: Callable[[Lists], Lists]
 
     @torch.no_grad()
     def act(self, policy: Policy, step: int, probe: bool = False) -> Experience:
         """Let the policy rank a step's sets, G times each, or those of the probe, with their true gains."""
-        cfg, trie, device = self.cfg, self.trie, self.processes.device
-        rows, part, noise = self.begin(step, probe)
-        source, drawn = (self.probe, PROBE_STEP) if probe else (self.contexts, step)
-        lists = source.of_step(rows, part, cfg.seed, drawn).to(device)
+        cfg, trie, processes = self.cfg, self.trie, self.processes
+        source, rows, part, noise = self.begin(step, probe)
+        lists = source.of_step(rows, part, cfg.seed, PROBE_STEP if probe else step).to(processes.device)
         lists = lists if probe else self.feedback(lists)
-        batch, part = lists.batch, part.to(device)
+        batch, part = lists.batch, part.to(processes.device)
         prompt = policy.encode(batch.condition, trie.encode(batch.history))
         shape = cfg.group, lists.candidates.shape[1], trie.levels
         group = rollout.rank(policy, prompt, trie, lists.candidates, noise("rollouts", *shape)[part])
         gains = rewards.in_order(lists.candidates, lists.gains, group.items)  # (B, G, K)
         codes = trie.codes[lists.candidates]  # (B, C, L)
-        return Experience(
-            cfg=cfg,
-            trie=trie,
-            batch=batch,
-            rollout=group,
-            rewards=rewards.ndcg(gains, rewards.ideal(lists.gains, gains.shape[2])[:, None]),
-            masks=lambda signal: rollout.closed_masks(codes[signal.rows], signal.codes, trie.size),
-            part=part,
-            gather=self.processes.gather,
-            noise=partial(noise, "objective"),
-            lists=lists,
-        )
+        ndcg = rewards.ndcg(gains, rewards.ideal(lists.gains, gains.shape[2])[:, None])  # (B, G)
+
+        def masks(signal: Signal) -> Tensor:
+            return rollout.closed_masks(codes[signal.rows], signal.codes, trie.size)
+
+        noise = partial(noise, "objective")
+        return Experience(cfg, trie, batch, group, ndcg, masks, part, processes.gather, noise, lists=lists)

@@ -2,28 +2,27 @@
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
+import torch
+
 from minirec import settings
-from minirec.errors import command
-from minirec.measure import report
-from minirec.measure.evaluation import evaluate_policy, floors
-from minirec.policy import Policy
-from minirec.run.experiment import Reinforced, arms, reinforce_all
-from minirec.run.folder import Run, begin, open_run
-from minirec.run.machine import Distributed
-from minirec.run.supervised import train
+from minirec.errors import InputError, command
+from minirec.measure import evaluation, report
+from minirec.run import experiment, folder, machine, supervised
 
 
-def finish(run: Run, trained: dict[str, tuple[Run, Policy]], reinforced: Reinforced, began: float) -> None:
+def finish(runs: dict[str, folder.Run], reinforced: experiment.Reinforced, began: float) -> None:
     """Evaluate beside the floors on the test split, and write and print the report."""
+    run, (arms, lists, notes) = runs["supervised"], reinforced
     cfg, dataset = run.cfg, run.dataset
-    policies = {name: (policy, each.trie) for name, (each, policy) in trained.items()}
-    policies |= {name: (policy, run.trie) for name, policy in reinforced.policies.items()}
-    methods = floors(dataset, dataset.test, cfg)
+    policies = {name: (each.trained(), each.trie) for name, each in runs.items()}
+    policies |= {name: (policy, run.trie) for name, policy in arms.items()}
+    methods = evaluation.floors(dataset, dataset.test, cfg)
     for name, (policy, trie) in policies.items():
-        methods[name] = evaluate_policy(policy, trie, dataset, dataset.test, cfg)
-    results = report.Results(methods, "test", tuple(reinforced.policies), reinforced.lists, reinforced.notes)
+        methods[name] = evaluation.evaluate_policy(policy, trie, dataset, dataset.test, cfg)
+    results = report.Results(methods, "test", tuple(arms), lists, notes)
     print("\n" + report.text(results, cfg.seed))
     seconds = time.monotonic() - began
     written = report.write(results, dataset, cfg, seconds, run.notes)
@@ -31,31 +30,39 @@ def finish(run: Run, trained: dict[str, tuple[Run, Policy]], reinforced: Reinfor
     print("Read next: minirec/records.py, then the files in the order of minirec/__init__.py.")
 
 
-@command
+@command()
 def main() -> None:
     """Train a policy, and SASRec for the table; reinforce the policy; evaluate all; write the report."""
     began = time.monotonic()
     given = settings.arguments()
     cfg = settings.configure(given)
-    chosen = arms(cfg, given)  # what cannot be reinforced is said before anything is trained
-    processes = Distributed(cfg)
+    chosen = experiment.arms(cfg, given)  # what cannot be reinforced is said before anything is trained
+    processes = machine.Distributed(cfg)
     sasrec = replace(cfg, levels=1, sasrec=False, out=f"{cfg.out}/sasrec")
-    both = cfg.sasrec and cfg.levels > 1
-    if processes.rank == 0:
-        begin([cfg, sasrec] if both else [cfg])
-    processes.wait()  # for the data
+    baselines = {"SASRec": sasrec} if cfg.sasrec and cfg.levels > 1 else {}
+    again = f" --objective {cfg.objective}" if cfg.objective != "none" else ""
+    again = f"to go on: python -m minirec.train --resume --out {cfg.out}{again}"
+    first = processes.rank == 0
     try:
-        run = open_run(cfg, processes)
-        runs = {"SASRec": open_run(sasrec, processes, sibling=run)} if both else {}
-        runs["supervised"] = run
-        trained = {name: (each, train(each)) for name, each in runs.items()}
-        reinforced = reinforce_all(run, chosen)
-        if processes.rank == 0:
-            finish(run, trained, reinforced, began)
+        with folder.begun([cfg, *baselines.values()]) if first else nullcontext():
+            processes.wait()  # for the data
+            run = folder.open_run(cfg, processes)
+            runs = {name: folder.open_run(each, processes, run) for name, each in baselines.items()}
+            runs["supervised"] = run
+            for each in runs.values():
+                supervised.train(each)
+            reinforced = experiment.reinforce_all(run, chosen)
+            if first:
+                finish(runs, reinforced, began)
     except KeyboardInterrupt:
-        if processes.rank == 0:
-            again = f" --objective {cfg.objective}" if cfg.objective != "none" else ""
-            print(f"to go on: python -m minirec.train --resume --out {cfg.out}{again}", file=sys.stderr)
+        if first:
+            print(again, file=sys.stderr)
+        raise
+    except RuntimeError as error:
+        if processes.lost(error):
+            raise InputError(f"another process of this run has ended, so this one ends; {again}") from None
+        if isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error):
+            raise InputError(f"not enough memory: {error}") from None
         raise
     processes.close()
 

@@ -39,18 +39,14 @@ class Trie:
             parents = len(key)
         if parents != len(codes):
             raise ValueError(f"codes: {len(codes)} items share {parents} code tuples; each needs its own")
-        self.item = torch.empty_like(node).scatter_(0, node, torch.arange(len(codes)))  # leaf to item
+        self.item = node.argsort()  # leaf to item: the inverse of item to leaf
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def to(self, device: torch.device | str) -> Trie:
         """Return the trie on a device."""
-        moved = object.__new__(Trie)
-        moved.size, moved.levels, moved.fan = self.size, self.levels, self.fan
-        moved.codes, moved.item = self.codes.to(device), self.item.to(device)
-        moved.code, moved.first = ([t.to(device) for t in part] for part in (self.code, self.first))
-        return moved
+        return Trie(self.codes.to(device), self.size)
 
     def encode(self, items: Tensor) -> Tensor:
         """Look up code tuples: items (...) int64 to codes (..., L), -1 in every level of PAD and HOLE."""
@@ -65,16 +61,13 @@ class Trie:
     def allowed(self, level: int, node: Tensor) -> Tensor:
         """Say which codes of a level may follow nodes (...) of the depth before: (..., V) bool.
 
-        Raises ValueError for a HOLE, as no code may follow it. There is no silent "no mask".
+        None may follow a HOLE.
         """
-        if (node < 0).any():
-            raise ValueError(f"level {level}: a prefix that no item has, so no code may follow")
         start, stop = self._slice(level, node)
         index = start[..., None] + torch.arange(self.fan[level], device=node.device)  # (..., fan)
         code = self.code[level][index.clamp(max=len(self.code[level]) - 1)].long()
         mask = torch.zeros(*node.shape, self.size + 1, dtype=torch.bool, device=node.device)
-        beyond = index >= stop[..., None]
-        return mask.scatter_(-1, code.masked_fill(beyond, self.size), True)[..., : self.size]
+        return mask.scatter_(-1, code.where(index < stop[..., None], self.size), True)[..., : self.size]
 
     def descend(self, level: int, node: Tensor, code: Tensor) -> Tensor:
         """Follow one code from nodes (...) to those of the next depth, HOLE where no item has the prefix."""
@@ -105,6 +98,11 @@ class Trie:
         return torch.where(leaf >= 0, self.item[leaf.clamp(min=0)], HOLE)
 
     def masks(self, codes: Tensor) -> Tensor:
-        """Say which codes may stand at each level of tuples (..., L), after the others: (..., L, V) bool."""
+        """Say which codes may stand at each level of tuples (..., L), after the others: (..., L, V) bool.
+
+        Raises ValueError for a prefix that no item has, as nothing may follow. There is no silent "no mask".
+        """
         nodes = self.path(codes)
+        if (nodes[..., :-1] < 0).any():
+            raise ValueError("codes: a prefix that no item has, so no code may follow")
         return torch.stack([self.allowed(i, nodes[..., i]) for i in range(self.levels)], -2)

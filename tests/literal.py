@@ -90,7 +90,8 @@ def negatives(groups, own, targets, noise, count):
     """Items said for other contexts, neither said for this one nor its targets, by rising noise."""
     said = {item for row, group in enumerate(groups) if row != own for item in group}
     legal = said - set(groups[own]) - set(targets) - {-1}
-    return sorted(legal, key=lambda item: noise[item])[:count]
+    pool = sorted({item for group in groups for item in group} - {-1})
+    return sorted(legal, key=lambda item: noise[pool.index(item)])[:count]
 
 
 def gate(rank_policy, rank_target, rank_negatives, group, tau, rho):

@@ -66,6 +66,6 @@ def make_run(folder, cfg=CFG):
     """Write what recommend and evaluate need."""
     folder.mkdir(exist_ok=True)
     settings.write(cfg, folder / "config.json")
-    save_data(folder, make_dataset(), make_codes(), [])
-    save(folder / "checkpoint.pt", {"step": 0, "best": make_policy(cfg)[0].state_dict()})
+    data = save_data(folder, make_dataset(), make_codes(), [])
+    save(folder / "checkpoint.pt", {"step": 0, "data": data, "best": make_policy(cfg)[0].state_dict()})
     return folder

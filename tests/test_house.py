@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import minirec
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -147,6 +150,30 @@ def test_functions_are_short_and_public_ones_have_docstrings_without_lists_of_ar
 def test_every_folder_says_what_lives_there():
     for folder in ("data", "models", "measure", "run", "objectives", "ops"):
         assert len(ast.get_docstring(ast.parse(SOURCES[folder])).splitlines()) >= 3, folder
+
+
+# Other Pythons, and other systems
+
+PYTHONS = [f"3.{minor}" for minor in range(10, 15)]
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_every_python_from_3_10_on_can_read_the_sources(version, tmp_path):
+    """With its own interpreter where there is one, else by its grammar."""
+    minor = int(version.split(".")[1])
+    interpreter = shutil.which(f"python{version}")  # it may be a name that stands for nothing
+    if interpreter and subprocess.run([interpreter, "-c", ""], capture_output=True).returncode == 0:
+        flags = ["-m", "compileall", "-q", "-f", str(ROOT / "minirec"), str(ROOT / "setup.py")]
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
+        subprocess.run([interpreter, *flags], check=True, env=environment)
+    for path in PATHS:
+        ast.parse(path.read_text(), feature_version=(3, minor))
+
+
+def test_nothing_outside_csrc_asks_for_one_system_alone():
+    for name, text in SOURCES.items():
+        bound = re.search(r"^\s*(import|from) (fcntl|resource|pwd|grp|termios|posix)\b|/proc/", text, re.M)
+        assert not bound, name
 
 
 # The README

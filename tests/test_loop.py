@@ -1,5 +1,6 @@
 """One step of reinforcement learning: what it estimates, what it logs, and what it learns."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -41,7 +42,7 @@ def reinforcement(small, arm, objective=None, **changes):
     cfg, dataset, trie, policy = small
     probe = dataset.valid.select(torch.arange(30))
     task = NextItem(settings_of(cfg, arm, **changes), trie, contexts(dataset.fresh), probe=probe)
-    return Reinforcement(policy, task, objective or OBJECTIVES[arm])
+    return Reinforcement(policy, task, objective or OBJECTIVES[arm], lambda policy: {})
 
 
 def exact_on_probe(loop):
@@ -169,6 +170,44 @@ def test_the_loop_of_a_script_of_ones_own_is_ten_lines(small):
     assert set(line) <= set(LOGGED)
     assert line["kl"] > 0
     assert not torch.equal(learner.policy.code.weight, policy.code.weight)
+
+
+def test_the_gradients_of_two_processes_average_to_that_of_one(small):
+    cfg, dataset, trie, policy = small
+    cfg = settings_of(cfg, "grpo", clip=math.inf)
+    gradients, tallies = [], []
+    for count, rank in ((1, 0), (2, 0), (2, 1)):
+        processes = Processes()
+        processes.count, processes.rank = count, rank
+        task = NextItem(cfg, trie, contexts(dataset.fresh), processes=processes)
+        learner = Learner(cfg, policy, trie)
+        learner.optimiser = torch.optim.SGD(learner.policy.parameters(), 1.0)
+        tallies.append(reinforce(learner, task, OBJECTIVES["grpo"], 0))
+        moved = zip(policy.parameters(), learner.policy.parameters(), strict=True)
+        gradients.append(torch.cat([(one - other).flatten() for one, other in moved]))
+    one, *two = gradients
+    # float32, in weights of about 1
+    torch.testing.assert_close(sum(two) / 2, one.detach(), atol=1e-6, rtol=1e-5)
+    alone, *both = (tally.read() for tally in tallies)
+    for name, (total, count), (part, number) in zip(tallies[0].sums, alone, sum(both), strict=True):
+        assert number == count
+        if name != "gradient_norm":  # in two processes it is measured after the average
+            assert part.item() == pytest.approx(total.item(), abs=1e-6)
+
+
+def test_a_line_has_means_over_groups_over_rollouts_and_over_items(small):
+    loop = reinforcement(small, "grpo", mask="none", kl=0.1)
+    x = loop.task.act(loop.policy, 0)
+    loop.update()
+    line, contexts = loop.measured[-1], len(x.batch)
+    groups = x.rewards.tolist()
+    assert line["silent"] == sum(len(set(group)) == 1 for group in groups) / contexts
+    assert line["reward"] == sum(map(sum, groups)) / x.rewards.numel()
+    assert (
+        line["holes"] == sum(item < 0 for item in x.rollout.items.flatten().tolist()) / x.rewards.numel() > 0
+    )
+    assert line["entropy"] == pytest.approx(-x.rollout.logp.sum().item() / x.rewards.numel())
+    assert line["admitted"] == 1
 
 
 def test_a_tally_averages_over_all_that_was_added():

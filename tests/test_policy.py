@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from minirec.measure.exact import item_logprobs
-from minirec.policy import Policy, Prompt, angles, rotate, score
+from minirec.policy import Policy, Prompt, angles, rotate, score, token_logprobs
 from minirec.settings import PolicyConfig
 from tests.small import CONDITION, HISTORY, levels, make
 
@@ -68,6 +70,24 @@ def test_every_condition_is_read(column):
     other[0, column] = 1 - other[0, column]
     before, after = (policy(c, trie.encode(HISTORY))[0] for c in (CONDITION, other))
     assert (before != after).all()
+
+
+def test_a_temperature_divides_the_logits_before_the_mask():
+    logits, allowed = torch.tensor([1.0, 0.0, 5.0]), torch.tensor([True, True, False])
+    p = token_logprobs(logits, allowed, temperature=0.5).exp().tolist()
+    assert p == pytest.approx([math.e**2 / (1 + math.e**2), 1 / (1 + math.e**2), 0])
+
+
+def test_two_conditions_share_as_many_embeddings_as_values():
+    policy, _, _ = make()  # with three periods
+    every = torch.cartesian_prod(*(torch.arange(kinds) for kinds in (2, 3, 3, 4)))  # (72, 4)
+    read = []
+    policy.condition.register_forward_hook(lambda _, rows, __: read.append(rows[0]))
+    policy.encode(every, torch.empty(72, 0, 3, dtype=torch.int64))
+    for one, rows in zip(every, read[0].tolist(), strict=True):
+        for other, others in zip(every, read[0].tolist(), strict=True):
+            assert len(set(rows) & set(others)) == (one == other).sum()
+    assert read[0].max() == len(policy.condition.weight) - 1
 
 
 def test_gradients_flow_through_a_shared_prompt():

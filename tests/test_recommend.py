@@ -93,7 +93,18 @@ def test_a_user_without_context(run, loaded):
     none = torch.arange(1, len(data.users))
     fewer = replace(data, **{name: getattr(data, name).select(none) for name in ("train", "valid", "test")})
     with pytest.raises(InputError, match="user 'user0' has too few events"):
-        Recommender(replace(find_run(run, torch.device("cpu")), dataset=fewer)).for_user("user0")
+        Recommender(replace(find_run(run), dataset=fewer)).for_user("user0")
+
+
+def test_a_user_that_was_left_to_reinforcement_learning_is_known(run, loaded):
+    data = loaded.dataset
+    none = torch.arange(1, len(data.users))
+    splits = {name: getattr(data, name).select(none) for name in ("train", "valid", "test")}
+    left = replace(data, fresh=data.train.select(torch.tensor([0])), **splits)
+    rows = Recommender(replace(find_run(run), dataset=left)).for_user("user0")
+    part = data.train
+    past = part.events[part.start[0] : part.stop[0]].tolist()
+    assert rows == loaded.recommend([data.catalogue.ids[item] for item in past])
 
 
 def call(monkeypatch, capsys, *argv):
@@ -156,4 +167,4 @@ def test_a_bad_run_folder_is_one_line(run, tmp_path, monkeypatch, capsys):
     (make_run(tmp_path / "odd") / "config.json").write_text("{")
     assert "config.json" in refuse(monkeypatch, capsys, "--run", tmp_path / "odd", *user)
     (make_run(tmp_path / "young") / "checkpoint.pt").unlink()
-    assert "has no checkpoint.pt" in refuse(monkeypatch, capsys, "--run", tmp_path / "young", *user)
+    assert "checkpoint.pt: no such file" in refuse(monkeypatch, capsys, "--run", tmp_path / "young", *user)

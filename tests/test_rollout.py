@@ -42,13 +42,12 @@ def test_sampler_scorer_and_enumeration_agree(levels, size, constrained):
     assert real.all() if constrained or size**levels == len(trie) else not real.all()
 
 
-def test_temperature_is_the_same_for_sampler_and_scorer():
-    policy, trie, prompt = make()
-    rollout = sample(policy, prompt, trie, uniform(3, 16, 3), temperature=0.5)
-    again = score(policy, prompt, rollout.codes, trie.masks(rollout.codes), temperature=0.5)
-    torch.testing.assert_close(again, rollout.logp, **CLOSE)
-    other = score(policy, prompt, rollout.codes, trie.masks(rollout.codes))
-    assert (other - rollout.logp).abs().max() > 0.01
+def test_a_temperature_divides_the_logits_before_the_mask():
+    policy, trie, prompt = make(levels=1, size=50)  # 40 of the 50 codes are items
+    codes = trie.codes.expand(3, 40, 1)[:, :, None]
+    found = score(policy, prompt, codes, trie.masks(codes), temperature=0.5)[..., 0, 0]  # (3, 40)
+    logits = policy.level_logits(prompt.last, 0)[:, trie.codes[:, 0]]
+    torch.testing.assert_close(found, torch.log_softmax(2 * logits, -1), **CLOSE)
 
 
 @pytest.mark.parametrize("constrained", [True, False])

@@ -90,3 +90,19 @@ def test_going_on_keeps_the_settings_but_may_move(tmp_path):
     assert parse(*resume, "--group", "4").group == 4  # reinforcement learning may come later
     with pytest.raises(InputError, match="has 3; it cannot change"):
         parse(*resume, "--epochs", "4")
+
+
+@pytest.mark.parametrize(
+    "flags", ["--width 2147483644", "--threads 2147483647", "--layers 2147483647", "--heads 1000000"]
+)
+def test_sizes_that_cannot_work_are_refused_by_their_range(flags):
+    with pytest.raises(InputError, match="choose from"):
+        parse(*flags.split())
+
+
+@pytest.mark.parametrize("text", ['{"epochs": Infinity}', '{"epochs": 1e999}', "[" * 100_000, "[]", "\\", ""])
+def test_a_config_from_a_stranger_is_one_line(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json") as caught:
+        settings.read(tmp_path / "config.json")
+    assert "\n" not in str(caught.value)

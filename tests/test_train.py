@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minirec.files import owned
 from minirec.run.supervised import epoch_rows
 from minirec.run.training import LINES
+
+pytestmark = pytest.mark.slow
 
 SMALL = (
     "--world-items 64 --world-users 400 --codes 8 --width 16 --layers 1 --heads 2 --history 6 --epochs 6 "
@@ -49,6 +53,8 @@ def assert_same_run(one, other):
     assert (one / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
     if (one / "report.json").is_file():  # SASRec's rows stand in the report of the run it belongs to
         assert (one / "report.json").read_text() == (other / "report.json").read_text()
+        pages = [(folder / "report.md").read_text() for folder in (one, other)]
+        assert len({re.sub(r"wall time \d+ s", "", page) for page in pages}) == 1
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +117,36 @@ def test_ctrl_c_leaves_a_checkpoint_and_a_way_to_go_on(straight, tmp_path):
     assert f"python -m minirec.train --resume --out {folder}" in error
     run("--resume", "--out", folder)
     assert_same_run(straight[0], folder)
+
+
+def test_two_starts_on_one_folder_do_not_train_over_each_other(tmp_path):
+    folder = tmp_path / "run"
+    with owned(folder):
+        done = subprocess.run(command(*SMALL, "--out", folder), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"process {os.getpid()}" in done.stderr
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_when_one_of_two_processes_is_killed_the_other_says_how_to_go_on(tmp_path):
+    folder, flags = tmp_path / "run", ["--epochs", 500, "--no-sasrec", "--threads", 1]
+    launcher = subprocess.Popen(
+        command(*SMALL, *flags, "--out", folder, processes=2),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(folder / "checkpoint.pt", launcher)
+    owner = int((folder / "lock").read_text().split()[1])
+    found = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True, check=True)
+    other = next(int(pid) for pid in found.stdout.split() if int(pid) != owner)
+    os.kill(other, signal.SIGKILL)
+    _, error = launcher.communicate()
+    lines = [line for line in error.splitlines() if "minirec: " in line]
+    assert len(lines) == 1
+    assert "another process of this run has ended" in lines[0]
+    assert f"python -m minirec.train --resume --out {folder}" in lines[0]
+    assert not (folder / "lock").exists()
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def largest_z(constrained, masked, leave_one_out):
     learner, batch = Loss(policy, trie, replace(Config(), kl=0.0)), batch_of(HISTORY)
     reward = torch.rand(3, 12, generator=torch.Generator().manual_seed(5))
     worth = torch.cat([reward, torch.zeros(3, 1)], 1)  # the last for a hole, -1
-    exact = policy_gradient(policy, CONDITION, trie.encode(HISTORY), trie, reward, constrained)
+    exact = policy_gradient(policy, item_logprobs(policy, prompt, trie, constrained), reward)
     directions = [
         list(exact.values()),
         *([normal(*g.shape, seed=i) for g in exact.values()] for i in range(3)),

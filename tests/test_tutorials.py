@@ -13,6 +13,8 @@ pytest.importorskip("jupytext", reason="the tools of the book are not installed:
 
 from tutorials import build
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

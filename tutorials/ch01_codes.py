@@ -162,7 +162,7 @@ truth = dataset.world
 user = torch.tensor([book.USER])
 period = int(truth.period[user])
 every = torch.arange(len(trie))[None]
-popular = truth.popularity(period)
+popular = truth.bias[period].softmax(0)
 taste = (truth.beta * truth.affinity(user, every)[0] + truth.bias[period]).softmax(0)
 now = dataset.law(train.batch(torch.tensor([row]), cfg.history))[0]  # after the whole history
 
@@ -308,7 +308,7 @@ own_place = truth.place[moved]
 partner = truth.place[stays_at]
 near = int((own_place[:, :-1] == partner[:, :-1]).all(1).sum())
 book.say(
-    f"{fitted.moved} items of {len(fitted)} moved; with codes from co-occurrence it is {other.moved}. "
+    f"{fitted.moved} items of {len(fitted.codes)} moved; with codes from co-occurrence it is {other.moved}. "
     f"Titles are places in the true tree: of these {len(moved)} pairs, {near} differ in the last branch "
     "alone. Their vectors are so alike that k-means gave them one code."
 )

@@ -111,7 +111,8 @@ book.say(
 # them.
 
 # %%
-true = exact.policy_gradient(policy, batch.condition, codes, trie, REWARDS["ranker"])
+logp = exact.item_logprobs(policy, policy.encode(batch.condition, codes), trie)  # (1, N)
+true = exact.policy_gradient(policy, logp, REWARDS["ranker"])
 true = torch.cat([part.flatten() for part in true.values()])
 summed = (p * REWARDS["ranker"][0]).float() @ arrows
 print("arrows                    ", tuple(arrows.shape))
@@ -341,7 +342,8 @@ plt.show()
 slopes = []
 for one in range(COUNT):
     here = slice(one, one + 1)
-    slope = exact.policy_gradient(policy, many.condition[here], histories[here], trie, hits[here])
+    logp = exact.item_logprobs(policy, policy.encode(many.condition[here], histories[here]), trie)
+    slope = exact.policy_gradient(policy, logp, hits[here])
     slopes.append(torch.cat([part.flatten() for part in slope.values()]))
 slopes = torch.stack(slopes).double()  # (B, parameters), exact
 bent = {n: (factors(chances, n)[:, None] * slopes).mean(0) for n in (4, 16, 256)}

@@ -190,7 +190,7 @@ book.say(
 # %% tags=["exact"]
 groups = torch.tensor([[4, 4, HOLE], [5, 6, 4], [7, 5, 8]])  # (B, G)
 clicks = torch.tensor([[6], [1], [2]])
-noise = torch.linspace(0.9, 0.1, 9).double().expand(3, -1)  # of items 0 to 8: the lowest are drawn
+noise = torch.linspace(0.9, 0.1, 9).double().expand(3, -1)  # of items 4 to 8, in order: the lowest are drawn
 print(adagrpo.cross_sample_negatives(groups, torch.arange(3), clicks, noise, size=3))
 
 # %% [markdown]
@@ -468,7 +468,7 @@ for tau, rho, count in KNOBS:
 for kind, who in (("harmful", in_b | True), ("noise", in_b)):
     policy, click, others = (value[who] for value in placed[kind])
     gain = (policy - click).double()
-    mean, _ = rankers.stratify(policy / G, others.amin(1) / G, gain)
+    mean, _ = rankers.stratify(policy / G, others.amin(1) / G, gain, bins=3)
     rise = (mean[:, -1] - mean[:, 0]).mean()
     print(f"{kind}, {int(who.sum())} contexts: {gain.mean():+.1f} places; along a row {rise:+.1f}")
     for name, cells in zip(("easy", "middle", "hard"), mean, strict=True):

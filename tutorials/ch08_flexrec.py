@@ -606,18 +606,17 @@ book.say(
 # sets, with all gains known:
 
 # %%
-STEPS = 24
-own = objectives.settings_of(cfg, "flexrec", rl_rate=1e-3, feedback=1.0, uncertainty="none")
+own = objectives.settings_of(cfg, "flexrec", rl_steps=24, rl_rate=1e-3, feedback=1.0, uncertainty="none")
 whole = lists.make_lists(own, dataset, "train")  # the sets, with all gains
 task = tasks.Rankings(own, trie, whole, partial(critic.fill_lists, judge))
 learner = loop.Learner(own, start, trie)
-for step in range(STEPS):
+for step in range(own.rl_steps):
     loop.reinforce(learner, task, objectives.OBJECTIVES["flexrec"], step)
 
 
 def sort(scores):
     """List-wise supervision: the NLL of the order by some scores."""
-    return imitate(own, start, trie, whole, scores, STEPS, rate=own.rl_rate)
+    return imitate(own, start, trie, whole, scores)
 
 
 def own_order(x):

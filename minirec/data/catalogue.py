@@ -2,23 +2,21 @@
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from minirec.data import tables
 from minirec.data.dataset import Catalogue
-from minirec.data.tables import COLUMNS, find, kind, lines, named, rows
 from minirec.errors import InputError
 from minirec.records import PAD
 
 TITLES = ("title", "movie_title", "name", "description")  # the first that a table has is shown to people
 TOPICS = ("genres", "genre", "topics", "topic", "categories", "category")  # columns
-TEXT = "description"  # free text: every word is an attribute
 VOCABULARY = 2000  # attributes kept, the most frequent first
-JSON_LIMIT = 1 << 30  # bytes; a json file is often one single line
+JSON_MOST = 1 << 26  # bytes of a json, unpacked; as objects they take up to thirty times that
 
 
 def make_catalogue(ids: list[str], path: Path | None = None, columns: str = "") -> Catalogue:
@@ -30,9 +28,9 @@ def make_catalogue(ids: list[str], path: Path | None = None, columns: str = "") 
     """
     if path is None:
         return Catalogue(ids)
-    is_json = kind(path) == ".json"
+    is_json = tables.kind(path) == ".json"
     attributes, titles = (_from_json(path), {}) if is_json else _from_table(path, columns)
-    if not any(item in attributes for item in ids):
+    if attributes.keys().isdisjoint(ids):
         wanted = f"ids such as '{ids[0]}' in its {'keys' if is_json else 'item column'}"
         raise InputError(f"{path}: knows none of the log's {len(ids):,} items; expected {wanted}")
     known = [attributes.get(item, set()) for item in ids]
@@ -40,7 +38,7 @@ def make_catalogue(ids: list[str], path: Path | None = None, columns: str = "") 
     return Catalogue(ids, shown, features(known), topics(known))
 
 
-def topics(attributes: list[set[str]]) -> Tensor | None:
+def topics(attributes: list[set[str]]) -> torch.Tensor | None:
     """Number the topics among the attributes of N items, such as ``genres=Drama``, in alphabetical order.
 
     Returns (N, n) int64, padded with PAD; None when no column in ``TOPICS`` is among them.
@@ -52,12 +50,11 @@ def topics(attributes: list[set[str]]) -> Tensor | None:
     """
     chosen = [sorted(a for a in names if a.partition("=")[0].lower() in TOPICS) for names in attributes]
     number = {name: i for i, name in enumerate(sorted(set().union(*chosen)))}
-    width = max(map(len, chosen))
-    padded = [[number[name] for name in names] + [PAD] * (width - len(names)) for names in chosen]
-    return torch.tensor(padded) if number else None
+    rows = [torch.tensor([number[name] for name in names]).long() for names in chosen]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD) if number else None
 
 
-def features(attributes: list[set[str]]) -> Tensor | None:
+def features(attributes: list[set[str]]) -> torch.Tensor | None:
     """Turn the attributes of N items into vectors: multi-hot, weighted by idf, of unit length.
 
     Of the attributes that two items or more have, the ``VOCABULARY`` most frequent are kept. Returns (N, F)
@@ -72,25 +69,20 @@ def features(attributes: list[set[str]]) -> Tensor | None:
     counts = Counter(name for names in attributes for name in names)
     shared = sorted((name for name in counts if counts[name] > 1), key=lambda name: (-counts[name], name))
     vocabulary = {name: column for column, name in enumerate(shared[:VOCABULARY])}
-    if not vocabulary:
-        return None
     idf = np.log(sum(map(bool, attributes)) / np.array([counts[name] for name in vocabulary]))  # (F,)
     vectors = np.zeros((len(attributes), len(vocabulary)), dtype=np.float32)  # (N, F)
     for row, names in enumerate(attributes):
         known = sorted(vocabulary[name] for name in names if name in vocabulary)
         if (length := np.linalg.norm(idf[known])) > 0:  # an attribute that every item has has the idf 0
             vectors[row, known] = idf[known] / length
-    return torch.from_numpy(vectors)
+    return torch.from_numpy(vectors) if vocabulary else None
 
 
 def _from_json(path: Path) -> dict[str, set[str]]:
     try:
-        content = json.loads("".join(lines(path, JSON_LIMIT)))
-    except json.JSONDecodeError as error:
-        place = f"{path}, line {error.lineno}, column {error.colno}"
-        raise InputError(f"{place}: {error.msg}; expected json") from None
-    except RecursionError:
-        raise InputError(f"{path}, line 1: nested too deeply; expected an object of item to list") from None
+        content = json.loads("".join(tables.lines(path, JSON_MOST, JSON_MOST)))  # often one single line
+    except (json.JSONDecodeError, RecursionError) as error:  # the second: nested too deeply
+        raise InputError(f"{path}: {error}; expected json, an object of item to list") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}, line 1: expected an object of item to list, got {type(content).__name__}")
     for item, values in content.items():
@@ -101,20 +93,19 @@ def _from_json(path: Path) -> dict[str, set[str]]:
 
 def _from_table(path: Path, columns: str) -> tuple[dict[str, set[str]], dict[str, str]]:
     """Read the attributes and the titles of a table's items; its rows of one item add up."""
-    table = rows(path)
+    table = tables.rows(path)
     _, header = next(table)
-    key = find([named(columns).get("item", "item"), *COLUMNS["item"]], header) or 0
-    title = find(TITLES, header)
-    attributes: dict[str, set[str]] = {}
-    titles: dict[str, str] = {}
+    key = tables.find([tables.named(columns).get("item", "item"), *tables.COLUMNS["item"]], header) or 0
+    title = tables.find(TITLES, header)
+    attributes, titles = defaultdict(set), {}
     for line, row in table:
         if not (item := row[key]):
             raise InputError(f"{path}, line {line}, column '{header[key]}': empty; expected an item id")
-        known = attributes.setdefault(item, set())
+        known = attributes[item]
         if title is not None and row[title]:
             titles.setdefault(item, row[title])
         for position, (name, value) in enumerate(zip(header, row, strict=True)):
-            if name.lower() == TEXT:
+            if name.lower() == "description":  # free text: every word is an attribute
                 known.update(re.findall(r"\w+", value.lower()))
             elif position not in (key, title):
                 known.update(f"{name}={part}" for part in value.split("|") if part)

@@ -37,9 +37,6 @@ class Codes:
         if len(self.codes.unique(dim=0)) != len(self.codes):
             raise ValueError("codes: two items share a code tuple; each needs its own")
 
-    def __len__(self) -> int:
-        return len(self.codes)
-
 
 def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
     """Give each of N items, vectors (N, D), a different tuple of ``levels`` codes out of V = ``codes``.
@@ -54,12 +51,14 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
     >>> fit(vectors, levels=2, codes=2, seed=0).codes.tolist()
     [[1, 1], [1, 0], [0, 1], [0, 0]]
     """
-    broken = (~vectors.isfinite().all(1)).nonzero()
-    if len(broken):
+    if len(broken := (~vectors.isfinite().all(1)).nonzero()):
         raise InputError(f"item vectors: row {int(broken[0])} is not finite; all must be numbers")
     if levels == 1:
         return Codes(torch.arange(len(vectors))[:, None], len(vectors), vectors.float()[None], 0)
-    _check_room(len(vectors), levels, codes)
+    if (items := len(vectors)) > codes**levels:
+        fits = next(size for size in itertools.count(codes) if size**levels >= items)
+        room = f"{levels} levels of {codes} codes ({codes**levels} tuples)"
+        raise InputError(f"{items} items do not fit into {room}; the smallest that fits is --codes {fits}")
     generator = torch.Generator().manual_seed(seed)
     residual, fitted = vectors.float(), []
     for _ in tqdm(range(levels), "item codes", delay=2, leave=False):
@@ -68,15 +67,6 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
     centroids = torch.stack(fitted)
     tuples, moved = _settle(vectors, centroids)
     return Codes(tuples, codes, centroids, moved)
-
-
-def _check_room(items: int, levels: int, codes: int) -> None:
-    if min(levels, codes) < 1:
-        raise InputError(f"--levels {levels} --codes {codes}: both must be at least 1")
-    if items > codes**levels:
-        fits = next(size for size in itertools.count(codes) if size**levels >= items)
-        room = f"{levels} levels of {codes} codes ({codes**levels} tuples)"
-        raise InputError(f"{items} items do not fit into {room}; the smallest that fits is --codes {fits}")
 
 
 def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
@@ -89,8 +79,7 @@ def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
 def _kmeans(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Keep the best of STARTS runs of k-means, by squared distance: (N, D) points to (V, D) centroids."""
     runs = [_lloyd(points, _spread_out(points, size, generator)) for _ in range(STARTS)]
-    left = [(points - run[_nearest(points, run)]).double().square().sum().item() for run in runs]
-    return runs[left.index(min(left))]
+    return min(runs, key=lambda run: (points - run[_nearest(points, run)]).double().square().sum().item())
 
 
 def _lloyd(points: Tensor, centroids: Tensor) -> Tensor:
@@ -115,12 +104,11 @@ def _lloyd(points: Tensor, centroids: Tensor) -> Tensor:
 
 def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Choose (V, D) starts by greedy k-means++: each is the best of a few draws by squared distance."""
-    trials = 2 + int(math.log(size))
     norm, starts = points.square().sum(1), []
     distance, weight = torch.full_like(norm, torch.inf), torch.ones_like(norm)
     for _ in range(size):
-        drawn = torch.multinomial(weight, trials, replacement=True, generator=generator)
-        to_drawn = (norm + norm[drawn, None] - 2 * points[drawn] @ points.T).clamp(min=0)  # (trials, N)
+        drawn = torch.multinomial(weight, 2 + int(math.log(size)), replacement=True, generator=generator)
+        to_drawn = (norm + norm[drawn, None] - 2 * points[drawn] @ points.T).clamp(min=0)  # (draws, N)
         left = torch.minimum(distance, to_drawn)
         best = int(left.double().sum(1).argmin())
         starts.append(points[drawn[best]])
@@ -181,17 +169,15 @@ def usage(codes: Codes, vectors: Tensor) -> list[dict]:
         left = float(residual.square().sum() / whole) if whole > 0 else 0.0
         share = torch.bincount(code, minlength=codes.size) / len(code)
         entropy = torch.special.entr(share.double()).sum().item() / math.log(2)
-        used = int((share > 0).sum())
-        rows.append({"used": used, "entropy": entropy, "perplexity": 2**entropy, "residual": left})
+        rows.append(dict(used=len(code.unique()), entropy=entropy, perplexity=2**entropy, residual=left))
     return rows
 
 
 def summary(codes: Codes, vectors: Tensor) -> str:
     """Write a heading with the repaired collisions and the holes, and a line of ``usage`` per level."""
     items, levels = codes.codes.shape
-    size, holes = codes.size, codes.size**levels - items
-    repaired = f"{codes.moved} collisions repaired, {holes} holes"
-    text = f"codes: {items} items on {levels} levels of {size}; {repaired}"
+    repaired = f"{codes.moved} collisions repaired, {codes.size**levels - items} holes"
+    text = f"codes: {items} items on {levels} levels of {codes.size}; {repaired}"
     for number, row in enumerate(usage(codes, vectors), 1):
         entropy = f"entropy {row['entropy']:.2f} bits (perplexity {row['perplexity']:.1f})"
         text += f"\n  level {number}: {row['used']} codes used, {entropy}, residual {row['residual']:.1%}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,10 +27,9 @@ class Catalogue:
     def __post_init__(self) -> None:
         if self.titles is not None and len(self.titles) != len(self.ids):
             raise ValueError(f"titles: expected {len(self.ids)}, got {len(self.titles)}")
-        if self.features is not None:
-            check("features", self.features, len(self.ids), None, dtype=torch.float32)
-        if self.topics is not None:
-            check("topics", self.topics, len(self.ids), None)
+        for name, dtype in (("features", torch.float32), ("topics", torch.int64)):
+            if (rows := getattr(self, name)) is not None:
+                check(name, rows, len(self.ids), None, dtype=dtype)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,13 +48,11 @@ class Examples:
     tied: Tensor  # (B,) bool: the target has the same time stamp as the last event before it
 
     def __post_init__(self) -> None:
-        size = len(self.user)
         check("events", self.events, None)
-        check("start", self.start, size)
-        check("stop", self.stop, size)
-        check("condition", self.condition, size, len(CONDITION))
-        check("targets", self.targets, size, None)
-        check("tied", self.tied, size, dtype=torch.bool)
+        more = {"start": (), "stop": (), "condition": (len(CONDITION),), "targets": (None,)}
+        for name, shape in more.items():
+            check(name, getattr(self, name), len(self), *shape)
+        check("tied", self.tied, len(self), dtype=torch.bool)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -67,8 +64,7 @@ class Examples:
 
     def select(self, rows: Tensor) -> Examples:
         """Return some of the contexts; the event array stays shared."""
-        chosen = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "events"}
-        return Examples(self.events, **chosen)
+        return replace(self, **{name: a[rows] for name, a in vars(self).items() if name != "events"})
 
     def batch(self, rows: Tensor, history: int) -> Batch:
         """Gather the contexts ``rows`` (B,) with at most ``history`` recent items, as wide as the longest."""
@@ -107,5 +103,5 @@ class Dataset:
         """All training sequences, those left to RL as well: what floors are fitted on."""
         if self.fresh is None:
             return self.train
-        pairs = ((f.name, getattr(self.train, f.name), getattr(self.fresh, f.name)) for f in fields(Examples))
-        return Examples(**{name: a if name == "events" else torch.cat([a, b]) for name, a, b in pairs})
+        pairs = zip(vars(self.train).items(), vars(self.fresh).values(), strict=True)
+        return replace(self.train, **{name: torch.cat([a, b]) for (name, a), b in pairs if name != "events"})

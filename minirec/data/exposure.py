@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from minirec.data.world import World
-from minirec.errors import InputError, nearest
 from minirec.noise import draw, stream
 from minirec.records import HOLE
 
@@ -63,23 +62,21 @@ def ranker(world: World, kind: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Make a ranker of designed reliability: user (B,) and items (B, C) to scores (B, C) float32 in (0, 1).
 
     Users of A get the true score. Those of B get it too if "right", a number of user and item alone if
-    "noise", the true score reversed if "harmful". A HOLE scores 0. Raises InputError otherwise. Source: ours.
+    "noise", the true score reversed if "harmful". A HOLE scores 0. Source: ours.
     """
     random = stream("unreliable ranker", world.seed)
     # The fraction of a product of two large random numbers: noise per pair without a table of pairs.
-    one = 2**15 * (1 + torch.rand(len(world.taste), generator=random, dtype=torch.float64))
-    other = 2**15 * (1 + torch.rand(len(world.latent), generator=random, dtype=torch.float64))
+    sizes = len(world.taste), len(world.latent)
+    one, other = (2**15 * (1 + torch.rand(n, generator=random, dtype=torch.float64)) for n in sizes)
     in_tail = {
         "right": lambda true, user, items: true,
         "noise": lambda true, user, items: 0.1 + 0.8 * (one[user, None] * other[items] % 1),
         "harmful": lambda true, user, items: 1 - true,
-    }
-    if kind not in in_tail:
-        raise InputError(f"ranker: '{kind}' is not valid{nearest(kind, in_tail)}")
+    }[kind]
 
     def rank(user: Tensor, items: Tensor) -> Tensor:
         true = true_score(world, user, items)  # (B, C)
-        mixed = torch.where(world.tail_user[user, None], in_tail[kind](true, user, items), true)
+        mixed = torch.where(world.tail_user[user, None], in_tail(true, user, items), true)
         return mixed.float().masked_fill(items == HOLE, 0.0)
 
     return rank

@@ -21,10 +21,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from minirec.data import splits, vectors
 from minirec.data.contexts import whole
 from minirec.data.dataset import Dataset, Examples
-from minirec.data.splits import windows
-from minirec.data.vectors import training_events
 from minirec.errors import InputError
 from minirec.noise import stream
 from minirec.records import LIST, OFF, ON, PAD, Lists
@@ -105,8 +104,7 @@ def _world_lists(cfg: Config, dataset: Dataset, part: str, random: Generator) ->
     every = torch.arange(len(users)).repeat_interleave(sets)  # (S,)
     contexts = replace(users, targets=users.targets[:, :0]).select(every)
     user, recent = contexts.user, contexts.batch(torch.arange(len(every)), cfg.history).history
-    flags = (torch.tensor(need).expand(len(every), 2) == ON for need in NEEDS.values())
-    gains = [world.gains(user, candidates, *need.T, recent) for need in flags]
+    gains = [world.gains(user, candidates, *need, recent) for need in NEEDS.values()]
     return contexts, candidates, gains, world.bias[world.period[user, None], candidates]
 
 
@@ -123,28 +121,26 @@ def _log_lists(cfg: Config, dataset: Dataset, part: str, random: Generator) -> t
     place = place.gather(1, torch.rand(place.shape, generator=random).argsort(1))  # a tie tells no time
     candidates, liking = contexts.events[place], (dataset.rating[place] - low) / (high - low)  # (S, C)
     popular, third = _recent_popularity(dataset, contexts, candidates)
-    novelty = {OFF: 1.0, ON: _new(topics, contexts, candidates)}
-    trendiness = {OFF: 1.0, ON: third / 3}
-    gains = [liking * novelty[novel] * trendiness[trend] for novel, trend in NEEDS.values()]
+    factors = {OFF: (1.0, 1.0), ON: (_new(topics, contexts, candidates), third / 3)}
+    gains = [liking * factors[novel][0] * factors[trend][1] for novel, trend in NEEDS.values()]
     return contexts, candidates, gains, popular
 
 
 def _windows(dataset: Dataset, size: int, part: str) -> tuple[Examples, Tensor]:
     """Cut users' events into sets: contexts that end before a set, and the (S, C) places of its events."""
     users = whole(dataset.known if part == "known" else dataset.fresh)
-    cut = windows((users.start + 1).numpy(), users.stop.numpy(), size)  # a first event is nobody's candidate
-    owner, start, stop = map(torch.from_numpy, cut)  # (S,)
+    begin = (users.start + 1).numpy()  # a first event is nobody's candidate
+    owner, start, stop = map(torch.from_numpy, splits.windows(begin, users.stop.numpy(), size))  # (S,)
     later = (users.stop[owner] - stop) // size  # windows of the user that follow
     fresh = torch.isin(users.user[owner], dataset.fresh.user)
     asked = {"train": later >= 2, "valid": later == 1, "test": later == 0, "known": ~fresh | (later >= 2)}
-    keep = (asked[part] & (stop - start == size)).nonzero()[:, 0]
-    place = start[keep, None] + torch.arange(size)  # (S, C)
+    keep = asked[part] & (stop - start == size)
+    owner, place = owner[keep], start[keep, None] + torch.arange(size)  # (S, C)
     distinct = (users.events[place].sort(1).values.diff(dim=1) != 0).all(1)
-    owner, place = owner[keep[distinct]], place[distinct]
-    if not len(place):
+    if not distinct.any():
         fault = f"no user left to RL has enough events for a set of {size} of the {part} part"
         raise InputError(f"--candidates: {fault}; use a smaller number, a larger --fresh or a longer log")
-    return replace(users.select(owner), stop=place[:, 0]), place
+    return replace(users.select(owner[distinct]), stop=place[distinct, 0]), place[distinct]
 
 
 def _new(topics: Tensor, contexts: Examples, candidates: Tensor) -> Tensor:
@@ -162,7 +158,7 @@ def _recent_popularity(dataset: Dataset, contexts: Examples, candidates: Tensor)
     Thirds are of events: an item is in the top third if less popular items have two thirds of all or more.
     """
     events, items = contexts.events, len(dataset.catalogue)
-    _, place = training_events(replace(dataset.known, events=torch.arange(len(events))))
+    _, place = vectors.training_events(replace(dataset.known, events=torch.arange(len(events))))
     place = place[dataset.time[place].argsort(stable=True)]  # training events in order of time
     until = torch.searchsorted(dataset.time[place], dataset.time[contexts.stop])  # (S,) strictly before
     popular, third = torch.empty(candidates.shape, dtype=torch.float64), torch.empty_like(candidates)
@@ -171,6 +167,5 @@ def _recent_popularity(dataset: Dataset, contexts: Examples, candidates: Tensor)
         count = torch.bincount(recent, minlength=items)  # (N,)
         popular[row], ordered = count[candidates[row]], count.sort().values  # (C,), (N,)
         fewer = ordered.cumsum(0) - ordered  # (N,) events of all less popular items, at the first of equals
-        below = fewer[torch.searchsorted(ordered, count[candidates[row]])]  # (C,)
-        third[row] = 1 + 3 * below // max(1, len(recent))
+        third[row] = 1 + 3 * fewer[torch.searchsorted(ordered, count[candidates[row]])] // max(1, len(recent))
     return popular, third

@@ -4,23 +4,20 @@ from dataclasses import replace
 
 import torch
 
-from minirec.data import codes, logs, world
-from minirec.data.contexts import leave_fresh
+from minirec.data import codes, contexts, logs, vectors, world
 from minirec.data.dataset import Dataset
-from minirec.data.vectors import item_vectors
 from minirec.settings import Config
 
 
 def read(cfg: Config) -> tuple[Dataset, str]:
     """Read the log that ``cfg.data`` names, or make the world; return it, and a summary of it."""
     if cfg.data:
-        dataset, counts = logs.load(cfg)
-        summary = str(counts)
+        dataset, summary = logs.load(cfg)
     else:
         dataset = world.make_world(cfg).dataset()
         summary = f"built-in world: {len(dataset.users):,} users, {len(dataset.catalogue):,} items"
     if cfg.fresh:
-        train, fresh = leave_fresh(dataset.train, cfg.fresh, cfg.seed)
+        train, fresh = contexts.leave_fresh(dataset.train, cfg.fresh, cfg.seed)
         dataset = replace(dataset, train=train, fresh=fresh)
         both = len(dataset.known.user.unique())
         summary += f"\n{len(fresh.user.unique()):,} of {both:,} training users are left to RL"
@@ -29,8 +26,7 @@ def read(cfg: Config) -> tuple[Dataset, str]:
 
 def encode(dataset: Dataset, cfg: Config) -> tuple[codes.Codes, list[str]]:
     """Give every item its codes, with one level its own number; return them, and a summary of them."""
-    if cfg.levels == 1:
-        return codes.fit(torch.zeros(len(dataset.catalogue), 1), 1, cfg.codes, cfg.seed), []
-    vectors = item_vectors(dataset, cfg.seed)
-    fitted = codes.fit(vectors, cfg.levels, cfg.codes, cfg.seed)
-    return fitted, [codes.summary(fitted, vectors)]
+    one, items = cfg.levels == 1, len(dataset.catalogue)
+    points = torch.zeros(items, 1) if one else vectors.item_vectors(dataset, cfg.seed)
+    fitted = codes.fit(points, cfg.levels, cfg.codes, cfg.seed)
+    return fitted, [] if one else [codes.summary(fitted, points)]

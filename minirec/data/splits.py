@@ -8,16 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from minirec.data.dataset import Examples
 from minirec.errors import InputError
 from minirec.records import CONDITION, PAD
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Ints = np.ndarray  # of int64
 Cuts = tuple[Ints, Ints]  # (U,) first validation target, (U,) first test target; both = stop: training only
-TRAIN_SHARE, VALID_SHARE = 0.8, 0.1  # of the events, for the split by global time
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,9 @@ class Timeline:
     item: Ints  # (E,)
     start: Ints  # (U,) each user's first event
     stop: Ints  # (U,) one past the last; every user has an event
-    time: Floats | None = None  # (E,)
+    time: np.ndarray | None = None  # (E,) float64
     group: Ints | None = None  # (E,)
-    rating: Floats | None = None  # (E,)
+    rating: np.ndarray | None = None  # (E,) float64
 
 
 def leave_last_out(line: Timeline) -> Cuts:
@@ -52,13 +50,10 @@ def leave_last_group_out(line: Timeline) -> Cuts:
     """
     if line.group is None:
         raise InputError("--split group: the log has no group column; name it by --columns ..,group=..")
-    opens = np.append(True, line.group[1:] != line.group[:-1])  # (E,)
-    opens[line.start] = True
-    first = np.flatnonzero(opens)  # (groups,)
+    first = np.union1d(line.start, 1 + np.flatnonzero(np.diff(line.group)))  # (groups,) where each begins
     before, after = np.searchsorted(first, line.start), np.searchsorted(first, line.stop)  # (U,)
     enough = after - before >= 3
-    valid = np.where(enough, first[after - 2], line.stop)  # index -1: unused
-    return valid, np.where(enough, first[after - 1], line.stop)
+    return tuple(np.where(enough, first[after - k], line.stop) for k in (2, 1))  # index -1: unused
 
 
 def global_time(line: Timeline) -> Cuts:
@@ -72,10 +67,8 @@ def global_time(line: Timeline) -> Cuts:
     """
     if line.time is None:
         raise InputError("--split time: the log has no times; name their column by --columns ..,time=..")
-    ranks = [int(TRAIN_SHARE * len(line.time)), int((TRAIN_SHARE + VALID_SHARE) * len(line.time))]
-    first, second = np.sort(line.time)[ranks]
-    earlier = [np.add.reduceat((line.time < cut).astype(np.int64), line.start) for cut in (first, second)]
-    return line.start + earlier[0], line.start + earlier[1]
+    cuts = np.sort(line.time)[[int(share * len(line.time)) for share in (0.8, 0.9)]]
+    return tuple(line.start + np.add.reduceat(line.time < cut, line.start, dtype=np.int64) for cut in cuts)
 
 
 SPLITS = {"last": leave_last_out, "group": leave_last_group_out, "time": global_time}
@@ -96,17 +89,15 @@ def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
     return owner, np.maximum(start[owner], end - size), end
 
 
-def target_sets(item: Ints, start: Ints, stop: Ints) -> Ints:
+def target_sets(item: Ints, start: Ints, stop: Ints) -> torch.Tensor:
     """Collect the items of slices ``start:stop`` (B,) as sets (B, n), padded with PAD. Source: definition.
 
     >>> target_sets(np.array([5, 5, 7, 5, 2]), np.array([0, 4]), np.array([4, 5]))
-    array([[ 5,  7],
-           [ 2, -1]])
+    tensor([[ 5,  7],
+            [ 2, -1]])
     """
-    sets = [list(dict.fromkeys(item[a:b].tolist())) for a, b in zip(start, stop, strict=True)]
-    width = max(map(len, sets), default=0)
-    padded = [row + [PAD] * (width - len(row)) for row in sets]
-    return np.array(padded, dtype=np.int64).reshape(len(sets), width)
+    sets = (list(dict.fromkeys(item[a:b].tolist())) for a, b in zip(start, stop, strict=True))
+    return pad_sequence([torch.tensor(row).long() for row in sets], batch_first=True, padding_value=PAD)
 
 
 def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, Examples]:
@@ -116,24 +107,23 @@ def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, 
     is something before the cut and something after it. Raises InputError if a part is empty.
     """
     valid, test = SPLITS[name](line)
-    owner, begin, end = windows(line.start, valid, history + 1)
-    no_targets, not_tied = np.empty((len(owner), 0), dtype=np.int64), np.zeros(len(owner), dtype=bool)
-    train = _examples(line, owner, begin, end, no_targets, not_tied)
-    parts = (train, _contexts(line, valid, test), _contexts(line, test, line.stop))
-    for part, examples in zip(("training", "validation", "test"), parts, strict=True):
-        if not len(examples):
-            advice = "use a longer log or another --split"
-            raise InputError(f"--split {name}: no {part} example is left; {advice}")
-    return parts
+    owner, start, stop = windows(line.start, valid, history + 1)
+    parts = (owner, start, stop, stop), _contexts(line, valid, test), _contexts(line, test, line.stop)
+    for use, (user, *_) in zip(("training", "validation", "test"), parts, strict=True):
+        if not len(user):
+            raise InputError(f"--split {name}: no {use} example is left; use a longer log or another --split")
+    return tuple(_examples(line, *part) for part in parts)
 
 
-def _contexts(line: Timeline, cut: Ints, stop: Ints) -> Examples:
+def _contexts(line: Timeline, cut: Ints, stop: Ints) -> tuple[Ints, Ints, Ints, Ints]:
     user = np.flatnonzero((line.start < cut) & (cut < stop))  # (B,)
-    start, cut, stop = line.start[user], cut[user], stop[user]
-    tied = np.zeros(len(user), dtype=bool) if line.time is None else line.time[cut] == line.time[cut - 1]
-    return _examples(line, user, start, cut, target_sets(line.item, cut, stop), tied)
+    return user, line.start[user], cut[user], stop[user]
 
 
-def _examples(line: Timeline, user: Ints, start: Ints, stop: Ints, targets: Ints, tied: NDArray) -> Examples:
+def _examples(line: Timeline, user: Ints, start: Ints, stop: Ints, end: Ints) -> Examples:
+    """Make the examples of users (B,) with the histories ``start:stop`` and the target sets ``stop:end``."""
+    time = np.arange(len(line.item)) if line.time is None else line.time
+    tied = np.append(time[1:] == time[:-1], False)[stop - 1] & (stop < end)
     condition = np.zeros((len(user), len(CONDITION)), dtype=np.int64)  # the next item, no need, no period
-    return Examples(*map(torch.from_numpy, (line.item, start, stop, user, condition, targets, tied)))
+    parts = line.item, start, stop, user, condition, target_sets(line.item, stop, end), tied
+    return Examples(*map(torch.as_tensor, parts))

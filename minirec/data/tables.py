@@ -3,6 +3,7 @@
 import csv
 import gzip
 import itertools
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
@@ -18,7 +19,8 @@ COLUMNS = {
     "rating": ("rating",),
     "group": ("group", "invoice", "session"),
 }
-LINE_LIMIT = 10_000_000  # bytes; a line as long as this is an error
+
+LONGEST = 10_000_000  # bytes of a line, letters of a field
 
 
 def kind(path: Path) -> str:
@@ -31,20 +33,23 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def lines(path: Path, limit: int = LINE_LIMIT) -> Iterator[str]:
-    """Stream the lines with their ends of a UTF-8 file, gzipped or not; raises InputError if broken."""
-    number = 0
+def lines(path: Path, limit: int = LONGEST, most: float = math.inf) -> Iterator[str]:
+    """Stream the lines with their ends of a UTF-8 file, gzipped or not.
+
+    Raises InputError if it is broken, if a line has no end within ``limit`` bytes, or if all lines together,
+    unpacked, are over ``most`` bytes.
+    """
+    number = size = 0
     try:
         with path.open("rb") as raw:
-            packed = raw.peek(2)[:2] == b"\x1f\x8b"
-            stream = BufferedReader(gzip.GzipFile(fileobj=raw)) if packed else raw
-            while line := stream.readline(limit):
-                number += 1
+            stream = BufferedReader(gzip.GzipFile(fileobj=raw)) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
+            for number, line in enumerate(iter(lambda: stream.readline(limit), b""), start=1):
                 if b"\0" in line:
                     raise InputError(f"{path}, line {number}: a binary file; expected text in UTF-8")
                 if len(line) == limit and not line.endswith(b"\n"):
-                    wanted = f"no line end within {limit:,} bytes; expected shorter lines"
-                    raise InputError(f"{path}, line {number}: {wanted}")
+                    raise InputError(f"{path}, line {number}: over {limit:,} bytes; expected shorter lines")
+                if (size := size + len(line)) > most:
+                    raise InputError(f"{path}: over {most:,} bytes when unpacked; expected a smaller file")
                 yield line.decode("utf-8" if number > 1 else "utf-8-sig")
         return
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -64,6 +69,9 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """
     text = lines(path)
     first = next(text, "")
+    if "\r" in first.rstrip("\r\n"):
+        raise InputError(f"{path}, line 1: lines end in CR alone; save the file with LF or CR LF")
+    csv.field_size_limit(LONGEST)
     atomic = kind(path) in (".inter", ".item")
     delimiter = max("\t,;", key=first.count)
     quoting = csv.QUOTE_NONE if atomic else csv.QUOTE_MINIMAL
@@ -74,8 +82,7 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             if row and not width:
                 width, row = len(row), [name.split(":")[0] if atomic else name.strip() for name in row]
             if row and len(row) != width:
-                fault = f"{len(row)} columns; expected {width} as in the header"
-                raise InputError(f"{path}, line {line}: {fault}")
+                raise InputError(f"{path}, line {line}: {len(row)} columns; expected {width} like the header")
             if row:
                 yield line, row
             line = reader.line_num + 1
@@ -119,15 +126,15 @@ def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
     >>> positions(Path("ratings.csv"), ["userId", "movieId", "rating", "timestamp"], "")
     {'user': 0, 'item': 1, 'time': 3, 'rating': 2}
     """
-    wanted = named(columns)
+    found = {role: find(names, header) for role, names in COLUMNS.items()}
+    wanted = named(columns) or {role: header[at] for role, at in found.items() if at is not None}
     for role, name in wanted.items():
         if name not in header:
             raise InputError(f"{path}, line 1: no column '{name}' for {role}{nearest(name, header)}")
-    places = {role: header.index(name) for role, name in wanted.items()}
-    if not columns:
-        places = {role: at for role, names in COLUMNS.items() if (at := find(names, header)) is not None}
+        if header.count(name) > 1:
+            raise InputError(f"{path}, line 1: several columns are called '{name}'; rename all but one")
     for role in ("user", "item"):
-        if role not in places:
+        if role not in wanted:
             given = shown(", ".join(header))
             raise InputError(f"{path}, line 1: no {role} column in {given}; name it by --columns {role}=..")
-    return places
+    return {role: header.index(name) for role, name in wanted.items()}

@@ -74,8 +74,7 @@ def item_vectors(dataset: Dataset, seed: int) -> Tensor:
     together = cooccurrence_vectors(dataset.train, len(dataset.catalogue), WIDTH, seed)
     if features is None:
         return together
-    if features.shape[1] > WIDTH:
-        features = _embed(features, WIDTH, seed, 1.0)
+    features = _embed(features, WIDTH, seed, 1.0) if features.shape[1] > WIDTH else features
     return torch.cat([_unit_norm(features), _unit_norm(together)], 1)
 
 

@@ -19,29 +19,28 @@ lists, **clicks** of the exposure log and the designed **rankers** all come from
 """
 
 import itertools
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 from tqdm import tqdm
 
 from minirec.data.dataset import Catalogue, Dataset, Examples
-from minirec.errors import InputError
 from minirec.noise import draw, stream
-from minirec.records import HOLE, NEXT, PAD, Batch
+from minirec.records import HOLE, NEXT, ON, PAD, Batch
 from minirec.settings import Config
 
 LEVELS = 3
-FEATURES, FEATURE_SCALES, FEATURE_NOISE = 64, (1.0, 0.5, 0.25), 0.05
-LATENT, LATENT_SCALES, LATENT_NOISE = 16, (1.0, 0.7, 0.5), 0.2
+FEATURES = 64, (1.0, 0.5, 0.25), 0.05  # size of the vectors, scale of each level, length of the noise
+LATENT = 16, (1.0, 0.7, 0.5), 0.2
 LAST = 2.0  # weight of the last item in the law
 TAIL, DRIFT = 0.5, 1.0  # log popularity: −TAIL·log(rank) + DRIFT·sin(2π(period / periods + phase))
-GAIN_QUANTILES = (0.5, 0.75, 0.9)  # of the affinity of a random user and item: where the gain steps up
+GAIN_QUANTILES = torch.tensor(
+    [0.5, 0.75, 0.9]
+).double()  # of the affinity of a random user and item: where the gain steps up
 PAIRS = 1 << 16  # random users and items that these quantiles are taken over
 CELLS = 1 << 20  # users × items drawn for at once: 8 MiB of float64 stay near the cache
-SMALLEST = {"world_items": 2, "world_users": 10, "world_events": 2, "world_periods": 1}
 
 
 @dataclass(frozen=True)
@@ -64,17 +63,13 @@ class World:
 
     def affinity(self, user: Tensor, items: Tensor) -> Tensor:
         """How much users (B,) like items (B, C), ⟨w, e⟩: (B, C) float64 in [−1, 1]; a HOLE gets any value."""
-        return _affinity(self.taste, self.latent, user, items.clamp(min=0))
-
-    def popularity(self, period: int) -> Tensor:
-        """The shares of the items among people without a taste in a period, (N,) float64; they sum to 1."""
-        return self.bias[period].softmax(0)
+        # A library's sum may add in another order in another shape; products and sums one by one may not.
+        return sum(self.taste[user, k, None] * self.latent[items, k] for k in range(self.latent.shape[1]))
 
     def law(self, batch: Batch) -> Tensor:
         """The exact probability of each next item, p* of the module's docstring: (B, N) float64."""
         length = (batch.history != PAD).sum(1, keepdim=True)  # (B, 1)
-        padded = torch.cat([torch.full_like(length, PAD), batch.history], 1)
-        return self._law(batch.user, padded.gather(1, length)[:, 0])
+        return self._law(batch.user, pad(batch.history, (1, 0), value=PAD).gather(1, length)[:, 0])
 
     def _law(self, user: Tensor, last: Tensor) -> Tensor:
         before = self.latent[last.clamp(min=0)] * (last != PAD)[:, None]  # (B, d)
@@ -83,11 +78,11 @@ class World:
 
     def sequences(self) -> Tensor:
         """Draw every user's items from the law, one after another: (U, events) int64, always the same."""
-        users, random = len(self.taste), stream("sequences", self.seed)
+        shape, random = (len(self.taste), self.events), stream("sequences", self.seed)
         # Noise for all users at once, so that the size of the chunks does not matter.
-        noise = torch.rand(users, self.events, generator=random, dtype=torch.float64)
-        drawn = torch.empty(users, self.events, dtype=torch.int64)
-        chunks = torch.arange(users).split(max(1, CELLS // len(self.latent)))
+        noise = torch.rand(shape, generator=random, dtype=torch.float64)
+        drawn = torch.empty(shape, dtype=torch.int64)
+        chunks = torch.arange(len(drawn)).split(max(1, CELLS // len(self.latent)))
         for user in tqdm(chunks, "drawing sequences", delay=2, leave=False):
             last = torch.full_like(user, PAD)
             for event in range(self.events):
@@ -97,64 +92,55 @@ class World:
     def dataset(self) -> Dataset:
         """The world as a Dataset: 80 % of the users train, 10 % validate, 10 % test, by their last items."""
         drawn, user = self.sequences(), torch.arange(len(self.taste))
-        cuts = len(user) * 8 // 10, len(user) * 9 // 10
-        start, tied = user * self.events, torch.zeros(len(user), dtype=torch.bool)
+        train, valid, test = user.tensor_split((len(user) * 8 // 10, len(user) * 9 // 10))
+        start, tied = user * self.events, torch.zeros_like(self.tail_user)
         last = start + self.events - 1
-        condition = torch.tensor([[NEXT, 0, 0, 0]]).repeat(len(user), 1)
-        condition[:, 3] = self.period + 1
-        condition[: cuts[0] : 10, 3] = 0  # so that a history alone, without a period, can be asked too
+        condition = pad(self.period[:, None] + 1, (3, 0), value=NEXT)  # no need is 0, too
+        condition[train[::10], 3] = 0  # so that a history alone, without a period, can be asked too
         held_out = Examples(drawn.flatten(), start, last, user, condition, drawn[:, -1:], tied)
         sequences = replace(held_out, stop=last + 1, targets=drawn[:, :0])
-        train, valid, test = user.tensor_split(cuts)
         splits = sequences.select(train), held_out.select(valid), held_out.select(test)
         places = zip(self.place.tolist(), self.tail.tolist(), strict=True)
         titles = [f"topic {a} · {b} · {c} ({'AB'[half]})" for (a, b, c), half in places]
         ids, users = ([str(i) for i in range(n)] for n in (len(titles), len(user)))
-        catalogue = Catalogue(ids, titles, self.features)
-        return Dataset(catalogue, users, *splits, periods=len(self.bias), world=self)
+        items = Catalogue(ids, titles, self.features)
+        return Dataset(items, users, *splits, periods=len(self.bias), world=self)
 
-    def gains(self, user: Tensor, items: Tensor, novel: Tensor, trend: Tensor, history: Tensor) -> Tensor:
-        """The true gains of items (B, C) for users (B,) and needs, (B, C) float32 in [0, 1].
+    def gains(self, user: Tensor, items: Tensor, novel: int, trend: int, history: Tensor) -> Tensor:
+        """The true gains of items (B, C) for users (B,) and a need, (B, C) float32 in [0, 1].
 
         Interest is the affinity in four steps 0, 1/3, 2/3, 1, which a random user and item reach with
-        probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel (B,) sets items of the topics in the history
-        (B, H) to 0. Trend (B,) multiplies by a third of ``third``. A HOLE gains 0. Source: the needs are
-        FlexRec's; flags, steps and products are ours.
+        probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel sets items of the topics in the history
+        (B, H) to 0, trend multiplies by a third of ``third``; each is OFF or ON. A HOLE gains 0. Source: the
+        needs are FlexRec's; flags, steps and products are ours.
         """
         step = torch.bucketize(self.affinity(user, items), self.cuts, right=True)  # (B, C) 0, 1, 2, 3
-        third = self.third[self.period[user, None], items.clamp(min=0)]
-        gains = step * torch.where(trend[:, None], third, 3) / 9
-        topic = self.place[:, 0]
-        past = torch.where(history == PAD, PAD, topic[history.clamp(min=0)])  # (B, H)
-        known = (topic[items.clamp(min=0)][:, :, None] == past[:, None, :]).any(2)  # (B, C)
-        return gains.masked_fill((novel[:, None] & known) | (items == HOLE), 0.0)
+        third = self.third[self.period[user, None], items.clamp(min=0)] if trend == ON else 3
+        topic = pad(self.place[:, 0], (0, 1), value=PAD)  # of PAD, and of HOLE, the last: none
+        known = (topic[items][:, :, None] == topic[history][:, None]).any(2)  # (B, C)
+        return (step * third / 9).masked_fill((known & (novel == ON)) | (items == HOLE), 0.0)
 
 
 def make_world(cfg: Config) -> World:
     """Make the world of a config's ``world_*`` settings and seed, bit-identical for equal settings.
 
-    Items do not depend on the number of users, nor on β. Raises InputError if a setting is too small.
+    Items do not depend on the number of users, nor on β.
 
     >>> world = make_world(Config(world_items=512, world_users=10))
     >>> world.place.max().item() + 1, world.tail.sum().item()
     (16, 256)
     """
-    for name, least in SMALLEST.items():
-        flag, value = f"--{name.replace('_', '-')}", getattr(cfg, name)
-        if value < least:
-            raise InputError(f"{flag}: {value} is too small; the smallest valid value is {least}")
     items, users, periods = cfg.world_items, cfg.world_users, cfg.world_periods
     branches = next(v for v in itertools.count(2) if 8 * items <= v**LEVELS)
     random = stream("world", cfg.seed)
     place = _tree(items, branches, random)
     tail = place[:, 0] >= branches // 2
-    same = torch.zeros_like(tail)  # features have one meaning in A and B
-    features = _sum_of_levels(place, same, FEATURES, FEATURE_SCALES, FEATURE_NOISE, random).float()
-    latent = normalize(_sum_of_levels(place, tail, LATENT, LATENT_SCALES, LATENT_NOISE, random), dim=-1)
+    features = _embed(place, torch.zeros_like(tail), *FEATURES, random).float()  # A and B mean the same
+    latent = normalize(_embed(place, tail, *LATENT, random), dim=-1)
     rank = 1 + torch.randperm(items, generator=random)
     phase = torch.rand(items, generator=random, dtype=torch.float64)
     moment = torch.arange(periods, dtype=torch.float64)[:, None] / periods
-    bias = -TAIL * rank.double().log() + DRIFT * torch.sin(2 * math.pi * (moment + phase))  # (T, N)
+    bias = -TAIL * rank.double().log() + DRIFT * torch.sin(2 * torch.pi * (moment + phase))  # (T, N)
     third = 1 + bias.argsort(1).argsort(1) * 3 // items  # (T, N)
     first = torch.randint(items, (users,), generator=random)  # an item whose latent vector joins the taste
     tail_user = tail[first]
@@ -164,30 +150,23 @@ def make_world(cfg: Config) -> World:
     taste = normalize(latent[first] + latent[second], dim=-1)
     period = torch.randint(periods, (users,), generator=random)
     user, item = (torch.randint(n, (PAIRS,), generator=random) for n in (users, items))
-    cuts = _affinity(taste, latent, user, item[:, None]).quantile(torch.tensor(GAIN_QUANTILES).double())
-    of_items = place, features, latent, tail, bias, third
-    return World(cfg.seed, cfg.world_beta, cfg.world_events, *of_items, taste, tail_user, period, cuts)
+    parts = place, features, latent, tail, bias, third, taste, tail_user, period
+    world = World(cfg.seed, cfg.world_beta, cfg.world_events, *parts, cuts=GAIN_QUANTILES)
+    return replace(world, cuts=world.affinity(user, item[:, None]).quantile(GAIN_QUANTILES))
 
 
 def _tree(items: int, branches: int, random: Generator) -> Tensor:
     """Give items distinct random places in the tree, equally many (± 1) to each topic: (N, 3) int64."""
-    below = torch.rand(branches, branches**2, generator=random).argsort(1)  # (V, V²) each topic's places
-    below = below[:, : -(-items // branches)].T  # (items per topic, V)
+    # Of each topic's V² places, in random order, the first: (items per topic, V).
+    below = torch.rand(branches, branches**2, generator=random).argsort(1)[:, : -(-items // branches)].T
     topic = torch.arange(branches).expand_as(below)
     place = torch.stack([topic, below // branches, below % branches], 2).flatten(0, 1)[:items]
     return place[torch.randperm(items, generator=random)]  # the id of an item says nothing
 
 
-def _sum_of_levels(
-    place: Tensor, half: Tensor, size: int, scales: tuple, noise: float, random: Generator
-) -> Tensor:
+def _embed(place: Tensor, half: Tensor, size: int, scales: tuple, noise: float, random: Generator) -> Tensor:
     """Add a random unit vector per level and half, by scale, and noise of that length: (N, size)."""
     vectors = torch.randn(LEVELS, 2, int(place.max()) + 1, size, generator=random, dtype=torch.float64)
     vectors = normalize(vectors, dim=-1)
     blur = normalize(torch.randn(len(place), size, generator=random, dtype=torch.float64), dim=-1)
     return sum(scale * vectors[k, half.long(), place[:, k]] for k, scale in enumerate(scales)) + noise * blur
-
-
-def _affinity(taste: Tensor, latent: Tensor, user: Tensor, items: Tensor) -> Tensor:
-    # A library's sum may add in another order in another shape; products and sums one by one may not.
-    return sum(taste[user, k, None] * latent[items, k] for k in range(LATENT))  # (B, C)

@@ -4,15 +4,12 @@ Each takes training sequences and the number N of items, and returns a ``Scorer`
 popularity, then to the smaller item index; in float64 popularity outweighs no real difference.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from minirec.data.dataset import Examples
-from minirec.data.vectors import training_events
+from minirec.data import dataset, vectors
 from minirec.records import PAD, Batch
 
 Scorer = Callable[[Batch], Tensor]  # a batch of B contexts to (B, N) float64, higher is better
@@ -21,34 +18,34 @@ RECENCY = 0.6  # item-kNN: the weight of an event against the next; best of .5 t
 GRID = 1e-6  # item-kNN: sums of similarities that round to one multiple of this are equal
 
 
-def popularity(train: Examples, items: int) -> Scorer:
+def popularity(train: dataset.Examples, items: int) -> Scorer:
     """Score each item by its number of training events, the same for every context. Source: definition."""
-    count = torch.bincount(training_events(train)[1], minlength=items).double()  # (N,)
+    count = torch.bincount(vectors.training_events(train)[1], minlength=items).double()  # (N,)
     return lambda batch: count.expand(len(batch), items)
 
 
-def markov(train: Examples, items: int) -> Scorer:
+def markov(train: dataset.Examples, items: int) -> Scorer:
     """Score each item by how often it came right after the context's last item: a first-order Markov chain.
 
     A score is count(last → item) + popularity / (1 + training events). The second part is below 1, so it only
     orders equal counts. An empty history gets popularity alone. Source: definition; the tie rule is ours.
     """
-    row, item = training_events(train)
+    row, item = vectors.training_events(train)
     follows = row[1:] == row[:-1]
     last, then = item[:-1][follows], item[1:][follows]
     # Row i + 1 belongs to item i; row 0, for "no last item" (PAD), is empty.
     counts = _sparse(last + 1, then, torch.ones(len(last), dtype=torch.float64), (items + 1, items))
-    fill = _below_one(item, items)
+    fill = torch.bincount(item, minlength=items).double() / (1 + len(item))  # (N,) popularity in [0, 1)
 
     def score(batch: Batch) -> Tensor:
         length = (batch.history != PAD).sum(1, keepdim=True)
-        last = F.pad(batch.history, (1, 0), value=PAD).gather(1, length)[:, 0]  # (B,) PAD where empty
+        last = nn.functional.pad(batch.history, (1, 0), value=PAD).gather(1, length)[:, 0]  # PAD where empty
         return counts.index_select(0, last + 1).to_dense() + fill  # (B, N)
 
     return score
 
 
-def item_knn(train: Examples, items: int) -> Scorer:
+def item_knn(train: dataset.Examples, items: int) -> Scorer:
     """Score each item by its summed similarity to the items of the context, recent ones counting more.
 
     The similarity of two items is the cosine between the sets of training sequences that hold them. All items
@@ -56,8 +53,8 @@ def item_knn(train: Examples, items: int) -> Scorer:
     the sequences. An item last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``. Popularity
     orders equal sums. Source: item-based nearest neighbours with cosine (definition); the rest is ours.
     """
-    row, item = training_events(train)
-    fill = _below_one(item, items)
+    row, item = vectors.training_events(train)
+    fill = torch.bincount(item, minlength=items).double() / (1 + len(item))  # (N,) popularity in [0, 1)
     row, item = torch.stack([row, item]).unique(dim=1)  # a set: once per sequence
     unit = torch.bincount(item, minlength=items).double()[item].rsqrt()  # each item's column has length 1
     to_sequences = _sparse(row, item, unit, (int(train.user.max()) + 1, items))
@@ -67,7 +64,7 @@ def item_knn(train: Examples, items: int) -> Scorer:
         real = batch.seen != PAD  # (B, S)
         age = real.sum(1, keepdim=True) - 1 - torch.arange(batch.seen.shape[1])  # (B, S)
         recency = torch.where(real, RECENCY ** age.double(), 0)
-        weight = torch.zeros(len(batch), items, dtype=torch.float64)  # (B, N), by when an item was last seen
+        weight = recency.new_zeros(len(batch), items)  # (B, N), by when an item was last seen
         weight.scatter_reduce_(1, batch.seen.clamp(min=0), recency, "amax")
         total = torch.sparse.mm(to_items, torch.sparse.mm(to_sequences, weight.T.contiguous()))  # (N, B)
         return (total.T / GRID).round() + fill  # (B, N)
@@ -76,11 +73,6 @@ def item_knn(train: Examples, items: int) -> Scorer:
 
 
 FLOORS = {"popularity": popularity, "markov": markov, "item-kNN": item_knn}
-
-
-def _below_one(item: Tensor, items: int) -> Tensor:
-    """Popularity as a number in [0, 1) per item, (N,) float64, from the training events (E,)."""
-    return torch.bincount(item, minlength=items).double() / (1 + len(item))
 
 
 def _sparse(row: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -97,9 +89,7 @@ def top_k(scores: Tensor, seen: Tensor | None, k: int) -> Tensor:
     >>> top_k(torch.tensor([[0.5, 2.0, 2.0, 0.5]]), torch.tensor([[1, PAD]]), 4)
     tensor([[ 2,  0,  3, -1]])
     """
-    items = scores.shape[1]
     if seen is not None:  # PAD, -1, writes to an extra column
-        scores = F.pad(scores, (0, 1)).scatter(1, seen % (items + 1), -math.inf)[:, :items]
+        scores = nn.functional.pad(scores, (1, 0)).scatter(1, 1 + seen, -torch.inf)[:, 1:]
     value, order = scores.sort(dim=1, descending=True, stable=True)
-    best = order.masked_fill(value == -math.inf, PAD)[:, :k]
-    return F.pad(best, (0, k - best.shape[1]), value=PAD)
+    return nn.functional.pad(order.masked_fill(value == -torch.inf, PAD), (0, k - scores.shape[1]), value=PAD)

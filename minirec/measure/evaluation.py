@@ -4,10 +4,8 @@ A policy ranks by beam search under the trie, a floor by its scores. On a simula
 list are exact, in expectation over the true law; on real data they are counted against the targets.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,29 +14,26 @@ from tqdm import tqdm
 from minirec import rollout
 from minirec.data.dataset import Dataset, Examples
 from minirec.errors import InputError
-from minirec.files import atomic
-from minirec.measure import metrics
-from minirec.measure.baselines import FLOORS, Scorer, top_k
+from minirec.measure import baselines, metrics
+from minirec.noise import uniform
 from minirec.policy import Policy
-from minirec.records import PAD, Batch
+from minirec.records import Batch
 from minirec.settings import Config
 from minirec.trie import Trie
 
 MOST_CONTEXTS, MOST_NUMBERS = 256, 2**24  # per batch; the second bounds the largest tensor to 64 MiB
 
-Lists = dict[str, Tensor]  # "top", and maybe "samples" and "free": (b, ·) items each
-Judge = Callable[[Tensor], dict[str, Tensor]]  # from lists to metrics
-Answer, Cost = Callable[[Batch], Lists], Callable[[int], int]  # the second as in ``batches``
+Answer = Callable[[Batch], dict[str, Tensor]]  # "top", and maybe "samples" and "free": (b, ·) items each
+Cost = Callable[[int], int]  # as in ``batches``
 
 
 @dataclass(frozen=True)
 class Result:
     """One method on B contexts of one split, context by context, in the order of the split."""
 
-    items: Tensor  # (B, 50) best first, PAD-filled
     values: dict[str, Tensor]  # metric: (B,) float64
-    hits: Tensor  # (B, 3) by popularity bucket, see by_bucket
-    mass: Tensor  # (B, 3)
+    items: Tensor  # (B, 50) best first, PAD-filled
+    buckets: Tensor  # (B, 2, 3) by popularity, see by_bucket
     tied: Tensor  # (B,) bool
     catalogue: int  # N
 
@@ -47,10 +42,8 @@ def summary(result: Result) -> dict[str, float]:
     """Average a result over contexts, by the names of metrics.DEFINITIONS; what none has is left out."""
     row = {name: value.mean().item() for name, value in result.values.items()}
     row |= {f"coverage@{k}": metrics.coverage(result.items, result.catalogue, k) for k in metrics.KS}
-    mass = result.mass.sum(0).tolist()
-    for name, hits, all_ in zip(metrics.BUCKETS, result.hits.sum(0).tolist(), mass, strict=True):
-        if all_ > 0:
-            row[f"{name} recall@10"] = hits / all_
+    buckets = zip(metrics.BUCKETS, *result.buckets.sum(0).tolist(), strict=True)
+    row |= {f"{name} recall@10": found / mass for name, found, mass in buckets if mass > 0}
     if result.tied.any():
         row |= {f"tied {m}": result.values[m][result.tied].mean().item() for m in ("recall@10", "ndcg@10")}
         row["tied contexts"] = int(result.tied.sum())
@@ -76,44 +69,40 @@ def _evaluate(answer: Answer, cost: Cost, dataset: Dataset, examples: Examples, 
         raise InputError("this split has no contexts to evaluate; use a larger log or a smaller --core")
     catalogue = len(dataset.catalogue)
     bucket, parts = metrics.popularity_buckets(dataset.known, catalogue), []
-    bar = tqdm(total=len(examples), desc="evaluate", unit=" contexts", delay=2, leave=False, disable=None)
-    for rows in batches(examples.lengths, lambda length: cost(length) + 2 * catalogue):
+    groups = list(batches(examples.lengths, lambda length: cost(length) + 2 * catalogue))
+    for rows in tqdm(groups, "evaluate", unit=" batches", delay=2, leave=False, disable=None):
         batch = examples.batch(rows, cfg.history)
         lists = {name: items.cpu() for name, items in answer(batch).items()}
         law, judge = _judge(dataset, batch)
         part = judge(lists["top"])
         if "samples" in lists:
-            part |= metrics.pass_at_k(lists["samples"], judge)
+            part |= metrics.pass_at_k(judge(lists["samples"]))
         if "free" in lists:
             part["hallucination"] = metrics.hallucination(lists["free"])
-        part["hits"], part["mass"] = metrics.by_bucket(lists["top"], law, bucket)
-        parts.append(part | {"items": metrics.distinct(lists["top"], metrics.WIDTH), "rows": rows})
-        bar.update(len(rows))
-    bar.close()
-    values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    place = values.pop("rows").argsort()  # back to the order of the examples
-    values = {name: value[place] for name, value in values.items()}
-    items, hits, mass = (values.pop(name) for name in ("items", "hits", "mass"))
-    return Result(items, values, hits, mass, examples.tied, catalogue)
+        part["buckets"] = metrics.by_bucket(lists["top"], law, bucket)
+        parts.append(part | {"items": metrics.distinct(lists["top"], metrics.WIDTH)})
+    place = torch.cat(groups).argsort()  # back to the order of the examples
+    values = {name: torch.cat([part[name] for part in parts])[place] for name in parts[0]}
+    items, buckets = values.pop("items"), values.pop("buckets")
+    return Result(values, items, buckets, examples.tied, catalogue)
 
 
-def _judge(dataset: Dataset, batch: Batch) -> tuple[Tensor, Judge]:
-    """The chance of each item to be a target (B, N), and the metrics that go with it."""
+def _judge(dataset: Dataset, batch: Batch) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
+    """The chance of each item to be a target (B, N), and the metrics of lists that go with it."""
     if dataset.law is not None:
         law = dataset.law(batch)
         return law, lambda items: metrics.expected_metrics(items, law)
-    targets = metrics.distinct(batch.targets, batch.targets.shape[1])
-    law = torch.zeros(len(batch), len(dataset.catalogue), dtype=torch.float64)
-    law.scatter_add_(1, targets.clamp(min=0), (targets != PAD).double())
+    law = torch.zeros(len(batch), 1 + len(dataset.catalogue), dtype=torch.float64)
+    law = law.scatter_(1, 1 + batch.targets, 1)[:, 1:]  # PAD, -1, writes to an extra column
     law /= law.sum(1, keepdim=True)  # uniform on the set: recall@K is its expected hit rate
     return law, lambda items: metrics.metrics(items, batch.targets)
 
 
-def evaluate_scorer(scorer: Scorer, dataset: Dataset, examples: Examples, cfg: Config) -> Result:
+def evaluate_scorer(scorer: baselines.Scorer, dataset: Dataset, examples: Examples, cfg: Config) -> Result:
     """Evaluate a method by its scores for the whole catalogue. Raises InputError if there are no contexts."""
 
-    def answer(batch: Batch) -> Lists:
-        return {"top": top_k(scorer(batch), None if cfg.keep_seen else batch.seen, metrics.WIDTH)}
+    def answer(batch: Batch) -> dict[str, Tensor]:
+        return {"top": baselines.top_k(scorer(batch), None if cfg.keep_seen else batch.seen, metrics.WIDTH)}
 
     return _evaluate(answer, lambda length: 2 * len(dataset.catalogue), dataset, examples, cfg)
 
@@ -123,9 +112,8 @@ def floors(dataset: Dataset, examples: Examples, cfg: Config) -> dict[str, Resul
 
     On a simulated world "true law" is among them, the best ranking. Raises InputError without contexts.
     """
-    scorers = {name: fit(dataset.known, len(dataset.catalogue)) for name, fit in FLOORS.items()}
-    if dataset.law is not None:
-        scorers["true law"] = dataset.law
+    scorers = {name: fit(dataset.known, len(dataset.catalogue)) for name, fit in baselines.FLOORS.items()}
+    scorers |= {"true law": dataset.law} if dataset.law else {}
     return {name: evaluate_scorer(scorer, dataset, examples, cfg) for name, scorer in scorers.items()}
 
 
@@ -136,7 +124,8 @@ def evaluate_policy(
     """Evaluate a policy by beam search under the trie, on the device of the trie.
 
     The beam is cfg.beam wide, plus the batch's longest past where seen items are taken out. ``full`` adds
-    Pass@K by cfg.samples rollouts, and hallucination. Raises InputError if there are no contexts.
+    Pass@K by cfg.samples rollouts, and hallucination. The policy comes out in evaluation mode. Raises
+    InputError if there are no contexts.
     """
     generator, device = torch.Generator().manual_seed(cfg.seed), trie.codes.device
     samples = cfg.samples if full else 0
@@ -149,31 +138,18 @@ def evaluate_policy(
         beams = max(width(length) if trie.levels > 1 else 1, samples)  # one level ends with one step
         return beams * (trie.size + cfg.heads * trie.levels * prompt)
 
-    def answer(batch: Batch) -> Lists:
-        prompt = policy.encode(batch.condition.to(device), trie.encode(batch.history.to(device)))
+    def answer(batch: Batch) -> dict[str, Tensor]:
+        batch = batch.to(device)
+        prompt = policy.encode(batch.condition, trie.encode(batch.history))
         lists = {"top": rollout.beam(policy, prompt, trie, width(batch.seen.shape[1]))[0]}
         if samples:
-            noise = torch.rand(len(batch), samples, trie.levels, dtype=torch.float64, generator=generator)
-            lists["samples"] = rollout.sample(policy, prompt, trie, noise.to(device)).items[..., 0]
+            noise = uniform(generator, len(batch), samples, trie.levels, device=device)
+            lists["samples"] = rollout.sample(policy, prompt, trie, noise).items[..., 0]
         if not cfg.keep_seen:
-            seen = batch.seen.to(device)
-            lists = {name: metrics.drop_seen(x, seen, x.shape[1]) for name, x in lists.items()}
+            lists = {name: metrics.drop_seen(items, batch.seen) for name, items in lists.items()}
         if full:
             lists["free"] = rollout.beam(policy, prompt, trie, 50, constrained=False)[0]
         return lists
 
-    training = policy.training
     policy.eval()
-    try:
-        return _evaluate(answer, cost, dataset, examples, cfg)
-    finally:
-        policy.train(training)
-
-
-def write_predictions(path: Path, result: Result, dataset: Dataset, examples: Examples) -> None:
-    """Write JSON lines, ``{"user": id, "items": [ids, best first]}``. Raises InputError if it cannot."""
-    ids, users = dataset.catalogue.ids, dataset.users
-    with atomic(path) as file:
-        for user, items in zip(examples.user.tolist(), result.items.tolist(), strict=True):
-            line = {"user": users[user], "items": [ids[item] for item in items if item != PAD]}
-            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+    return _evaluate(answer, cost, dataset, examples, cfg)

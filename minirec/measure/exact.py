@@ -11,6 +11,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from minirec.noise import wide
 from minirec.policy import MASKED, Policy, Prompt, score, token_logprobs
 from minirec.rollout import closed_masks
 from minirec.trie import Trie
@@ -30,8 +31,7 @@ def every_tuple(levels: int, size: int) -> Trie:
     """
     if size**levels > TUPLES:
         raise ValueError(f"size, levels: {size}^{levels} tuples; at most {TUPLES:,} can be enumerated")
-    grid = torch.meshgrid([torch.arange(size)] * levels, indexing="ij")
-    return Trie(torch.stack(grid, -1).view(-1, levels), size)
+    return Trie(torch.cartesian_prod(*[torch.arange(size)] * levels).view(-1, levels), size)
 
 
 def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool = True) -> Tensor:
@@ -76,7 +76,7 @@ def list_logprobs(policy: Policy, prompt: Prompt, trie: Trie, candidates: Tensor
 
 def expected_reward(logp: Tensor, reward: Tensor) -> Tensor:
     """The mean reward of a policy's answers: logp and reward (B, N) to (B,) float64. Source: definition."""
-    return (logp.double().exp() * reward).sum(1)
+    return (wide(logp).exp() * reward).sum(1)
 
 
 def entropy(logp: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def entropy(logp: Tensor) -> Tensor:
     >>> entropy(torch.tensor([[0.0, -1e9], [-math.log(2), -math.log(2)]]))
     tensor([0.0000, 0.6931], dtype=torch.float64)
     """
-    return (logp.double().exp() * -logp.double()).sum(1)
+    return (wide(logp).exp() * -wide(logp)).sum(1)
 
 
 def kl(logp: Tensor, other: Tensor) -> Tensor:
@@ -94,21 +94,17 @@ def kl(logp: Tensor, other: Tensor) -> Tensor:
     Both must sum to 1: the sum is no divergence where one policy alone has holes. Where ``other`` masks an
     item that π can give, the value is about 1e9 times its probability, not infinity. Source: definition.
     """
-    return (logp.double().exp() * (logp.double() - other)).sum(1)
+    return (wide(logp).exp() * (wide(logp) - other)).sum(1)
 
 
-def policy_gradient(
-    policy: Policy, condition: Tensor, history: Tensor, trie: Trie, reward: Tensor, constrained: bool = True
-) -> dict[str, Tensor]:
+def policy_gradient(policy: Policy, logp: Tensor, reward: Tensor) -> dict[str, Tensor]:
     """The gradient that every policy-gradient estimate estimates: of the mean over contexts of E[r].
 
-    The policy has dropout off. history (B, H, L) int64 codes, reward (B, N); a hole has reward 0. Returns the
+    The policy has dropout off and gave logp; logp and reward (B, N), where a hole has reward 0. Returns the
     gradients by name of parameter. Source: definition, by differentiation of the sum over all items.
     """
-    logp = item_logprobs(policy, policy.encode(condition, history), trie, constrained)
     names, parameters = zip(*policy.named_parameters(), strict=True)
-    value = expected_reward(logp, reward).mean()
-    gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+    gradients = torch.autograd.grad(expected_reward(logp, reward).mean(), parameters, materialize_grads=True)
     return dict(zip(names, gradients, strict=True))
 
 
@@ -122,7 +118,7 @@ def kl_optimum(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
     >>> kl_optimum(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
     tensor([[0.7311, 0.2689]], dtype=torch.float64)
     """
-    return torch.log_softmax(reference.double() + reward.double() / beta, 1)
+    return torch.log_softmax(wide(reference) + wide(reward) / beta, 1)
 
 
 def k3_fixed_point(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
@@ -132,19 +128,20 @@ def k3_fixed_point(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
     to rest at π = β · ref / (λ - r), with the one λ above every r at which it sums to 1. Its tails fall as
     1/(λ - r), those of ``kl_optimum`` exponentially. This holds for a leave-one-out baseline; dividing by the
     std, or taking the mean of the whole group as baseline, rescales r against β. Arguments and result as in
-    ``kl_optimum``. Source: ours; it follows from GRPO's loss (2402.03300) where an item is one token.
+    ``kl_optimum``, here (..., N). Source: ours; it follows from GRPO's loss (2402.03300) where an item is one
+    token.
 
     >>> k3_fixed_point(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
     tensor([[0.7071, 0.2929]], dtype=torch.float64)
     """
-    weight, reward = reference.double() + math.log(beta), reward.double()  # log(β · ref)
-    best, which = reward.masked_fill(weight.exp() == 0, -math.inf).max(1, keepdim=True)
-    gap = (best - reward).clamp(min=0)  # (B, N); a masked item may lie above the best and stays masked
+    weight, reward = wide(reference) + math.log(beta), wide(reward)  # log(β · ref)
+    best, which = reward.masked_fill(weight.exp() == 0, -math.inf).max(-1, keepdim=True)
+    gap = (best - reward).clamp(min=0)  # (..., N); a masked item may lie above the best and stays masked
     # m = log(λ - best): the best item alone has probability 1 at the low end, all have at most 1 at the high
-    low, high = weight.gather(1, which), torch.full_like(best, math.log(beta))
+    low, high = weight.gather(-1, which), torch.full_like(best, math.log(beta))
     for _ in range(64):  # the ends lie at most 745 apart, so they meet to the last bit
         m = (low + high) / 2
-        over = (weight - (m.exp() + gap).log()).exp().sum(1, keepdim=True) > 1
+        over = (weight - (m.exp() + gap).log()).exp().sum(-1, keepdim=True) > 1
         low, high = torch.where(over, m, low), torch.where(over, high, m)
     return weight - (m.exp() + gap).log()
 
@@ -155,7 +152,7 @@ def k3_fixed_point_by_code(reference: Tensor, reward: Tensor, beta: float, trie:
     The k3 of a later code gives no credit to the codes before it. So every node of the trie settles by
     itself, from the last level up to the root, with the mean reward below each child as its r. Source: ours.
     """
-    mass, value = reference[:, trie.item].double(), reward[:, trie.item].double()  # (B, leaves)
+    mass, value = wide(reference[:, trie.item]), wide(reward[:, trie.item])  # (B, leaves)
     steps = []
     for level in reversed(range(trie.levels)):
         first = trie.first[level]
@@ -165,8 +162,7 @@ def k3_fixed_point_by_code(reference: Tensor, reward: Tensor, beta: float, trie:
         worth = torch.zeros_like(table)
         table[:, owner, slot], worth[:, owner, slot] = mass, value
         mass = table.logsumexp(2)  # (B, parents)
-        below = (table - mass[..., None]).flatten(0, 1)  # (B*parents, fan)
-        settled = k3_fixed_point(below, worth.flatten(0, 1), beta).view_as(table)
+        settled = k3_fixed_point(table - mass[..., None], worth, beta)
         value = (settled.exp() * worth).sum(2)
         steps.append((owner, settled[:, owner, slot]))
     total = torch.zeros_like(mass)  # (B, 1), the root

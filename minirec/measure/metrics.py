@@ -4,14 +4,10 @@ Most have one value per context, (B,) float64, so methods can be compared contex
 context has a set of targets; on a simulated world a metric is the expectation over one target of the law.
 """
 
-from collections.abc import Callable
-
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from minirec.data.dataset import Examples
-from minirec.data.vectors import training_events
+from minirec.data import dataset, vectors
 from minirec.records import HOLE, PAD
 
 KS = (1, 5, 10, 20, 50)
@@ -44,7 +40,7 @@ def _compact(items: Tensor, keep: Tensor, width: int) -> Tensor:
     """Move the kept entries of each row to the front, in order; cut or PAD the row to ``width``."""
     order = (~keep).int().argsort(dim=1, stable=True)
     moved = items.masked_fill(~keep, PAD).gather(1, order)
-    return F.pad(moved, (0, max(0, width - items.shape[1])), value=PAD)[:, :width]
+    return nn.functional.pad(moved, (0, width - items.shape[1]), value=PAD)
 
 
 def distinct(items: Tensor, width: int) -> Tensor:
@@ -53,17 +49,19 @@ def distinct(items: Tensor, width: int) -> Tensor:
     >>> distinct(torch.tensor([[4, 7, 4, -1, 2]]), 4)
     tensor([[ 4,  7, -1,  2]])
     """
-    ordered, place = items.sort(dim=1, stable=True)
-    again = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != PAD)
-    again = F.pad(again, (1, 0))[:, : items.shape[1]]  # a row without columns has nothing to pad
-    repeated = torch.zeros_like(again).scatter(1, place, again)
-    return _compact(items, ~repeated, width)
+    again = (items[:, :, None] == items[:, None, :]).tril(-1).any(2) & (items != PAD)
+    return _compact(items, ~again, width)
 
 
-def drop_seen(items: Tensor, seen: Tensor, k: int) -> Tensor:
-    """Take past items (B, S) out of ranked lists (B, W), keep the order, cut or fill with PAD to (B, k)."""
+def drop_seen(items: Tensor, seen: Tensor) -> Tensor:
+    """Take past items (B, S) out of ranked lists (B, W), keep the order, fill with PAD."""
     past = (items[:, :, None] == seen[:, None, :]).any(2) & (items != PAD)
-    return _compact(items, ~past, k)
+    return _compact(items, ~past, items.shape[1])
+
+
+def _at_every_k(**curves: Tensor) -> dict[str, Tensor]:
+    """The values at all KS of curves over K, (B, 50) each, by names such as ``hr@10``."""
+    return {f"{name}@{k}": curve[:, k - 1] for name, curve in curves.items() for k in KS}
 
 
 def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -83,13 +81,10 @@ def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
     hit = ((items[:, :, None] == targets[:, None, :]).any(2) & (items != PAD)).double()  # (B, 50)
     rank = torch.arange(1, WIDTH + 1, dtype=torch.float64, device=items.device)
     discount = 1 / torch.log2(rank + 1)
-    places = torch.minimum(
-        size[:, None], rank.long()
-    )  # (B, 50) of the ideal list; of graded gains: rewards.ideal
-    hr, recall = hit.cummax(1).values, hit.cumsum(1) / size[:, None]  # each (B, 50): the metric at every K
-    ndcg, mrr = (hit * discount).cumsum(1) / discount.cumsum(0)[places - 1], (hit / rank).cummax(1).values
-    curves = {"hr": hr, "recall": recall, "ndcg": ndcg, "mrr": mrr}
-    return {f"{name}@{k}": curve[:, k - 1] for name, curve in curves.items() for k in KS}
+    # Hits of the ideal list among the first K, (B, 50); of graded gains: rewards.ideal
+    places = torch.minimum(size[:, None], rank.long())
+    recall, ndcg = hit.cumsum(1) / size[:, None], (hit * discount).cumsum(1) / discount.cumsum(0)[places - 1]
+    return _at_every_k(hr=hit.cummax(1).values, recall=recall, ndcg=ndcg, mrr=(hit / rank).cummax(1).values)
 
 
 def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
@@ -107,18 +102,16 @@ def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
     chance = law.gather(1, items.clamp(min=0)) * (items != PAD)  # (B, 50)
     rank = torch.arange(1, WIDTH + 1, dtype=torch.float64, device=items.device)
     hits = chance.cumsum(1)
-    ndcg, mrr = (chance / torch.log2(rank + 1)).cumsum(1), (chance / rank).cumsum(1)
-    curves = {"hr": hits, "recall": hits, "ndcg": ndcg, "mrr": mrr}
-    return {f"{name}@{k}": curve[:, k - 1] for name, curve in curves.items() for k in KS}
+    ndcg = (chance / torch.log2(rank + 1)).cumsum(1)
+    return _at_every_k(hr=hits, recall=hits, ndcg=ndcg, mrr=(chance / rank).cumsum(1))
 
 
-def pass_at_k(samples: Tensor, judge: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
+def pass_at_k(values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Pass@K: of samples (B, G) in the order of drawing, 1 if any of the first K distinct ones is a target.
 
-    judge is ``metrics`` or ``expected_metrics`` for these contexts. Returns (B,) float64 by name.
-    Source: OpenOneRec-RL's evaluation (2512.24762); on samples, not on beams (ours).
+    values are the ``metrics`` or ``expected_metrics`` of the samples, as of a list. Returns (B,) float64 by
+    name. Source: OpenOneRec-RL's evaluation (2512.24762); on samples, not on beams (ours).
     """
-    values = judge(samples)  # this drops repeated items
     return {f"pass@{k}": values[f"hr@{k}"] for k in KS}
 
 
@@ -133,28 +126,28 @@ def coverage(items: Tensor, catalogue: int, k: int) -> float:
     return len(top[top != PAD].unique()) / catalogue
 
 
-def popularity_buckets(train: Examples, catalogue: int) -> Tensor:
+def popularity_buckets(train: dataset.Examples, catalogue: int) -> Tensor:
     """Cut the N items, most popular first, into head, mid and tail with a third of the training events each.
 
     Returns (N,) int64, 0 head, 1 mid, 2 tail. Equal counts are ordered by the item's index. Source: ours.
     """
-    count = torch.bincount(training_events(train)[1], minlength=catalogue)
-    order = count.argsort(descending=True, stable=True)
-    before = count[order].cumsum(0) - count[order]  # events of the items ahead
+    _, item = vectors.training_events(train)
+    count, order = torch.bincount(item, minlength=catalogue).sort(descending=True, stable=True)
+    before = count.cumsum(0) - count  # events of the items ahead
     third = (3 * before // count.sum().clamp(min=1)).clamp(max=2)
     return torch.empty_like(third).scatter(0, order, third)
 
 
-def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> tuple[Tensor, Tensor]:
+def by_bucket(items: Tensor, law: Tensor, bucket: Tensor) -> Tensor:
     """Split recall@10 of lists (B, W) by the popularity of the target, bucket (N,) int64 of 0, 1, 2.
 
-    law (B, N) is the chance of each item to be a target. Returns found and mass, (B, 3): the chance of each
-    bucket in the top 10, and in all. recall@10 of a bucket is Σ found / Σ mass. Source: definition.
+    law (B, N) is the chance of each item to be a target. Returns found and mass, (B, 2, 3): the chance of
+    each bucket in the top 10, and in all. recall@10 of a bucket is Σ found / Σ mass. Source: definition.
     """
-    member = F.one_hot(bucket, len(BUCKETS)).double()  # (N, 3)
-    top = distinct(items, WIDTH)[:, :10]
+    member = nn.functional.one_hot(bucket, len(BUCKETS)).double()  # (N, 3)
+    top = distinct(items, 10)
     chance = law.gather(1, top.clamp(min=0)) * (top != PAD)  # (B, 10)
-    return (chance[..., None] * member[top.clamp(min=0)]).sum(1), law @ member
+    return torch.stack([(chance[..., None] * member[top.clamp(min=0)]).sum(1), law @ member], 1)
 
 
 def paired_bootstrap(a: Tensor, b: Tensor, seed: int, draws: int = 2000) -> tuple[float, float, float]:
@@ -163,5 +156,4 @@ def paired_bootstrap(a: Tensor, b: Tensor, seed: int, draws: int = 2000) -> tupl
     difference = (a - b).double()
     resamples = (torch.randint(len(a), (len(a),), generator=random) for _ in range(draws))
     means = torch.stack([difference[rows].mean() for rows in resamples])
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return difference.mean().item(), low, high
+    return difference.mean().item(), *means.quantile(means.new_tensor([0.025, 0.975])).tolist()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from minirec.errors import InputError
 from minirec.files import atomic
 from minirec.measure.baselines import FLOORS
 from minirec.objectives import OBJECTIVES
@@ -19,29 +20,31 @@ from minirec.objectives import OBJECTIVES
 Rows = list[dict[str, Any]]
 
 OUTCOMES = {"all_zero": "all-zero", "mixed": "mixed", "all_hit": "all-hit"}
-STAGES = {"": "sampled", "repaired_": "after repair"}
+STAGES = {"sampled": [*OUTCOMES], "after repair": [f"repaired_{name}" for name in OUTCOMES]}
 
 
 def lines_of(run: Path) -> Rows:
-    """Read a run's metrics.jsonl; empty where there is none."""
+    """Read a run's metrics.jsonl; empty where there is none. Raises InputError if it is damaged."""
     log = run / "metrics.jsonl"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    try:
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    except ValueError as error:
+        raise InputError(f"{log}: {error}; expected an object of JSON a line") from None
 
 
-def curve(lines: Rows, x: str, y: str) -> tuple[list[float], list[float]]:
-    """The values of x and of y on the lines of metrics that have both."""
-    both = [line for line in lines if x in line and y in line]
-    return [line[x] for line in both], [line[y] for line in both]
+def curve(lines: Rows, *names: str) -> list[list[float]]:
+    """The values of each name on the lines of metrics that have all of them."""
+    return [[line[name] for line in lines if line.keys() >= {*names}] for name in names]
 
 
-def pictures(run: Path, rows: Rows, arms: Sequence[str] = ()) -> list[Path]:
+def draw(run: Path, rows: Rows, arms: Sequence[str] = ()) -> list[Path]:
     """Draw the pictures of a run that there is data for; ``arms`` names the rows that RL trained."""
     if importlib.util.find_spec("matplotlib") is None:
         return []
     logs = {name: lines for name in OBJECTIVES if (lines := lines_of(run / name))}
     figures = {"methods.png": _methods(rows, arms), "learning.png": _learning(lines_of(run))}
-    figures |= {"arms.png": _arms(logs), "groups.png": _groups(logs.get("recast", []))}
-    drawn = [run / name for name, figure in figures.items() if figure is not None]
+    figures |= {"arms.png": logs and _arms(logs), "groups.png": _groups(logs.get("recast", []))}
+    drawn = [run / name for name, figure in figures.items() if figure]
     for path in drawn:
         with atomic(path) as file:
             figures[path.name].savefig(file, format="png")
@@ -59,9 +62,8 @@ def _panels(rows: int, columns: int, width: float, height: float, **options: Any
 def _methods(rows: Rows, arms: Sequence[str]) -> Any:
     figure, [[axes]] = _panels(1, 1, 6, 0.8 + 0.4 * len(rows))
     known = dict.fromkeys(FLOORS, "tab:gray") | {"true law": "tab:green"} | dict.fromkeys(arms, "tab:orange")
-    names = [row["method"] for row in rows]
-    colours = [known.get(name, "tab:blue") for name in names]
-    bars = axes.barh(names, [row["ndcg@10"] for row in rows], color=colours)
+    values = {row["method"]: row["ndcg@10"] for row in rows}
+    bars = axes.barh([*values], [*values.values()], color=[known.get(name, "tab:blue") for name in values])
     axes.bar_label(bars, fmt="%.4f", padding=3)
     axes.invert_yaxis()
     axes.set(xmargin=0.15, xlabel=f"ndcg@10, {rows[0]['split']}")
@@ -83,20 +85,15 @@ def _learning(lines: Rows) -> Any:
 def _arms(logs: dict[str, Rows]) -> Any:
     """One row of panels per kind of arm: validation on the left; on the right an arm's exact value as a line
     and the estimate from its rollouts, with two standard errors, as points."""
-    kinds = [[name for name in logs if OBJECTIVES[name].lists == lists] for lists in (False, True)]
-    kinds = [kind for kind in kinds if kind]
-    if not kinds:
-        return None
-    figure, panels = _panels(len(kinds), 2, 4, 3.2)
-    for (left, right), kind in zip(panels, kinds, strict=True):
-        metric = "ndcg@5" if OBJECTIVES[kind[0]].lists else "ndcg@10"
-        for i, name in enumerate(kind):
+    judged = {name: "ndcg@5" if OBJECTIVES[name].lists else "ndcg@10" for name in logs}
+    figure, panels = _panels(len({*judged.values()}), 2, 4, 3.2)
+    for (left, right), metric in zip(panels, dict.fromkeys(judged.values()), strict=True):
+        for i, name in enumerate(name for name in logs if judged[name] == metric):
             lines, colour, title = logs[name], f"C{i}", OBJECTIVES[name].title
             left.plot(*curve(lines, "step", metric), marker=".", color=colour, label=title)
             right.plot(*curve(lines, "step", "exact_reward"), color=colour, label=title)
-            probed = [line for line in lines if "estimate_error" in line]
-            errors = [2 * line["estimate_error"] for line in probed]
-            right.errorbar(*curve(probed, "step", "estimate"), errors, fmt=".", color=colour)
+            *points, errors = curve(lines, "step", "estimate", "estimate_error")
+            right.errorbar(*points, [2 * error for error in errors], fmt=".", color=colour)
         left.set(xlabel="batches of rollouts", ylabel=f"validation {metric}")
         right.set(xlabel="batches of rollouts", ylabel="the arm's own reward: exact (line), estimate")
         left.legend(fontsize="small")
@@ -104,14 +101,12 @@ def _arms(logs: dict[str, Rows]) -> Any:
 
 
 def _groups(lines: Rows) -> Any:
-    lines = [line for line in lines if "all_zero" in line]
-    if not lines:
+    drawn = {stage: points for stage, names in STAGES.items() if (points := curve(lines, "step", *names))[0]}
+    if not drawn:
         return None
-    prefixes = [prefix for prefix in STAGES if prefix + "all_zero" in lines[0]]
-    figure, [panels] = _panels(1, len(prefixes), 3.5, 3, sharey=True)
-    for axes, prefix in zip(panels, prefixes, strict=True):
-        shares = [[line.get(prefix + name, 0.0) for line in lines] for name in OUTCOMES]
-        axes.stackplot([line["step"] for line in lines], shares, labels=OUTCOMES.values())
-        axes.set(xlabel="batches of rollouts", ylabel="share of groups", title=STAGES[prefix], ylim=(0, 1))
+    figure, [panels] = _panels(1, len(drawn), 3.5, 3, sharey=True)
+    for axes, (stage, points) in zip(panels, drawn.items(), strict=True):
+        axes.stackplot(*points, labels=OUTCOMES.values())
+        axes.set(xlabel="batches of rollouts", ylabel="share of groups", title=stage, ylim=(0, 1))
     panels[0].legend(fontsize="small", loc="lower left")
     return figure

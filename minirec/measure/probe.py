@@ -6,6 +6,7 @@ from torch import Tensor
 from minirec import rewards
 from minirec.loop import Tally
 from minirec.measure import exact
+from minirec.noise import wide
 from minirec.policy import Policy
 from minirec.records import Experience
 from minirec.tasks import NextItem, Rankings
@@ -27,12 +28,11 @@ def exact_values(x: Experience, policy: Policy, reference: Policy) -> dict[str, 
     trie, history = x.trie, x.trie.encode(x.batch.history)
     prompts = [(model, model.encode(x.batch.condition, history)) for model in (policy, reference)]
     if x.lists:
-        candidates = x.lists.candidates
+        gains, candidates = x.lists.gains, x.lists.candidates
         if candidates.shape[1] > exact.CANDIDATES:
             return {}
         (orders, logp), (_, other) = (exact.list_logprobs(*prompt, trie, candidates) for prompt in prompts)
-        gains = x.lists.gains[:, orders]  # (B, C!, C)
-        values = rewards.ndcg(gains, rewards.ideal(x.lists.gains, gains.shape[2])[:, None])  # (B, C!)
+        values = rewards.ndcg(gains[:, orders], rewards.ideal(gains, gains.shape[1])[:, None])  # (B, C!)
     else:
         constrained = x.cfg.mask == "trie"
         if len(trie) > exact.ITEMS or (not constrained and trie.size**trie.levels > exact.TUPLES):
@@ -47,11 +47,12 @@ def exact_values(x: Experience, policy: Policy, reference: Policy) -> dict[str, 
 def probe(task: NextItem | Rankings, policy: Policy, reference: Policy, step: int) -> dict[str, float]:
     """What the policy's rollouts on the probe estimate, and the exact values, by the names of PROBED."""
     tally, x = Tally(PROBED), task.act(policy, step, probe=True)
-    group = x.rewards.double()  # (B, G)
-    spread = group.var(1) if group.shape[1] > 1 else torch.full_like(group[:, 0], torch.nan)
-    values = {"estimate": group.mean(1), "estimate_error": spread / group.shape[1]}  # (B,) each
-    for name, value in (values | exact_values(x, policy, reference)).items():
-        tally.add(name, value.sum().item(), len(value))
+    group = wide(x.rewards)  # (B, G)
+    values = {"estimate": group.mean(1)} | exact_values(x, policy, reference)  # (B,) each
+    if group.shape[1] > 1:  # a single rollout has no spread
+        values["estimate_error"] = group.var(1) / group.shape[1]
+    for name, value in values.items():
+        tally.add(name, value.sum(), len(value))
     contexts = task.processes.totals(torch.tensor(len(group))).item()
     means = tally.means(task.processes)
-    return means | {"estimate_error": (means["estimate_error"] / contexts) ** 0.5}
+    return means | {name: (means[name] / contexts) ** 0.5 for name in means if name == "estimate_error"}

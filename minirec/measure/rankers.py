@@ -6,8 +6,7 @@ from torch import Tensor
 from minirec.data.dataset import Dataset, Examples
 from minirec.data.exposure import true_score
 from minirec.data.world import World
-from minirec.measure.baselines import popularity
-from minirec.measure.evaluation import evaluate_scorer
+from minirec.measure import baselines, evaluation
 from minirec.models.ranker import Ranker
 from minirec.noise import stream
 from minirec.records import Batch
@@ -22,9 +21,9 @@ def hr10(ranker: Ranker, dataset: Dataset, examples: Examples, history: int) -> 
     On a simulated world it is exact under the law. Items of the past are left out on real data, as the world
     alone shows them again. Source: definition.
     """
-    catalogue = torch.arange(len(dataset.catalogue))
+    items = torch.arange(len(dataset.catalogue))
     cfg = Config(history=history, keep_seen=dataset.law is not None)
-    result = evaluate_scorer(lambda x: ranker(x, catalogue.expand(len(x), -1)), dataset, examples, cfg)
+    result = evaluation.evaluate_scorer(lambda x: ranker(x, items.expand(len(x), -1)), dataset, examples, cfg)
     return result.values["hr@10"].mean().item()
 
 
@@ -48,22 +47,20 @@ def describe_ranker(ranker: Ranker, dataset: Dataset, history: int, world: World
     """Say how good a ranker is on validation contexts, beside popularity; a line per group. Source: ours."""
     valid = dataset.valid
     groups = {"all": torch.ones(len(valid), dtype=torch.bool)}
-    if dataset.fresh is not None:
-        groups["users left to RL"] = torch.isin(valid.user, dataset.fresh.user)
+    groups |= {"users left to RL": torch.isin(valid.user, dataset.fresh.user)} if dataset.fresh else {}
     if world is not None:
         groups |= {"users of A": ~world.tail_user[valid.user], "users of B": world.tail_user[valid.user]}
-    scorer = popularity(dataset.train, len(dataset.catalogue))
+    popular = baselines.popularity(dataset.train, len(dataset.catalogue))
     # At random, as the order of users may mean something, and from a stream that nothing else draws from.
     order = torch.randperm(len(valid), generator=stream("judged contexts", 0))
+    chosen = {name: order[inside[order]][:DESCRIBED] for name, inside in groups.items() if inside.any()}
     lines = []
-    for name, inside in groups.items():
-        examples = valid.select(order[inside[order]][:DESCRIBED])
-        if not len(examples):
-            continue
-        value = hr10(ranker, dataset, examples, history)
-        floor = hr10(lambda batch, items: scorer(batch), dataset, examples, history)
-        count = f"{len(examples):,} validation contexts"
-        line = f"ranker, {name}: hr@10 {value:.4f}, popularity {floor:.4f}, {count}"
+    for name, rows in chosen.items():
+        examples = valid.select(rows)
+        judged = (ranker, lambda batch, items: popular(batch))
+        value, floor = (hr10(each, dataset, examples, history) for each in judged)
+        line = f"ranker, {name}: hr@10 {value:.4f}, popularity {floor:.4f}, "
+        line += f"{len(examples):,} validation contexts"
         if world is not None:
             batch = examples.batch(torch.arange(min(len(examples), ORDERED)), history)
             line += f", pairs of the own half in true order {ordered(ranker, world, batch).mean():.3f}"
@@ -71,9 +68,7 @@ def describe_ranker(ranker: Ranker, dataset: Dataset, history: int, world: World
     return lines
 
 
-def stratify(
-    difficulty: Tensor, discriminability: Tensor, gain: Tensor, bins: int = 3
-) -> tuple[Tensor, Tensor]:
+def stratify(difficulty: Tensor, discriminability: Tensor, gain: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """Average the ranker's rank gain over cells of difficulty × discriminability, in AdaGRPO's words.
 
     All (B,): rank_π(g) / G; the smallest rank_R(n_m) / G, so how far every negative stays from the top; and
@@ -83,7 +78,6 @@ def stratify(
     Source: AdaGRPO (2606.08480), its stratified analysis; the measures of the axes are ours.
     """
     row, column = ((x * bins).ceil().long().clamp(1, bins) - 1 for x in (difficulty, discriminability))
-    cell = row * bins + column
-    count = torch.bincount(cell, minlength=bins**2)
-    total = torch.zeros(bins**2, dtype=torch.float64, device=gain.device).index_add_(0, cell, gain.double())
-    return (total / count).view(bins, bins), count.view(bins, bins)
+    sums = (torch.bincount(row * bins + column, weight, bins**2) for weight in (gain.double(), None))
+    total, count = (cells.view(bins, bins) for cells in sums)
+    return total / count, count

@@ -7,7 +7,6 @@ from minirec import rewards, rollout
 from minirec.data.lists import HELD_OUT, NEEDS, ListSource
 from minirec.noise import stream
 from minirec.policy import Policy
-from minirec.rewards import in_order
 from minirec.trie import Trie
 
 CUT = 5  # of NDCG and recall
@@ -37,8 +36,13 @@ def evaluate_order(placed: Tensor, gains: Tensor) -> dict[str, Tensor]:
 
 
 def by_score(scores: Tensor, values: Tensor) -> Tensor:
-    """Put values (B, C) in the order of falling scores (B, C); equal scores keep the order of candidates."""
-    return values.gather(1, scores.argsort(dim=1, descending=True, stable=True))
+    """Put values (..., C) in the order of falling scores (..., C); equal scores keep that of candidates."""
+    return values.gather(-1, scores.argsort(dim=-1, descending=True, stable=True))
+
+
+def _by_need(placed: Tensor, source: ListSource) -> ByNeed:
+    """Measure lists by the true gains (needs, S, C) in their order, one of every set for every need."""
+    return {need: evaluate_order(*gains) for need, *gains in zip(NEEDS, placed, source.gains, strict=True)}
 
 
 def item_mean(known: ListSource, items: int) -> Tensor:
@@ -59,28 +63,22 @@ def list_floors(known: ListSource, source: ListSource, items: int, seed: int) ->
     """
     noise = torch.rand(source.candidates.shape, generator=stream("random order", seed), dtype=torch.float64)
     means = item_mean(known, items)[:, source.candidates]  # (needs, S, C)
-    scores = {"random": [noise] * len(NEEDS), "popularity": [source.popular] * len(NEEDS), "item mean": means}
-    floors = {}
-    for name, by_need in scores.items():
-        needs = zip(NEEDS, by_need, source.gains, strict=True)
-        floors[name] = {need: evaluate_order(by_score(score, gains), gains) for need, score, gains in needs}
-    return floors
+    scores = {"random": noise, "popularity": source.popular, "item mean": means}
+    placed = {name: by_score(each.expand_as(source.gains), source.gains) for name, each in scores.items()}
+    return {name: _by_need(each, source) for name, each in placed.items()}
 
 
 @torch.no_grad()
 def rank_for_needs(policy: Policy, trie: Trie, source: ListSource) -> ByNeed:
     """Rank greedily for every need, on the device of the trie; measure as ``evaluate_order`` does."""
-    results: ByNeed = {}
-    for place, need in enumerate(NEEDS):
-        parts = []
+    placed = []
+    for need in range(len(NEEDS)):
         for rows in torch.arange(len(source)).split(SCORED):
-            lists = source.draw(rows, torch.full_like(rows, place))
-            moved = lists.to(trie.codes.device)
-            prompt = policy.encode(moved.batch.condition, trie.encode(moved.batch.history))
-            items = rollout.rank(policy, prompt, trie, moved.candidates).items.cpu()  # (b, 1, C)
-            parts.append(evaluate_order(in_order(lists.candidates, lists.gains, items)[:, 0], lists.gains))
-        results[need] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return results
+            lists = source.draw(rows, torch.full_like(rows, need)).to(trie.codes.device)
+            prompt = policy.encode(lists.batch.condition, trie.encode(lists.batch.history))
+            items = rollout.rank(policy, prompt, trie, lists.candidates).items  # (b, 1, C)
+            placed.append(rewards.in_order(lists.candidates, lists.gains, items)[:, 0].cpu())
+    return _by_need(torch.cat(placed).view_as(source.gains), source)
 
 
 def trained_needs(results: ByNeed) -> Tensor:

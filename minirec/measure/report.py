@@ -1,24 +1,25 @@
 """The end of a run: a table for the terminal, report.md for people, report.json for programs.
 
+The lists of a policy are written from here too, as JSON lines.
 Where a floor or SASRec is above the supervised policy on ndcg@10 or recall@10, a sentence says so.
 """
 
 import json
 import platform
-import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from minirec.data.dataset import Dataset
+from minirec.data.dataset import Dataset, Examples
+from minirec.errors import escaped
 from minirec.files import atomic
+from minirec.measure import metrics, pictures
 from minirec.measure.evaluation import Result, summary
-from minirec.measure.metrics import DEFINITIONS, paired_bootstrap
-from minirec.measure.pictures import pictures
 from minirec.objectives import OBJECTIVES
+from minirec.records import PAD
 from minirec.settings import Config
 
 Row = dict[str, Any]
@@ -26,8 +27,8 @@ Words = Sequence[str]
 
 RANKING = ["hr@10", "recall@5", "ndcg@5", "recall@10", "ndcg@10", "mrr@10", "recall@50"]
 MAIN = ["method", *RANKING, "coverage@10", "hallucination"]
-SLICES = ["head recall@10", "mid recall@10", "tail recall@10", "tied recall@10", "tied ndcg@10"]
-MORE = ["method", *SLICES, "pass@10", "pass@50"]
+SLICES = [f"{part} recall@10" for part in (*metrics.BUCKETS, "tied")]
+MORE = ["method", *SLICES, "tied ndcg@10", "pass@10", "pass@50"]
 COMPARED = ("ndcg@10", "recall@10")
 DIFFERENCE = ["method", "minus", "metric", "difference", "low", "high"]
 SUPERVISED, CONTINUED, TRUTH = "supervised", OBJECTIVES["continued"].title, "true law"
@@ -52,12 +53,18 @@ class Results:
         return [{"method": name, "split": self.split, **summary(x)} for name, x in self.methods.items()]
 
 
-def _cells(rows: Sequence[Row], columns: Words) -> list[list[str]]:
+def _cell(value: Any, best: Any = None) -> str:
+    """A value as text, blank where it is missing, bold where it is the best."""
+    text = f"{value:.4f}" if isinstance(value, float) else escaped(str(value))
+    return "" if value is None else f"**{text}**" if value == best else text
+
+
+def _cells(rows: Sequence[Row], columns: Words, bold: Words = ()) -> list[list[str]]:
     """Header and cells as text; a column that no row has is left out."""
-    columns = [name for name in columns if any(row.get(name) is not None for row in rows)]
-    values = [[row.get(name) for name in columns] for row in rows]
-    shown = [[f"{v:.4f}" if isinstance(v, float) else "" if v is None else str(v) for v in r] for r in values]
-    return [columns, *shown]
+    values = {name: [row[name] for row in rows if row.get(name) is not None] for name in columns}
+    best = {name: max(values[name], default=None) for name in bold}
+    columns = [name for name in columns if values[name]]
+    return [columns, *([_cell(row.get(name), best.get(name)) for name in columns] for row in rows)]
 
 
 def table(rows: Sequence[Row], columns: Words) -> str:
@@ -86,12 +93,7 @@ def markdown(rows: Sequence[Row], columns: Words, bold: Words = ()) -> str:
     | markov | 0.2500 |
     | supervised | **0.5000** |
     """
-    header, *body = _cells(rows, columns)
-    for j, name in enumerate(header):
-        if name in bold:
-            best = max(row[name] for row in rows if row.get(name) is not None)
-            for row, line in zip(rows, body, strict=True):
-                line[j] = f"**{line[j]}**" if row.get(name) == best else line[j]
+    header, *body = _cells(rows, columns, bold)
     lines = ["| " + " | ".join(line) + " |" for line in (header, *body)]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
@@ -102,15 +104,14 @@ def differences(results: Results, seed: int) -> list[Row]:
     These are supervised minus each floor and SASRec, each arm minus supervised, and supervised continued.
     """
     methods, arms = results.methods, results.arms
-    others = [name for name in methods if name not in (SUPERVISED, TRUTH, *arms)]
-    pairs = [(SUPERVISED, name) for name in others if SUPERVISED in methods]
-    pairs += [(arm, SUPERVISED) for arm in arms]
-    pairs += [(arm, CONTINUED) for arm in arms if arm != CONTINUED and CONTINUED in arms]
+    pairs = [(SUPERVISED, name) for name in methods if name not in (SUPERVISED, TRUTH, *arms)]
+    pairs += [(arm, other) for other in (SUPERVISED, CONTINUED) for arm in arms if arm != other]
+    pairs = [pair for pair in pairs if methods.keys() >= {*pair}]
     compared = []
     for metric in COMPARED:
-        for name, other in pairs:
-            interval = paired_bootstrap(methods[name].values[metric], methods[other].values[metric], seed)
-            compared.append(dict(zip(DIFFERENCE, (name, other, metric, *interval), strict=True)))
+        for pair in pairs:
+            interval = metrics.paired_bootstrap(*(methods[name].values[metric] for name in pair), seed)
+            compared.append(dict(zip(DIFFERENCE, (*pair, metric, *interval), strict=True)))
     return compared
 
 
@@ -142,69 +143,66 @@ def text(results: Results, seed: int) -> str:
     """The report for the terminal: the tables, the intervals (``seed`` resamples), and what they say."""
     rows, compared = results.rows, differences(results, seed)
     parts = [f"{results.split} split, {rows[0]['contexts']:,} contexts", table(rows, MAIN), table(rows, MORE)]
-    if compared:
-        parts += [table(compared, DIFFERENCE), "\n".join(sentences(compared))]
-    if results.lists:
-        parts += [LISTS, table(results.lists, list(results.lists[0]))]
-    return "\n\n".join([*parts, "\n".join(results.notes)]).rstrip()
+    parts += [table(compared, DIFFERENCE), "\n".join(sentences(compared)), *_lists(results, table)]
+    return "\n\n".join(part for part in (*parts, "\n".join(results.notes)) if part)
 
 
-def definitions(rows: list[Row]) -> str:
-    """The definitions of the metrics that a report shows, as a Markdown list."""
-    columns = set().union(*rows)
-    shown = columns | {re.sub(r"@\d+$", "@K", name) for name in columns}
-    return "\n".join(f"- `{name}`: {meaning}" for name, meaning in DEFINITIONS.items() if name in shown)
+def _lists(results: Results, draw: Callable[[Sequence[Row], Words], str]) -> list[str]:
+    return [LISTS, draw(results.lists, list(results.lists[0]))] if results.lists else []
 
 
 def _bullets(lines: Words) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _settings(cfg: Config) -> str:
-    default, flags = asdict(Config()), []
-    for name, value in asdict(replace(cfg, out="", given=())).items():
-        if value != default[name]:
-            flag = "--" + name.replace("_", "-")
-            flags.append(f"`{flag}`" if value is True else f"`{flag} {value}`")
-    return _bullets(flags or ["none"])
+def _settings(cfg: Config) -> list[str]:
+    default = asdict(Config(out=cfg.out, given=cfg.given, resume=cfg.resume))
+    changed = {name.replace("_", "-"): value for name, value in asdict(cfg).items() if value != default[name]}
+    return [f"`--{flag}`" if value is True else f"`--{flag} {value}`" for flag, value in changed.items()]
 
 
 def _page(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Words) -> str:
     rows, compared = results.rows, differences(results, cfg.seed)
     kind = COUNTED if dataset.law is None else EXACT
     past = "may be recommended again" if cfg.keep_seen else "are taken out of every list"
-    parts = [
-        f"# Results on the {results.split} split",
-        f"{rows[0]['contexts']:,} contexts. {kind} Items of the user's past {past}.",
-        markdown(rows, MAIN, bold=RANKING),
-        _bullets(sentences(compared)),
-        markdown(rows, MORE, bold=MORE[1:]),
-        "## Against each other",
-        "Paired bootstrap over contexts, 95 % intervals.",
-        markdown(compared, DIFFERENCE),
-    ]
+    parts = [f"# Results on the {results.split} split"]
+    parts += [f"{rows[0]['contexts']:,} contexts. {kind} Items of the user's past {past}."]
+    parts += [markdown(rows, MAIN, bold=RANKING), _bullets(sentences(compared))]
+    parts += [markdown(rows, MORE, bold=MORE[1:]), "## Against each other"]
+    parts += ["Paired bootstrap over contexts, 95 % intervals.", markdown(compared, DIFFERENCE)]
     if results.notes:
         parts += ["## Reinforcement learning", _bullets(results.notes)]
-    if results.lists:
-        parts += [LISTS, markdown(results.lists, list(results.lists[0]))]
+    parts += _lists(results, markdown)
     data = [f"{len(dataset.users):,} users, {len(dataset.catalogue):,} items"]
     data += [f"{name}: {len(getattr(dataset, name)):,} contexts" for name in ("train", "valid", "test")]
     data += [line.strip() for note in notes for line in note.splitlines()]
     machine = [f"wall time {seconds:.0f} s, {torch.get_num_threads()} CPU threads"]
     machine += [f"torch {torch.__version__}, Python {platform.python_version()}"]
-    parts += ["## What the columns mean", definitions(rows), "## Data", _bullets(data)]
-    parts += ["## Settings that differ from the defaults", _settings(cfg), "## Run", _bullets(machine)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    columns, every = set().union(*rows), metrics.DEFINITIONS.items()
+    meanings = [f"`{name}`: {text}" for name, text in every if name.replace("@K", "@10") in columns]
+    parts += ["## What the columns mean", _bullets(meanings), "## Data", _bullets(data)]
+    parts += ["## Settings that differ from the defaults", _bullets(_settings(cfg) or ["none"])]
+    parts += ["## Run", _bullets(machine)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def write(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Words = ()) -> list[Path]:
     """Write report.json, report.md, lists.json if lists were ranked, and the pictures; returns the files."""
     folder, rows = Path(cfg.out), results.rows
-    pages = {"report.json": json.dumps(rows, indent=1) + "\n"}
+    pages = {"report.json": json.dumps(rows, indent=1)}
     pages["report.md"] = _page(results, dataset, cfg, seconds, notes)
     if results.lists:
-        pages["lists.json"] = json.dumps(results.lists, indent=1) + "\n"
+        pages["lists.json"] = json.dumps(results.lists, indent=1)
     for name, page in pages.items():
         with atomic(folder / name) as file:
-            file.write(page.encode())
-    return [*(folder / name for name in pages), *pictures(folder, rows, results.arms)]
+            file.write(f"{page}\n".encode())
+    return [*(folder / name for name in pages), *pictures.draw(folder, rows, results.arms)]
+
+
+def write_predictions(path: Path, result: Result, dataset: Dataset, examples: Examples) -> None:
+    """Write JSON lines, ``{"user": id, "items": [ids, best first]}``. Raises InputError if it cannot."""
+    ids, users = dataset.catalogue.ids, dataset.users
+    with atomic(path) as file:
+        for user, items in zip(examples.user.tolist(), result.items.tolist(), strict=True):
+            line = {"user": users[user], "items": [ids[item] for item in items if item != PAD]}
+            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())

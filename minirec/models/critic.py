@@ -8,20 +8,23 @@ user is the mean item of the history, known or not. The two, their product and t
 to μ and log s², kept in LOG_VARIANCE: at a gain that can be predicted exactly, the NLL has no lower bound.
 """
 
+import copy
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from minirec.data.lists import ListSource, needs_of_step
-from minirec.models.fit import minimise
+from minirec.loop import update
 from minirec.noise import stream
 from minirec.records import PAD, Batch, Lists
 
 WIDTH, HIDDEN, DROPOUT = 32, 64, 0.2
 BATCH, RATE, DECAY = 64, 3e-3, 0.1
 KEPT_OUT = 1000  # at most so many sets judge the critic
+JUDGED = 25  # steps from one judgement to the next
 LOG_VARIANCE = (-8.0, 2.0)  # of gains between 0 and 1
 
 
@@ -64,30 +67,35 @@ def gaussian_nll(mean: Tensor, variance: Tensor, gains: Tensor) -> Tensor:
 
 def loss(critic: Critic, lists: Lists) -> Tensor:
     """Mean NLL of the gains that were seen, 0 where nothing was; what is missing is never read."""
-    mean, variance = critic(lists.batch, lists.candidates)
-    nll = gaussian_nll(mean, variance, lists.gains)
+    nll = gaussian_nll(*critic(lists.batch, lists.candidates), lists.gains)
     return torch.where(lists.observed, nll, 0.0).sum() / lists.observed.sum().clamp(min=1)
 
 
 def train_critic(critic: Critic, source: ListSource, seed: int, steps: int = 600) -> Critic:
     """Train a new critic on the feedback that was seen, for the needs that are trained, and freeze it.
 
-    A tenth of the sets, at most KEPT_OUT, is left out; the weights kept are those with the least NLL on it.
-    Later weights have too small a variance on what is new. The loss is FlexRec's; the rest is ours.
+    A tenth of the sets, at most KEPT_OUT, is left out, and judges every JUDGED steps and after the last. The
+    weights kept are the latest with the least NLL on it. Later ones have too small a variance on what is new.
+    The loss is FlexRec's; the rest is ours.
     """
     random = stream("critic", seed)
     order = torch.randperm(len(source), generator=random)
     kept_out, trained = order.tensor_split([min(len(order) // 10, KEPT_OUT)])
     judge_sets = source.draw(kept_out, needs_of_step(seed, 0, len(kept_out)))
-
-    def step_loss(step: int) -> Tensor:
-        rows = trained[torch.randint(len(trained), (BATCH,), generator=random)]
-        return loss(critic.train(), source.draw(rows, needs_of_step(seed, step + 1, BATCH)))
-
     optimiser = torch.optim.AdamW(critic.parameters(), RATE, weight_decay=DECAY, fused=True)
+    best, least = critic.state_dict(), torch.inf
     with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
         torch.manual_seed(seed)
-        minimise(optimiser, step_loss, steps, "critic", judge=lambda: loss(critic.eval(), judge_sets).item())
+        for step in tqdm(range(1, steps + 1), "critic", unit=" steps", delay=2, leave=False, disable=None):
+            rows = trained[torch.randint(len(trained), (BATCH,), generator=random)]
+            lists = source.draw(rows, needs_of_step(seed, step, BATCH))
+            update(loss(critic.train(), lists), optimiser, step)
+            if step % JUDGED == 0 or step == steps:
+                with torch.no_grad():
+                    now = loss(critic.eval(), judge_sets).item()
+                if now <= least:
+                    best, least = copy.deepcopy(critic.state_dict()), now
+    critic.load_state_dict(best)
     return critic.requires_grad_(False).eval()
 
 
@@ -97,9 +105,7 @@ def fill(gains: Tensor, observed: Tensor, mean: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def fill_lists(critic: Critic | None, lists: Lists) -> Lists:
-    """Put the critic's mean, or 0 without a critic, where gains were not observed, and add its variance."""
-    if critic is None:
-        return replace(lists, gains=lists.gains * lists.observed)
+def fill_lists(critic: Critic, lists: Lists) -> Lists:
+    """Put the critic's mean where gains were not observed, and add its variance."""
     mean, variance = critic(lists.batch, lists.candidates)
     return replace(lists, gains=fill(lists.gains, lists.observed, mean), variance=variance)

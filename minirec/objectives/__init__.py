@@ -32,10 +32,8 @@ def settings_of(cfg: Config, name: str, **changes: Any) -> Config:
     defaults = {key: value for key, value in objective.defaults.items() if key not in given}
     cfg = replace(cfg, objective=name, **defaults, **changes)
     if name == "adagrpo" and cfg.tau * cfg.group < 1:
-        raise InputError(
-            f"--tau: {cfg.tau} of a group of {cfg.group} is less than one place, so the gate could never "
-            f"open; the smallest that can is {1 / cfg.group:.4g}"
-        )
+        why = f"{cfg.tau} of a group of {cfg.group} is less than one place, so the gate could never open"
+        raise InputError(f"--tau: {why}; the smallest that can is {1 / cfg.group:.4g}")
     if cfg.reward == "ranker" and not objective.lists and cfg.data and cfg.ranker != "trained":
         raise InputError(f"--ranker: '{cfg.ranker}' is made from the simulated world; use trained")
     return cfg

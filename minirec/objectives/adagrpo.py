@@ -15,10 +15,10 @@ pass [paper]. Both diagnostics reuse the rollouts and their scores; thresholds a
 
 Ours: τ = 1/8, ρ = 1/4 and λ = 1 (the paper's are not known; about 12 % of its contexts are admitted). The
 source's wording of the condition on negatives is ambiguous: read here as "each ranks beyond the first ρ of
-the group"; ``beyond=False`` reads the opposite, and ρ = 0 leaves it out. Rollouts are unconstrained, a hole
-has reward 0. g is scored by teacher forcing. Items tie by identity, not by float. Q is 0 for a group of
-holes, and with fewer than M negatives, which is counted. Controls beside the paper's gate: ``difficulty`` and
-``discriminability`` alone, ``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
+the group", not "within it"; ρ = 0 leaves it out. Rollouts are unconstrained, a hole has reward 0. g is scored
+by teacher forcing. Items tie by identity, not by float. Q is 0 for a group of holes, and with fewer than M
+negatives, which is counted. Controls beside the paper's gate: ``difficulty`` and ``discriminability`` alone,
+``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
 
 Left out: the production ranker; ``models/ranker.py`` has what stands in for it.
 """
@@ -50,41 +50,30 @@ def cross_sample_negatives(items: Tensor, part: Tensor, targets: Tensor, noise: 
     """Draw, for each context, ``size`` M distinct items that the policy generated for other contexts only.
 
     Rollouts of the whole batch (A, G); the rows ``part`` (B,) of it and their targets (B, n), which are not
-    drawn; noise (A, N), of which the lowest are drawn. Returns (B, M), padded where others had fewer items.
+    drawn; noise (A, AG), whose lowest numbers draw. Returns (B, M), padded where others had fewer items.
     Source: AdaGRPO (2606.08480); how they are drawn is ours.
     """
-    generated = torch.zeros_like(noise[0], dtype=torch.bool)  # (N,)
-    generated[items[items != HOLE]] = True
-    legal = generated.repeat(len(part), 1)  # (B, N)
-    for taken in (items[part], targets):
-        row, column = (taken >= 0).nonzero(as_tuple=True)
-        legal[row, taken[row, column]] = False
-    keys, drawn = noise[part].masked_fill(~legal, 2.0).topk(min(size, len(generated)), largest=False)
-    negatives = drawn.masked_fill(keys > 1, PAD)  # (B, M or N)
+    pool = items[items != HOLE].unique()  # (P,), P <= AG
+    taken = torch.cat([items[part], targets], 1)  # (B, G + n)
+    legal = (pool[:, None] != taken[:, None]).all(-1)  # (B, P)
+    keys, drawn = noise[part, : len(pool)].masked_fill(~legal, 2.0).topk(min(size, len(pool)), largest=False)
+    negatives = pool[drawn].masked_fill(keys > 1, PAD)  # (B, M or P)
     return torch.nn.functional.pad(negatives, (0, size - negatives.shape[1]), value=PAD)
 
 
 def diagnose(
-    rank_policy: Tensor,
-    rank_target: Tensor,
-    rank_negatives: Tensor,
-    group: int,
-    tau: float,
-    rho: float,
-    beyond: bool = True,
+    rank_policy: Tensor, rank_target: Tensor, rank_negatives: Tensor, group: int, tau: float, rho: float
 ) -> tuple[Tensor, Tensor]:
     """The two halves of the gate, D and Q: (B,) bool each.
 
-    Ranks of the target by the policy and by the ranker (B,), of the negatives by the ranker (B, M). Negatives
-    must rank beyond ρ·G, or within it without ``beyond``. Raises ValueError where τ·G < 1, as no target could
-    rank high enough. Source: AdaGRPO (2606.08480); the condition on negatives as we read it.
+    Ranks of the target by the policy and by the ranker (B,), of the negatives by the ranker (B, M). Raises
+    ValueError where τ·G < 1, as no target could rank high enough. Source: AdaGRPO (2606.08480); the condition
+    on negatives as we read it.
     """
     if tau * group < 1:
-        raise ValueError(
-            f"tau: {tau} of a group of {group} is less than one place; the gate could never open"
-        )
-    passed = (rank_negatives > rho * group) == beyond  # (B, M)
-    return rank_policy > tau * group, (rank_target <= tau * group) & passed.all(1)
+        raise ValueError(f"tau: {tau} of a group of {group} is less than one place, so no gate could open")
+    passed = (rank_negatives > rho * group).all(1)  # (B,)
+    return rank_policy > tau * group, (rank_target <= tau * group) & passed
 
 
 def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -93,57 +82,39 @@ def ranks(x: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     Returns rank_π(g) and rank_R(g) (B,), rank_R(n_m) (B, M), and whether the gate must stay shut (B,) bool.
     """
     target, items = x.batch.targets[:, :1], x.rollout.items[..., 0]  # (B, 1), (B, G)
-    noise = x.noise(len(x.trie) + 1)[:, 1:]  # (A, N), A contexts of all processes
-    negatives = cross_sample_negatives(x.gather(items), x.part, x.batch.targets, noise, x.cfg.negatives)
+    every = x.gather(items)  # (A, G), A contexts of all processes
+    noise = x.noise(1 + every.numel())[:, 1:]  # (A, AG); the first column is the random gate's
+    negatives = cross_sample_negatives(every, x.part, x.batch.targets, noise, x.cfg.negatives)
     short = (negatives == PAD).any(1) | (items == HOLE).all(1)
-    return (
-        rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0],
-        rank(x.rewards, items, x.reward(target), target)[:, 0],
-        rank(x.rewards, items, x.reward(negatives), negatives),
-        short,
-    )
+    by_policy = rank(x.rollout.logp.sum((2, 3)), items, x.logp(target), target)[:, 0]
+    by_ranker = rank(x.rewards, items, x.reward(target), target)[:, 0]
+    return by_policy, by_ranker, rank(x.rewards, items, x.reward(negatives), negatives), short
 
 
 def signal(x: Experience) -> Signal:
     """NLL for all, and GRPO (S = G) for the R contexts that the gate admits. Source: AdaGRPO (2606.08480)."""
     cfg, group = x.cfg, x.rewards.shape[1]
-    rank_policy, rank_target, rank_negatives, short = ranks(x)
-    difficult, separated = diagnose(rank_policy, rank_target, rank_negatives, group, cfg.tau, cfg.rho)
+    *places, short = ranks(x)
+    difficult, separated = diagnose(*places, group, cfg.tau, cfg.rho)
     separated &= ~short
     both = difficult & separated
-    column = x.noise(len(x.trie) + 1)[:, 0]  # (A,) the others of this noise draw the negatives
-    gates = {
-        "both": both,
-        "difficulty": difficult,
-        "discriminability": separated,
-        "random": x.gather(both)[column.argsort()][x.part],  # as many contexts, but any
-        "open": torch.ones_like(both),
-        "shut": torch.zeros_like(both),
-    }
+    gates = {"both": both, "difficulty": difficult, "discriminability": separated}
+    gates |= {"open": torch.ones_like(both), "shut": torch.zeros_like(both)}
+    if cfg.gate == "random":  # as many contexts, but any
+        every = x.gather(both)  # (A,)
+        gates["random"] = every[x.noise(1 + group * len(every))[:, 0].argsort()][x.part]
     rows = gates[cfg.gate].nonzero()[:, 0]
-    return Signal(
-        rows=rows,
-        codes=x.rollout.codes[rows],
-        advantages=advantages(x.rewards, **convention(cfg))[rows, :, None],
-        width=group,
-        nll=True,
-        weight=cfg.rl_weight,
-        facts={
-            "difficult": difficult.sum().item(),
-            "discriminable": separated.sum().item(),
-            "short_of_negatives": short.sum().item(),
-        },
-    )
+    advantage = advantages(x.rewards, **convention(cfg))[rows, :, None]
+    facts = {"difficult": difficult, "discriminable": separated, "short_of_negatives": short}
+    facts = {name: which.sum() for name, which in facts.items()}
+    return Signal(rows, x.rollout.codes[rows], advantage, group, nll=True, weight=cfg.rl_weight, facts=facts)
 
 
-OBJECTIVE = Objective(
-    signal,
-    "AdaGRPO",
-    defaults={"mask": "none", "reward": "ranker"},
-    reads=("gate", "tau", "rho", "negatives", "rl_weight", *grpo.READS),
-    facts={
-        "difficult": "AdaGRPO: share of contexts with D = 1; 0 to 1",
-        "discriminable": "AdaGRPO: share of contexts with Q = 1; 0 to 1",
-        "short_of_negatives": "AdaGRPO: share with fewer than M negatives, or holes alone; 0 to 1",
-    },
-)
+FACTS = {
+    "difficult": "AdaGRPO: share of contexts with D = 1; 0 to 1",
+    "discriminable": "AdaGRPO: share of contexts with Q = 1; 0 to 1",
+    "short_of_negatives": "AdaGRPO: share with fewer than M negatives, or holes alone; 0 to 1",
+}
+DEFAULTS = {"mask": "none", "reward": "ranker"}
+READS = ("gate", "tau", "rho", "negatives", "rl_weight", *grpo.READS)
+OBJECTIVE = Objective(signal, "AdaGRPO", defaults=DEFAULTS, reads=READS, facts=FACTS)

@@ -90,7 +90,10 @@ def certainty(x: Experience, ideal: Tensor, uncertainty: str) -> Tensor:
 
 
 def list_signal(x: Experience, form: str, uncertainty: str) -> Signal:
-    """Every list (S = G) of the R contexts with IDCG > 0, with an advantage for each of P = K positions."""
+    """Every list (S = G) of the R contexts with IDCG > 0, with an advantage for each of P = K positions.
+
+    The form "list", without uncertainty, is the baseline: GRPO on NDCG, one advantage for the whole list.
+    """
     items = x.rollout.items  # (B, G, K)
     ideal = rewards.ideal(x.lists.gains, items.shape[2])  # (B,)
     rows = (ideal > 0).nonzero()[:, 0]
@@ -106,14 +109,7 @@ def signal(x: Experience) -> Signal:
     return list_signal(x, x.cfg.credit, x.cfg.uncertainty)
 
 
-def list_level(x: Experience) -> Signal:
-    """The baseline: GRPO on NDCG, one advantage for the whole list."""
-    return list_signal(x, "list", "none")
-
-
-DEFAULTS = {"rl_steps": 60, "rl_rate": 5e-4, "group": 8}
+SHARED = {"lists": True, "defaults": {"rl_steps": 60, "rl_rate": 5e-4, "group": 8}}
 READS = ("candidates", "feedback", *CONVENTION)
-OBJECTIVE = Objective(
-    signal, "FlexRec", lists=True, defaults=DEFAULTS, reads=("credit", "uncertainty", *READS)
-)
-BASELINE = Objective(list_level, "list-level GRPO", lists=True, defaults=DEFAULTS, reads=READS)
+OBJECTIVE = Objective(signal, "FlexRec", reads=("credit", "uncertainty", *READS), **SHARED)
+BASELINE = Objective(lambda x: list_signal(x, "list", "none"), "list-level GRPO", reads=READS, **SHARED)

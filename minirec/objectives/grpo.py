@@ -53,13 +53,9 @@ def advantages(
 
 def signal(x: Experience) -> Signal:
     """Every rollout of every context, with the advantage of its reward: R = B, S = G."""
-    advantage = advantages(x.rewards, **convention(x.cfg))
-    return Signal(
-        rows=torch.arange(len(x.rewards), device=x.rewards.device),
-        codes=x.rollout.codes,  # (B, G, 1, L)
-        advantages=advantage[..., None],  # (B, G, 1)
-        width=x.rewards.shape[1],
-    )
+    rows = torch.arange(len(x.rewards), device=x.rewards.device)
+    advantage = advantages(x.rewards, **convention(x.cfg))[..., None]  # (B, G, 1)
+    return Signal(rows, x.rollout.codes, advantage, width=x.rewards.shape[1])
 
 
 READS = ("rollouts", "mask", "reward", "ranker", *CONVENTION)

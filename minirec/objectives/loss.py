@@ -18,12 +18,13 @@ node of the trie does so for itself. ``measure/exact.py`` knows all three.
 import torch
 from torch import Tensor, nn
 
+from minirec.ops.reference import Maybe
 from minirec.policy import Policy, Prompt, score
 from minirec.records import Batch, Signal
 from minirec.settings import Config
 from minirec.trie import Trie
 
-LARGEST = 20.0  # of d: beyond it k3 goes on as a straight line, for exp overflows at 88
+LARGEST = 20.0  # of d and of log ρ: exp overflows at 88. Beyond it k3 is a straight line, ρ a constant
 
 
 def k3(logp: Tensor, reference: Tensor) -> Tensor:
@@ -37,23 +38,17 @@ def k3(logp: Tensor, reference: Tensor) -> Tensor:
 
 
 def token_loss(
-    logp: Tensor,
-    old: Tensor,
-    reference: Tensor,
-    advantages: Tensor,
-    clip_low: float,
-    clip_high: float,
-    kl: float,
+    logp: Tensor, old: Tensor, reference: Tensor, advantages: Tensor, low: float, high: float, kl: float
 ) -> tuple[Tensor, Tensor]:
     """The clipped loss and the KL of each token, and where the clip acts.
 
     Log-probabilities (R, S, P, L) by the policy that learns, the one that acted and the reference; advantages
-    (R, S, P), one for all L tokens of an item. Returns the loss (R, S, P, L), and a mask (R, S, P, L) of the
-    tokens that have no gradient but that of the KL.
+    (R, S, P), one for all L tokens of an item; the ratio is clipped below 1 - low and above 1 + high. Returns
+    the loss (R, S, P, L), and a mask (R, S, P, L) of the tokens that have no gradient but that of the KL.
     Source: GRPO (2402.03300); the asymmetric clip as in OpenOneRec-RL (2512.24762).
     """
-    ratio, a = (logp - old).exp(), advantages[..., None]
-    free, clipped = ratio * a, ratio.clamp(1 - clip_low, 1 + clip_high) * a
+    ratio, a = (logp - old).clamp(max=LARGEST).exp(), advantages[..., None]
+    free, clipped = ratio * a, ratio.clamp(1 - low, 1 + high) * a
     return kl * k3(logp, reference) - torch.minimum(free, clipped), clipped < free
 
 
@@ -67,7 +62,7 @@ def target_nll(policy: Policy, prompt: Prompt, trie: Trie, targets: Tensor) -> T
     return -(logp.mean((2, 3)) * real).sum(1) / real.sum(1).clamp(min=1)
 
 
-def logprobs(policy: Policy, trie: Trie, batch: Batch, signal: Signal, allowed: Tensor | None) -> Tensor:
+def logprobs(policy: Policy, trie: Trie, batch: Batch, signal: Signal, allowed: Maybe) -> Tensor:
     """Score a signal's sequences under the masks (R, S, P, L, V) of its rollouts: (R, S, P, L) in nats."""
     some = batch.select(signal.rows)
     prompt = policy.encode(some.condition, trie.encode(some.history))
@@ -82,14 +77,8 @@ class Loss(nn.Module):
         self.policy, self.trie, self.cfg = policy, trie, cfg
 
     def forward(
-        self,
-        batch: Batch,
-        signal: Signal,
-        allowed: Tensor | None,
-        old: Tensor | None,
-        reference: Tensor,
-        size: int,
-    ) -> tuple[Tensor, dict[str, tuple[float, int]]]:
+        self, batch: Batch, signal: Signal, allowed: Maybe, old: Maybe, reference: Tensor, size: int
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, int]]]:
         """This process's part of the loss, and of what is logged the sum and its divisor.
 
         Log-probabilities (R, S, P, L) by the policy that acted (None: the current one, as this is the first
@@ -101,13 +90,13 @@ class Loss(nn.Module):
             prompt = self.policy.encode(batch.condition, self.trie.encode(batch.history))
             nll = target_nll(self.policy, prompt, self.trie, batch.targets)
             loss = loss + nll.sum() / size
-            facts["nll"] = nll.sum().item(), len(nll)
+            facts["nll"] = nll.sum(), len(nll)
         if len(signal.rows):
             logp = logprobs(self.policy, self.trie, batch, signal, allowed)
             before = logp.detach() if old is None else old
             a = signal.advantages
             tokens, clipped = token_loss(logp, before, reference, a, cfg.clip_low, cfg.clip_high, cfg.kl)
             loss = loss + signal.weight * tokens.mean((2, 3)).sum() / (size * signal.width)
-            facts["kl"] = k3(logp.detach(), reference).sum().item(), logp.numel()
-            facts["clipped"] = clipped.sum().item(), logp.numel()
+            facts["kl"] = k3(logp.detach(), reference).sum(), logp.numel()
+            facts["clipped"] = clipped.sum(), logp.numel()
         return loss, facts

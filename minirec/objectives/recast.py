@@ -19,11 +19,13 @@ is the current policy's, so its ratio starts at 1. The divisor is B × 2, howeve
 ``--no-contrast`` is GRPO on the repaired groups. Left out: u over lists of several items (ours have one).
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from minirec import rewards
-from minirec.objectives.grpo import CONVENTION, advantages, convention
+from minirec.objectives import grpo
 from minirec.records import Experience, Objective, Signal
 
 
@@ -60,7 +62,7 @@ def contrast(hits: Tensor, score: Tensor, likelihood: Tensor) -> tuple[Tensor, T
     return rows, torch.stack([choose(hits, likelihood), choose(near, likelihood)], 1)
 
 
-def outcomes(hits: Tensor, name: str = "") -> dict[str, float]:
+def outcomes(hits: Tensor, name: str = "") -> dict[str, Tensor]:
     """Count the groups (B, G) without a hit, with hits and misses, and with hits only.
 
     >>> outcomes(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
@@ -68,7 +70,7 @@ def outcomes(hits: Tensor, name: str = "") -> dict[str, float]:
     """
     hit, miss = (hits > 0).any(1), (hits == 0).any(1)
     counts = {"all_zero": ~hit, "mixed": hit & miss, "all_hit": ~miss}
-    return {f"{name}{outcome}": which.sum().item() for outcome, which in counts.items()}
+    return {f"{name}{outcome}": which.sum() for outcome, which in counts.items()}
 
 
 def signal(x: Experience) -> Signal:
@@ -88,22 +90,15 @@ def signal(x: Experience) -> Signal:
         hits, score = rewards.hit(items, x.batch.targets), rewards.prefix_score(codes[:, :, 0], targets)
         facts |= outcomes(hits, "repaired_")
     if not cfg.contrast:
-        advantage = advantages(hits.to(x.rewards), **convention(cfg))  # in the dtype of rewards
-        every = torch.arange(len(items), device=items.device)
-        return Signal(every, codes, advantage[..., None], width=items.shape[1], facts=facts)
+        rollout = replace(x.rollout, items=items[..., None], codes=codes)
+        return replace(grpo.signal(replace(x, rollout=rollout, rewards=hits.to(x.rewards))), facts=facts)
     rows, pair = contrast(hits, score, likelihood)
     advantage = torch.tensor([[1.0], [-1.0]], device=items.device).expand(len(rows), 2, 1)
     return Signal(rows, codes[rows[:, None], pair], advantage, width=2, facts=facts)
 
 
-OBJECTIVE = Objective(
-    signal,
-    "ReCast",
-    reads=("repair", "contrast", "rollouts", "mask", *CONVENTION),
-    facts={
-        "all_zero": "ReCast: share of groups without a hit, before repair; 0 to 1",
-        "mixed": "ReCast: share of groups with hits and misses, before repair; 0 to 1",
-        "all_hit": "ReCast: share of groups without a miss, before repair; 0 to 1",
-        **dict.fromkeys(("repaired_all_zero", "repaired_mixed", "repaired_all_hit"), "the same after repair"),
-    },
-)
+SHARES = {"all_zero": "without a hit", "mixed": "with hits and misses", "all_hit": "without a miss"}
+FACTS = {name: f"ReCast: share of groups {which}, before repair; 0 to 1" for name, which in SHARES.items()}
+FACTS |= {f"repaired_{name}": "the same after repair" for name in SHARES}
+READS = ("repair", "contrast", "rollouts", "mask", *grpo.CONVENTION)
+OBJECTIVE = Objective(signal, "ReCast", reads=READS, facts=FACTS)

@@ -25,16 +25,6 @@ def look(check: bool | None, like: Tensor) -> bool:
     return check if check is not None else like.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def is_whole(value: object) -> bool:
-    """Whether something is an integer; True and False are none here."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def result_dtype(like: Tensor) -> torch.dtype:
-    """The dtype in which an input is computed: float64 for float64, else float32."""
-    return torch.float64 if like.dtype == torch.float64 else torch.float32
-
-
 def check_tensor(name: str, value: object, kind: tuple[tuple, object], like: Tensor | None = None) -> None:
     """Raise ValueError unless a value is a dense tensor of a kind (FLOATS), on the device of ``like``."""
     dtypes, words = kind
@@ -85,7 +75,7 @@ def beside(name: str, value: Maybe, kind: tuple, like: Tensor, shape: torch.Size
 
 def output(out: Maybe, like: Tensor, *others: Maybe) -> Tensor:
     """Where to write the result for ``like``: into ``out``, if it fits, which is checked, or a new tensor."""
-    dtype = result_dtype(like)
+    dtype = torch.promote_types(like.dtype, torch.float32)  # bfloat16 is computed in float32
     if out is None:
         return like.new_empty(like.shape, dtype=dtype)
     check_tensor("out", out, ((dtype,), dtype), like)
@@ -122,8 +112,8 @@ def list_inputs(gains: Tensor, others: tuple, cutoff: int | None, pool: str, che
     need(pool in ("later", "all"), "pool: expected 'later' or 'all', got ", repr(pool))
     lead, n, size = gains.shape[:-1], gains.shape[:-1].numel(), gains.shape[-1]
     need(size <= LONGEST, "gains: expected lists of at most ", LONGEST, ", got ", size)
-    if cutoff is not None:
-        need(is_whole(cutoff) and cutoff >= 1, "cutoff: expected None or an integer from 1, got ", cutoff)
+    if cutoff is not None:  # by its type, here and below, as True and False are no integers
+        need(type(cutoff) is int and cutoff >= 1, "cutoff: expected None or an integer from 1, got ", cutoff)
     cut = min(cutoff or LONGEST, max(size, 1))
     idcg = beside("idcg", others[0], FLOATS, gains, lead, (n,))
     lengths = beside("lengths", others[1], INTEGERS, gains, lead, (n,))
@@ -139,7 +129,7 @@ def list_inputs(gains: Tensor, others: tuple, cutoff: int | None, pool: str, che
         check_finite("gains", gains, 0, counted)
         if others[0] is not None:
             check_finite("idcg", others[0], 0, None)
-    idcg = idcg if idcg is None else idcg.to(result_dtype(gains))
+    idcg = idcg if idcg is None else idcg.to(torch.promote_types(gains.dtype, torch.float32))
     return (flat, idcg, lengths, mask), (cut, pool == "later")
 
 
@@ -147,7 +137,7 @@ def group_inputs(rewards: Tensor, dim: int, mask: Maybe, offsets: Maybe, check: 
     """Check the inputs of ``group_normalize``; returns rewards and mask (A, G, I), and offsets (m + 1,)."""
     check_tensor("rewards", rewards, FLOATS)
     need(rewards.dim() >= 1, "rewards: expected at least one dimension, got a scalar")
-    known = is_whole(dim) and -rewards.dim() <= dim < rewards.dim()
+    known = type(dim) is int and -rewards.dim() <= dim < rewards.dim()
     need(known, "dim: ", dim, " is none of ", rewards.dim(), " dimensions")
     need(mask is None or offsets is None, "offsets: not together with mask")
     rewards, dim, checked = rewards.detach(), dim % rewards.dim(), look(check, rewards)
@@ -170,7 +160,7 @@ def group_inputs(rewards: Tensor, dim: int, mask: Maybe, offsets: Maybe, check: 
 
 def options(ddof: int, eps: float, scale: str, leave_one_out: bool) -> tuple[int, float, bool, bool]:
     """Check the options of ``group_normalize``; returns what the kernels take, ``scale`` as a bool."""
-    need(is_whole(ddof) and 0 <= ddof <= 1, "ddof: expected 0 or 1, got ", ddof)
+    need(type(ddof) is int and 0 <= ddof <= 1, "ddof: expected 0 or 1, got ", ddof)
     need(isinstance(eps, float | int) and eps >= 0, "eps: expected a number from 0, got ", eps)
     need(isinstance(leave_one_out, bool), "leave_one_out: expected True or False, got ", leave_one_out)
     need(scale in ("std", "none"), "scale: expected 'std' or 'none', got ", repr(scale))

@@ -1,6 +1,7 @@
 """Find the compiled kernels, say what serves which device and why, and let it compute."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ def _load(device: str, name: str) -> str:
         return "no CUDA device"
     if WHY_NOT.get("cpu"):  # the schemas are in the CPU's library
         return WHY_NOT["cpu"]
-    libraries = sorted(FOLDER.glob(f"{name}*.so"))
+    libraries = sorted(FOLDER.glob(f"{name}*.{'pyd' if os.name == 'nt' else 'so'}"))
     if not libraries:
         return "the extension is not built: pip install --no-build-isolation -e ."
     try:
@@ -68,18 +69,16 @@ def compute(name: str, inputs: tuple[Tensor | None, ...], choices: tuple, out: T
     return out.copy_(result.view(out.shape))
 
 
-def backends() -> list[str]:
+def backends() -> Iterator[str]:
     """What serves what, and why: the lines that ``python -m minirec.ops`` prints."""
-    lines = []
     for device, reason in WHY_NOT.items():
         serves = f"torch: {reason}" if reason else "kernels"
         if not reason and device == "cpu":
             serves += f" ({torch.ops.minirec.instruction_sets().replace(',', ', ')}; the first is used)"
-        lines.append(f"{device:5} swap_ndcg, group_normalize, swap_normalize: {serves}")
+        yield f"{device:5} swap_ndcg, group_normalize, swap_normalize: {serves}"
     try:
         from minirec.ops import _info
 
-        lines += [f"{name}: {value}" for name, value in _info.build_info().items()]
+        yield from (f"{name}: {value}" for name, value in _info.build_info().items())
     except ImportError as error:
-        lines.append(f"build_info: {error}")
-    return lines
+        yield f"build_info: {error}"

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from minirec.noise import widest
+
 Maybe = Tensor | None  # what may be left out
 
 
@@ -25,7 +27,7 @@ def discounts(length: int, cut: int | None = None, device: torch.device | None =
     >>> discounts(3, cut=2)
     tensor([1.0000, 0.6309, 0.0000], dtype=torch.float64)
     """
-    rank = torch.arange(1, length + 1, dtype=torch.float64, device=device)
+    rank = torch.arange(1, length + 1, dtype=widest(device or "cpu"), device=device)
     return (rank <= (length if cut is None else cut)) / torch.log2(rank + 1)
 
 
@@ -143,8 +145,7 @@ def group_normalize(
     others. Returns (A, G, I). Source: GRPO (2402.03300), with the options of ``objectives.grpo``.
     """
     size = reward.shape[1]
-    if mask is None:
-        mask = torch.ones_like(reward, dtype=torch.bool)
+    mask = valid_positions(reward, None, mask)
     if offsets is None:
         place, first = slice(None), mask.int().argmax(1, keepdim=True)  # (A, 1, I)
     else:

@@ -6,30 +6,21 @@ same number of rollouts; beside every arm of next items stands *supervised conti
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-
-import torch
-from torch import nn
 
 from minirec import settings
 from minirec.data.contexts import contexts
 from minirec.data.lists import PARTS, make_lists
 from minirec.errors import InputError, nearest
-from minirec.measure.evaluation import evaluate_policy
-from minirec.measure.probe import CONTEXTS
-from minirec.measure.rankers import describe_ranker
-from minirec.measure.report import Row
+from minirec.files import atomic
+from minirec.measure import probe, rankers, report
 from minirec.models import ranker
 from minirec.objectives import OBJECTIVES, settings_of
 from minirec.policy import Policy
-from minirec.run.folder import Run, kept, refuse_other
-from minirec.run.lists import prepare_lists
-from minirec.run.reinforced import Reinforcement, Validate
-from minirec.run.training import fit
-from minirec.settings import ELSEWHERE, REINFORCED, Config
-from minirec.tasks import NextItem, Rankings, Reward, hit
+from minirec.run import folder, lists, reinforced
+from minirec.settings import Config
+from minirec.tasks import NextItem, Reward, hit
 
 VALID = 1000  # contexts of a line's validation
 IMPRESSIONS = 250  # per user of the simulated world, for a trained ranker
@@ -39,14 +30,8 @@ NOTE = (
     "near 0 while a policy learns, as its ratio is 1; the gradient is not 0."
 )
 
-
-@dataclass(frozen=True)
-class Reinforced:
-    """What reinforcement learning came to."""
-
-    policies: dict[str, Policy] = field(default_factory=dict)  # arms of next items, by what tables call them
-    lists: list[Row] = field(default_factory=list)  # a row per way of ranking closed sets
-    notes: list[str] = field(default_factory=list)  # what is to be said beside the numbers
+# Policies of arms of next items by what tables call them, a row per way of ranking closed sets, and notes
+Reinforced = tuple[dict[str, Policy], list[report.Row], list[str]]
 
 
 def arms(cfg: Config, given: Iterable[str] = ()) -> dict[str, Config]:
@@ -54,34 +39,23 @@ def arms(cfg: Config, given: Iterable[str] = ()) -> dict[str, Config]:
 
     Raises InputError for an unknown objective, or for a setting in ``given`` that no arm reads.
     """
-    if cfg.objective not in (choices := ("none", "all", *OBJECTIVES)):
-        raise InputError(f"--objective: '{cfg.objective}' is not valid{nearest(cfg.objective, choices)}")
-    if cfg.objective == "all":
-        names = list(OBJECTIVES)
-    elif cfg.objective == "none":
-        names = []
-    else:
-        control = "list" if OBJECTIVES[cfg.objective].lists else "continued"
-        names = sorted({cfg.objective, control}, key=list(OBJECTIVES).index)
-    chosen = {name: replace(settings_of(cfg, name), sasrec=False, resume=False) for name in names}
-    chosen = {name: replace(each, out=f"{cfg.out}/{name}") for name, each in chosen.items()}
-    _refuse_ignored(cfg, chosen, given)
-    return chosen
-
-
-def _refuse_ignored(cfg: Config, chosen: dict[str, Config], given: Iterable[str]) -> None:
-    """Raise InputError for a setting that was given and that no arm reads."""
-    special = {name for objective in OBJECTIVES.values() for name in objective.reads or ()}
-    loop = {f.name for section in REINFORCED for f in fields(section)} - {"objective", "fresh"}
+    names = {"none": set(), "all": set(OBJECTIVES)}
+    names |= {name: {name, "list" if each.lists else "continued"} for name, each in OBJECTIVES.items()}
+    if cfg.objective not in names:
+        raise InputError(f"--objective: '{cfg.objective}' is not valid{nearest(cfg.objective, names)}")
+    asked = [name for name in OBJECTIVES if name in names[cfg.objective]]
+    alone = {"sasrec": False, "resume": False}
+    chosen = {name: settings_of(cfg, name, **alone, out=f"{cfg.out}/{name}") for name in asked}
     for name in given:
-        flag, reads = "--" + name.replace("_", "-"), [OBJECTIVES[arm].reads for arm in chosen]
-        if name in loop and not chosen:
+        flag = "--" + name.replace("_", "-")
+        readers = [arm for arm, objective in OBJECTIVES.items() if name in (objective.reads or ())]
+        if name in settings.REINFORCED - {"objective"} and not chosen:
             raise InputError(f"{flag}: without reinforcement learning it has no effect; add --objective")
-        if name in special and not any(each is None or name in each for each in reads):
-            readers = [arm for arm, objective in OBJECTIVES.items() if name in (objective.reads or ())]
+        if readers and not any(arm in readers or OBJECTIVES[arm].reads is None for arm in chosen):
             raise InputError(f"{flag}: {cfg.objective} does not read it; it is for {', '.join(readers)}")
         if name == "ranker" and not any(each.reward == "ranker" for each in chosen.values()):
             raise InputError("--ranker: no ranker is asked; add --reward ranker")
+    return chosen
 
 
 def label(cfg: Config) -> str:
@@ -90,7 +64,7 @@ def label(cfg: Config) -> str:
     return OBJECTIVES[cfg.objective].title + (", simulated reward" if simulated else "")
 
 
-def item_reward(cfg: Config, run: Run) -> tuple[Reward, list[str]]:
+def item_reward(cfg: Config, run: folder.Run) -> tuple[Reward, list[str]]:
     """The reward of an arm of next items, the binary hit or a ranker's score, and lines about the ranker.
 
     A trained ranker is kept in the run folder as ranker.pt; the first process trains it, all load it.
@@ -99,66 +73,38 @@ def item_reward(cfg: Config, run: Run) -> tuple[Reward, list[str]]:
     if cfg.reward == "hit":
         return hit, []
     if cfg.ranker != "trained":
-        note = f"{title}: simulated reward, the world's designed ranker '{cfg.ranker}'"
-        return ranker.designed(world, cfg.ranker), [note]
+        about = f"simulated reward, the world's designed ranker '{cfg.ranker}'"
+        return ranker.designed(world, cfg.ranker), [f"{title}: {about}"]
     if world is None:
-        empty: nn.Module = ranker.LogRanker(len(dataset.catalogue), cfg.history)
+        empty = ranker.LogRanker(len(dataset.catalogue), cfg.history)
         make = partial(ranker.trained_on_log, dataset, cfg.history, cfg.seed)
     else:
         empty = ranker.ExposureRanker(len(world.taste), world.features)
         make = partial(ranker.trained_on_exposures, world, IMPRESSIONS * len(world.taste), cfg.seed)
-    model = kept(run, "ranker.pt", ("seed", "history"), make, empty.requires_grad_(False))
-    about = [] if run.processes.rank else describe_ranker(model.cpu(), dataset, cfg.history, world)
+    model = run.kept("ranker.pt", "seed history", make, empty.requires_grad_(False))
+    about = [] if run.processes.rank else rankers.describe_ranker(model.cpu(), dataset, cfg.history, world)
     return model.to(run.processes.device), [f"{title}: the reward is a trained ranker", *about]
-
-
-def next_items(cfg: Config, run: Run, reward: Reward) -> tuple[NextItem, Validate]:
-    """The task of an arm of next items, and its validation."""
-    dataset = run.dataset
-    order = torch.randperm(len(dataset.valid), generator=torch.Generator().manual_seed(cfg.seed))
-    valid = dataset.valid.select(order[:VALID])
-    probe = valid.select(torch.arange(min(CONTEXTS, len(valid))))
-    narrow = replace(cfg, beam=20, samples=0)
-
-    def validate(policy: Policy) -> dict[str, float]:
-        result = evaluate_policy(policy, run.trie, dataset, valid, narrow)
-        return {name: result.values[name].mean().item() for name in ("ndcg@10", "hallucination")}
-
-    return NextItem(cfg, run.trie, contexts(dataset.fresh), reward, probe, run.processes), validate
 
 
 def begin_arm(cfg: Config, base: Path) -> None:
     """Make the folder of an arm on the run's data; InputError if it holds one with other settings."""
-    folder = Path(cfg.out)
-    if (folder / "config.json").is_file():
-        old, new = asdict(settings.read(folder / "config.json")), asdict(cfg)
-        for name in new:
-            if name not in ELSEWHERE | {"given"}:
-                refuse_other(folder, name, old[name], new[name])
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(base / "data.pt", folder / "data.pt")
-    settings.write(cfg, folder / "config.json")
+    out, path = Path(cfg.out), Path(cfg.out) / "config.json"
+    if path.is_file():
+        new = {name: value for name, value in vars(cfg).items() if name not in settings.ELSEWHERE | {"given"}}
+        return folder.refuse_others(out, vars(settings.read(path)), new)
+    out.mkdir(parents=True, exist_ok=True)
+    with open(base / "data.pt", "rb") as data, atomic(out / "data.pt") as copy:
+        shutil.copyfileobj(data, copy)
+    settings.write(cfg, path)
 
 
-def train_arm(
-    cfg: Config, run: Run, start: Policy, task: NextItem | Rankings, validate: Validate, notes: list[str]
-) -> Policy:
-    """Run one arm to its end, from its checkpoint where there is one; the policy at the last step."""
-    objective = OBJECTIVES[cfg.objective]
-    if run.processes.rank == 0:
-        line = f"{objective.title}: {cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"
-        print("", line, *notes, sep="\n")
-    return fit(Reinforcement(start, task, objective, validate), Path(cfg.out))
-
-
-def reinforce_all(run: Run, chosen: dict[str, Config]) -> Reinforced:
+def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> Reinforced:
     """Run arms one after another, each from the supervised policy in the run folder.
 
     Raises InputError if supervised training left no users to RL, or an arm cannot be run on this data.
     """
     if not chosen:
-        return Reinforced()
+        return {}, [], []
     if run.dataset.fresh is None:
         why = f"supervised training in {run.folder} saw every user; train anew with --fresh 0.2"
         raise InputError(f"--objective: {why}")
@@ -170,28 +116,33 @@ def reinforce_all(run: Run, chosen: dict[str, Config]) -> Reinforced:
         print("", NOTE, sep="\n")
     run.processes.wait()  # the folders are there
     policies, notes = {}, [NOTE]
-    for name, each in chosen.items():
-        if not OBJECTIVES[name].lists:
+    for each in chosen.values():
+        if not OBJECTIVES[each.objective].lists:
             reward, about = item_reward(each, run)
             notes += about
-            task, validate = next_items(each, run, reward)
-            policies[label(each)] = train_arm(each, run, start, task, validate, about)
-    listwise = {name: each for name, each in chosen.items() if OBJECTIVES[name].lists}
-    rows, about = _list_arms(run, listwise, start, alone=run.cfg.objective != "all") if listwise else ([], [])
-    return Reinforced(policies, rows, notes + about)
+            judged = run.valid(probe.CONTEXTS)
+            task = NextItem(
+                each, run.trie, contexts(run.dataset.fresh), reward, probe=judged, processes=run.processes
+            )
+            validate = partial(run.validate, count=VALID, names=("ndcg@10", "hallucination"))
+            policies[label(each)] = reinforced.train_arm(run, start, task, validate, about)
+    rows, about = list_arms(run, chosen, start)
+    return policies, rows, notes + about
 
 
-def _list_arms(
-    run: Run, chosen: dict[str, Config], start: Policy, alone: bool
-) -> tuple[list[Row], list[str]]:
+def list_arms(run: folder.Run, chosen: dict[str, Config], start: Policy) -> tuple[list[dict], list[str]]:
     """Run the arms that rank closed sets, from one list start, and measure them beside floors."""
+    listwise = [each for name, each in chosen.items() if OBJECTIVES[name].lists]
+    if not listwise:
+        return [], []
     try:
         sources = {part: make_lists(run.cfg, run.dataset, part) for part in PARTS}
     except InputError as error:
-        if alone:
+        if run.cfg.objective != "all":
             raise
         return [], [f"no list arms: {error}"]
-    lists, trained = prepare_lists(run, start, sources), {}
-    for name, each in chosen.items():
-        trained[name] = train_arm(each, run, lists.start, lists.task(each), lists.validate, [])
-    return lists.compare(trained, next(iter(chosen.values())))
+    shared, trained = lists.ListArms(run, start, sources), {}
+    for each in listwise:
+        title = OBJECTIVES[each.objective].title
+        trained[title] = reinforced.train_arm(run, shared.start, shared.task(each), shared.validate)
+    return shared.compare(trained, listwise[0])

@@ -6,32 +6,36 @@
     metrics.jsonl   one line per measurement
     report.md, report.json, *.png   the results, see measure/report.py
 
-On a simulated world data.pt holds no world: it is made again from the settings.
+On a simulated world data.pt holds no world: it is made again from the settings. Every ``.pt`` file says of
+which format it is, and on which data it was made, by a fingerprint of ids, splits and codes.
 """
 
-import pickle
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from torch import nn
 
 from minirec import settings
-from minirec.data import prepare
+from minirec.data import prepare, world
 from minirec.data.codes import Codes
 from minirec.data.dataset import Catalogue, Dataset, Examples
-from minirec.data.world import make_world
 from minirec.errors import InputError
-from minirec.files import atomic
+from minirec.files import atomic, owned
+from minirec.measure.evaluation import evaluate_policy
 from minirec.policy import Policy
+from minirec.run.machine import pick_device
 from minirec.settings import Config
 from minirec.tasks import Processes
 from minirec.trie import Trie
 
 SPLITS = ("train", "valid", "test", "fresh")
+FORMAT = 1  # of the .pt files
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Run:
     trie: Trie  # on the device
     processes: Processes
     notes: list[str]  # what is to be said of the data
+    fingerprint: str = ""  # of the data
 
     @property
     def folder(self) -> Path:
@@ -51,132 +56,188 @@ class Run:
 
     def untrained(self) -> Policy:
         """A policy of the run's shape, on the device."""
-        policy = Policy(self.cfg, self.trie.levels, self.trie.size, self.dataset.periods)
-        return policy.to(self.processes.device)
+        shape = self.trie.levels, self.trie.size, self.dataset.periods
+        return Policy(self.cfg, *shape).to(self.processes.device)
 
     def trained(self) -> Policy:
         """The policy with the weights that validation chose; InputError where they do not fit."""
-        policy, path = self.untrained(), self.folder / "checkpoint.pt"
-        state = load(path)
-        try:
+        policy = self.untrained()
+        with self.loaded("checkpoint.pt") as state:
             policy.load_state_dict(state["best"])
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise InputError(f"{path}: no weights that fit this run's config.json") from error
         return policy.eval()
 
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Write a file of this run."""
+        save(self.folder / name, state | {"data": self.fingerprint})
 
-def save(path: Path, value: Any) -> None:
+    @contextmanager
+    def loaded(self, name: str) -> Iterator[dict[str, Any]]:
+        """Read a file of this run, for a block that takes what it needs.
+
+        Raises InputError if it was made on other data, has numbers that are not finite, or does not fit.
+        """
+        path = self.folder / name
+        state = load(path)
+        if state.get("data") != self.fingerprint:
+            raise InputError(f"{path}: made on other data than those of {self.folder / 'data.pt'}")
+        for weights in filter(None, (state.get(part) for part in ("policy", "best", "weights"))):
+            refuse_infinite(path, weights)
+        try:
+            yield state
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(f"{path}: does not fit this run's config.json ({_first(error)})") from error
+
+    def valid(self, count: int) -> Examples:
+        """At most ``count`` validation contexts, at random, and always the same."""
+        random = torch.Generator().manual_seed(self.cfg.seed)
+        order = torch.randperm(len(self.dataset.valid), generator=random)
+        return self.dataset.valid.select(order[:count])
+
+    def validate(self, policy: Policy, count: int, names: Sequence[str]) -> dict[str, float]:
+        """The means of some metrics over as many validation contexts, by beams of 20."""
+        cfg, full = replace(self.cfg, beam=20, samples=0), "hallucination" in names
+        result = evaluate_policy(policy, self.trie, self.dataset, self.valid(count), cfg, full)
+        return {name: result.values[name].mean().item() for name in names}
+
+    def kept(self, name: str, reads: str, make: Callable[[], nn.Module], empty: nn.Module) -> nn.Module:
+        """Make a model once, in the first process, and load its weights into ``empty`` in all.
+
+        Where the file is in the run folder, nothing is made. Raises InputError if it was made with other
+        values of the settings that the model ``reads``, which are words between spaces.
+        """
+        path, values = self.folder / name, {key: getattr(self.cfg, key) for key in reads.split()}
+        if self.processes.rank == 0 and not path.is_file():
+            self.save(name, {"settings": values, "weights": make().state_dict()})
+        self.processes.wait()  # the file is there
+        with self.loaded(name) as state:
+            refuse_others(path, state["settings"], values)
+            empty.load_state_dict(state["weights"])
+        return empty.to(self.processes.device)
+
+
+def save(path: Path, value: dict[str, Any]) -> None:
     """Write tensors, numbers, strings, and lists and dicts of them; InputError where that is impossible."""
     with atomic(path) as file:
-        torch.save(value, file)
+        torch.save(value | {"format": FORMAT}, file)
 
 
-def load(path: Path) -> Any:
+def load(path: Path) -> dict[str, Any]:
     """Read what ``save`` wrote, on the CPU.
 
-    Raises InputError if the file is missing, damaged, or holds anything that would execute code when read.
+    Raises InputError if the file is missing, damaged by as little as a bit, of another format, or holds
+    anything that would execute code when read.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with ZipFile(path) as archive:
+            damaged = archive.testzip()  # compares all checksums
+        value = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; a run folder of minirec.train has it") from None
-    except pickle.UnpicklingError:
-        reason = "it holds more than tensors and plain values, or is damaged"
-        raise InputError(f"{path}: refused: {reason}") from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, struct.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read ({reason}); is it damaged or cut short?") from error
+        raise InputError(f"{path}: no such file; has a run begun to train in this folder?") from None
+    except Exception as error:  # whatever readers make of bytes from anywhere
+        raise InputError(f"{path}: refused: damaged, or more than plain values ({_first(error)})") from error
+    if damaged:
+        raise InputError(f"{path}: refused: damaged, as the checksum of {damaged} is wrong")
+    found = value.pop("format", None) if isinstance(value, dict) else None
+    if found != FORMAT:
+        raise InputError(f"{path}: of format {found}, and this minirec reads {FORMAT}; train anew")
+    return value
 
 
-def _plain(record: Any) -> dict[str, Any]:
-    """A record's fields by name, not copied: splits that share their events share them in the file too."""
-    return {f.name: getattr(record, f.name) for f in fields(record)}
+def _first(error: Exception) -> str:
+    """The first line of an error of torch's, which may be long."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) -> None:
-    """Write data.pt; of a simulated world, only that there is one."""
-    splits = {name: _plain(part) for name in SPLITS if (part := getattr(dataset, name)) is not None}
+def refuse_infinite(path: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Raise InputError if weights, which a file has or would get, are not all finite."""
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise InputError(f"{path}: {name} would be no finite numbers; train with a lower rate")
+
+
+def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) -> str:
+    """Write data.pt, and events once for all splits; of a simulated world, only that there is one.
+
+    Returns the fingerprint.
+    """
+    splits = {name: vars(part) for name in SPLITS if (part := getattr(dataset, name)) is not None}
     rest = {"users": dataset.users, "periods": dataset.periods, "simulated": dataset.world is not None}
-    rest |= {"rating": dataset.rating, "time": dataset.time, "notes": list(notes)}
-    parts = {"catalogue": _plain(dataset.catalogue), "codes": _plain(codes)}
-    save(folder / "data.pt", parts | splits | rest)
+    rest |= {"rating": dataset.rating, "time": dataset.time, "notes": notes}
+    digest = hashlib.sha256(repr((dataset.catalogue.ids, dataset.users)).encode())
+    for part in (codes.codes, *(tensor for split in splits.values() for tensor in split.values())):
+        digest.update(part.contiguous().numpy())
+    rest["fingerprint"] = digest.hexdigest()
+    save(folder / "data.pt", {"catalogue": vars(dataset.catalogue), "codes": vars(codes)} | splits | rest)
+    return rest["fingerprint"]
 
 
-def load_data(folder: Path, cfg: Config, known: Dataset | None = None) -> tuple[Dataset, Codes, list[str]]:
+def load_data(
+    folder: Path, cfg: Config, known: Dataset | None = None
+) -> tuple[Dataset, Codes, list[str], str]:
     """Read data.pt, and make the simulated world again, unless the dataset is ``known`` from a sibling.
 
-    Raises InputError for a file that is not such a one.
+    Returns the dataset, its codes, notes on both, and the fingerprint. Raises InputError for a file that is
+    not such a one.
     """
     path = folder / "data.pt"
     data = load(path)
     try:
         splits = {name: Examples(**data[name]) for name in SPLITS if name in data}
         rest = {name: data[name] for name in ("users", "periods", "rating", "time")}
-        world = make_world(cfg) if data["simulated"] and known is None else None
-        dataset = Dataset(catalogue=Catalogue(**data["catalogue"]), world=world, **rest, **splits)
-        return known or dataset, Codes(**data["codes"]), data["notes"]
-    except (KeyError, TypeError, ValueError) as error:
+        rest["world"] = world.make_world(cfg) if data["simulated"] and known is None else None
+        dataset = Dataset(catalogue=Catalogue(**data["catalogue"]), **rest, **splits)
+        return known or dataset, Codes(**data["codes"]), data["notes"], data["fingerprint"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not the data of a run ({error})") from error
 
 
-def begin(runs: list[Config]) -> None:
+@contextmanager
+def begun(runs: list[Config]) -> Iterator[None]:
     """Write config.json and data.pt of runs on the same data, unless they are there to go on with.
 
-    Raises InputError before anything is written, if a folder holds a run or the data cannot be used.
+    The folder of the first is this process's own while the block runs. Raises InputError before anything is
+    written, if a folder holds a run or the data cannot be used.
     """
+    _refuse_runs(runs)
+    ready = all((Path(cfg.out) / "data.pt").is_file() for cfg in runs)
+    dataset, summary = (None, "") if ready else prepare.read(runs[0])
+    encoded = [prepare.encode(dataset, cfg) for cfg in runs if not ready]
+    with owned(Path(runs[0].out)):
+        _refuse_runs(runs)  # that began, and ended, meanwhile
+        for cfg, (codes, notes) in zip(runs, encoded, strict=False):
+            Path(cfg.out).mkdir(parents=True, exist_ok=True)
+            settings.write(replace(cfg, resume=False), Path(cfg.out) / "config.json")
+            save_data(Path(cfg.out), dataset, codes, [summary, *notes])
+        yield
+
+
+def _refuse_runs(runs: list[Config]) -> None:
     for cfg in runs:
         if (Path(cfg.out) / "config.json").is_file() and not cfg.resume:
-            ways = "go on with it by --resume, or name another folder by --out"
-            raise InputError(f"{cfg.out} holds a run: {ways}")
-    if all((Path(cfg.out) / "data.pt").is_file() for cfg in runs):
-        return
-    dataset, summary = prepare.read(runs[0])
-    encoded = [prepare.encode(dataset, cfg) for cfg in runs]
-    for cfg, (codes, notes) in zip(runs, encoded, strict=True):
-        Path(cfg.out).mkdir(parents=True, exist_ok=True)
-        settings.write(replace(cfg, resume=False), Path(cfg.out) / "config.json")
-        save_data(Path(cfg.out), dataset, codes, [summary, *notes])
+            raise InputError(f"{cfg.out} holds a run: go on by --resume, or name another folder by --out")
 
 
 def open_run(cfg: Config, processes: Processes, sibling: Run | None = None) -> Run:
-    """Open the folder that ``begin`` has filled; a sibling on the same data lends its dataset and world."""
-    dataset, codes, notes = load_data(Path(cfg.out), cfg, sibling and sibling.dataset)
-    return Run(cfg, dataset, Trie(codes.codes, codes.size).to(processes.device), processes, notes)
+    """Open the folder that ``begun`` has filled; a sibling on the same data lends its dataset and world."""
+    dataset, codes, *rest = load_data(Path(cfg.out), cfg, sibling and sibling.dataset)
+    return Run(cfg, dataset, Trie(codes.codes, codes.size).to(processes.device), processes, *rest)
 
 
-def find_run(folder: str | Path, device: torch.device) -> Run:
-    """Open the folder of a run that has begun to train, or raise an InputError that says what is missing."""
+def find_run(folder: str | Path, device: str | torch.device = "cpu") -> Run:
+    """Open the folder of a run that has begun to train; InputError where it is none, or has no data.pt."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such run folder; python -m minirec.train --tiny makes runs/tiny")
-    for name in ("config.json", "data.pt", "checkpoint.pt"):
-        if not (folder / name).is_file():
-            doubt = "is it the folder of a run, and has that run begun to train?"
-            raise InputError(f"{folder}: has no {name}; {doubt}")
-    return open_run(replace(settings.read(folder / "config.json"), out=str(folder)), Processes(device))
+    if not (folder / "config.json").is_file():
+        why = "no such run folder, as it has no config.json; python -m minirec.train --tiny makes runs/tiny"
+        raise InputError(f"{folder}: {why}")
+    cfg = replace(settings.read(folder / "config.json"), out=str(folder))
+    return open_run(cfg, Processes(pick_device(device)))
 
 
-def kept(
-    run: Run, name: str, reads: tuple[str, ...], make: Callable[[], nn.Module], empty: nn.Module
-) -> nn.Module:
-    """Make a model once, in the first process, and load its weights into ``empty`` in all.
-
-    Where the file is in the run folder, nothing is made. Raises InputError if it was made with other values
-    of the settings that the model ``reads``.
-    """
-    path, values = run.folder / name, {key: getattr(run.cfg, key) for key in reads}
-    if run.processes.rank == 0 and not path.is_file():
-        save(path, {"settings": values, "weights": make().state_dict()})
-    run.processes.wait()  # the file is there
-    state = load(path)
-    for key, value in values.items():
-        refuse_other(path, key, state["settings"][key], value)
-    empty.load_state_dict(state["weights"])
-    return empty.to(run.processes.device)
-
-
-def refuse_other(path: Path, name: str, old: object, new: object) -> None:
-    """Raise InputError if something was made with another value of a setting."""
-    if old != new:
-        flag = "--" + name.replace("_", "-")
-        raise InputError(f"{flag}: {path} was made with {old}; remove it, or use another --out")
+def refuse_others(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raise InputError if something was made with other values of settings, for the first that differs."""
+    for name, value in new.items():
+        if old[name] != value:
+            flag = "--" + name.replace("_", "-")
+            raise InputError(f"{flag}: {path} was made with {old[name]}; remove it, or use another --out")

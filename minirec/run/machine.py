@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
@@ -13,31 +13,35 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from minirec.errors import InputError
+from minirec.errors import InputError, nearest
 from minirec.settings import Config
 from minirec.tasks import Processes
 
 
-def pick_device(name: str) -> torch.device:
-    """Turn "auto", "cpu" or "cuda" into a device; under ``torchrun`` into the GPU of this process.
+def pick_device(name: str | torch.device) -> torch.device:
+    """Make a device of auto, cpu, mps, cuda or cuda:N; of cuda, under ``torchrun``, the GPU of this process.
 
-    Raises InputError for CUDA where there is none.
+    auto is CUDA, where there is one, or the CPU. Raises InputError for a device that is not there.
     """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device: this machine has no CUDA device; use cpu or auto")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if name == "auto":
+        name = "cuda" if there["cuda"] else "cpu"
+    kind, _, number = str(name).partition(":")
+    if kind not in there or not (number or "0").isdecimal():
+        raise InputError(f"--device: '{name}' is not valid{nearest(kind, ('auto', *there))}")
+    place = int(number or (os.environ.get("LOCAL_RANK", 0) if kind == "cuda" else 0))
+    if place >= there[kind]:
+        raise InputError(f"--device: {kind} devices of this machine: {there[kind]}; use cpu or auto")
+    if kind == "cuda":
+        torch.cuda.set_device(place)  # what several processes exchange goes through their own
+    return torch.device(kind, place) if kind == "cuda" else torch.device(kind)
 
 
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory: on a CPU, fresh pages for every large tensor halve the speed."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # not glibc
-        return
-    for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):  # no mmap, no trim, one arena
-        mallopt(parameter, value)
+    with suppress(AttributeError, OSError, TypeError):  # not glibc
+        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):  # no mmap, no trim, one arena
+            ctypes.CDLL(None).mallopt(parameter, value)
 
 
 class Distributed(Processes):
@@ -70,10 +74,14 @@ class Distributed(Processes):
     def totals(self, values: Tensor) -> Tensor:
         """As for one process."""
         if self.count == 1:
-            return values.double().cpu()
-        values = values.to(self.device, torch.float64)
+            return super().totals(values)
+        values = values.to(self.device, torch.float64, copy=True)  # all_reduce writes into it
         dist.all_reduce(values)
         return values.cpu()
+
+    def lost(self, error: RuntimeError) -> bool:
+        """Whether an error says that another process is gone."""
+        return self.count > 1 and any(word in str(error).lower() for word in ("gloo", "nccl", "peer"))
 
     def close(self) -> None:
         """Wait for all processes, then end this one at once, where there are several.
@@ -92,10 +100,10 @@ class Distributed(Processes):
 def interruptions() -> Iterator[list[int]]:
     """Collect Ctrl-C and SIGTERM in a list, so that the step in progress ends before the run does."""
     caught: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda n, _: caught.append(n)) for number in signals]
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in numbers}
     try:
         yield caught
     finally:
-        for number, handler in zip(signals, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)

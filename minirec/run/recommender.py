@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 
 from minirec import rollout
 from minirec.errors import InputError, nearest
 from minirec.records import CONDITION, PAD, Batch
-from minirec.run.folder import Run, find_run
-from minirec.run.machine import pick_device
+from minirec.run.folder import Run
 
 
 class Recommender:
@@ -20,9 +17,7 @@ class Recommender:
     def __init__(self, run: Run) -> None:
         self.policy, self.trie, self.dataset, self.cfg = run.trained(), run.trie, run.dataset, run.cfg
 
-    def recommend(
-        self, history: Sequence[str], top: int = 10, keep_seen: bool | None = None
-    ) -> list[dict[str, Any]]:
+    def recommend(self, history: Sequence[str], top: int = 10, keep_seen: bool | None = None) -> list[dict]:
         """Recommend after a history of external item ids, oldest first, which may be empty.
 
         Returns ``top`` items best first, or fewer where the catalogue has no more: ``item`` (external id),
@@ -30,21 +25,20 @@ class Recommender:
         ``keep_seen`` lets items of the history come again; None is the run's setting. Raises InputError for
         an unknown item, or ``top`` below 1.
         """
-        known = {name: row for row, name in enumerate(self.dataset.catalogue.ids)}
-        past = torch.tensor([[_find("item", item, known) for item in history]], dtype=torch.int64)
-        condition = torch.zeros(1, len(CONDITION), dtype=torch.int64)
-        recent = past[:, max(0, past.shape[1] - self.cfg.history) :]
-        nobody = torch.full((1,), -1)
-        return self._answer(Batch(nobody, recent, condition, past[:, :0], past), top, keep_seen)
+        past = torch.tensor([[_find("item", item, self.dataset.catalogue.ids) for item in history]]).long()
+        nobody, condition = torch.tensor([-1]), torch.zeros(1, len(CONDITION), dtype=torch.int64)
+        batch = Batch(nobody, past[:, -self.cfg.history :], condition, past[:, :0], past)
+        return self._answer(batch, top, keep_seen)
 
-    def for_user(self, user: str, top: int = 10, keep_seen: bool | None = None) -> list[dict[str, Any]]:
+    def for_user(self, user: str, top: int = 10, keep_seen: bool | None = None) -> list[dict]:
         """Recommend for a user of the data, in their latest context, whose held-out targets stay unseen.
 
         Answers as ``recommend`` does. Raises InputError for an unknown user, one with too few events for a
         context, or ``top`` below 1.
         """
-        index = _find("user", user, {name: row for row, name in enumerate(self.dataset.users)})
-        for split in (self.dataset.test, self.dataset.valid, self.dataset.train):
+        index = _find("user", user, self.dataset.users)
+        data = self.dataset
+        for split in filter(None, (data.test, data.valid, data.train, data.fresh)):
             windows = (split.user == index).nonzero()[:, 0]
             rows, first = windows[-1:], split.start[windows[:1]]  # the last window is the latest
             if len(rows):
@@ -53,13 +47,13 @@ class Recommender:
         raise InputError(f"user '{user}' has too few events for a context; give --history instead")
 
     @torch.no_grad()
-    def _answer(self, batch: Batch, top: int, keep_seen: bool | None) -> list[dict[str, Any]]:
+    def _answer(self, batch: Batch, top: int, keep_seen: bool | None) -> list[dict]:
         if top < 1:
             raise InputError(f"--top: {top} is too small; the smallest valid value is 1")
         keep_seen = self.cfg.keep_seen if keep_seen is None else keep_seen
-        device = self.trie.codes.device
+        batch = batch.to(self.trie.codes.device)
         seen = set() if keep_seen else set(batch.seen[0].tolist())
-        prompt = self.policy.encode(batch.condition.to(device), self.trie.encode(batch.history.to(device)))
+        prompt = self.policy.encode(batch.condition, self.trie.encode(batch.history))
         width = min(max(self.cfg.beam, top) + len(seen), len(self.trie))
         items, scores, _ = rollout.beam(self.policy, prompt, self.trie, width)
         ids, titles = self.dataset.catalogue.ids, self.dataset.catalogue.titles
@@ -71,14 +65,8 @@ class Recommender:
         return rows[:top]
 
 
-def _find(kind: str, name: str, known: dict[str, int]) -> int:
+def _find(kind: str, name: str, known: list[str]) -> int:
     """The row of an external id."""
     if name not in known:
         raise InputError(f"unknown {kind} '{name}'{nearest(name, known)}")
-    return known[name]
-
-
-def load(folder: str | Path, device: str = "cpu") -> Recommender:
-    """Load a trained run; InputError if the folder or a file in it is missing, damaged, or does not fit."""
-    known = device in ("auto", "cpu", "cuda")
-    return Recommender(find_run(folder, pick_device(device) if known else torch.device(device)))
+    return known.index(name)

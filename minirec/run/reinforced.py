@@ -1,18 +1,20 @@
 """Drive reinforcement learning: lines of metrics, and the probe where exact values stand beside estimates."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from tqdm import tqdm
 
 from minirec.loop import Learner, reinforce
 from minirec.measure.probe import probe
+from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy
 from minirec.records import Objective
-from minirec.run.training import Training
-from minirec.tasks import NextItem, Rankings
+from minirec.run.folder import Run
+from minirec.run.training import Training, fit
+from minirec.tasks import Task
 
-PRINTED = ("reward", "estimate", "exact_reward", "exact_kl", "silent", "admitted")
-PRINTED += ("ndcg@10", "ndcg@5", "hallucination")
+PRINTED = "reward estimate exact_reward exact_kl silent admitted ndcg@10 ndcg@5 hallucination".split()
 
 Validate = Callable[[Policy], dict[str, float]]  # metrics on validation contexts
 
@@ -30,35 +32,38 @@ def means(lines: list[dict[str, float]], names: Iterable[str]) -> dict[str, floa
 class Reinforcement(Training):
     """A policy while an objective teaches it. The last weights are kept, whatever validation says."""
 
-    def __init__(
-        self, start: Policy, task: NextItem | Rankings, objective: Objective, validate: Validate | None = None
-    ) -> None:
-        self.task, self.objective, self.validate = task, objective, validate
-        self.learner = Learner(task.cfg, start, task.trie, task.processes)
-        super().__init__(self.learner.policy, self.learner.optimiser, task.cfg.rl_steps, task.processes)
+    last = -1  # so that the start is measured too
+
+    def __init__(self, start: Policy, task: Task, objective: Objective, validate: Validate) -> None:
+        self.task, self.objective, self.validate, cfg = task, objective, validate, task.cfg
+        self.learner = learner = Learner(cfg, start, task.trie, task.processes)
+        super().__init__(learner.policy, learner.optimiser, task.processes, cfg.rl_steps, cfg.measure)
 
     def update(self) -> None:
         """One step of ``loop.reinforce``, and a line of what was seen."""
         tally = reinforce(self.learner, self.task, self.objective, self.step)
-        self.step += 1
+        self.step, self.best = self.step + 1, None  # the latest weights are kept
         self.measured.append({"step": self.step} | tally.means(self.processes))
-
-    def due(self) -> bool:
-        """Whether exact values and validation are still to come at this step."""
-        done = bool(self.measured) and "estimate" in self.measured[-1]
-        return not done and (self.step % self.task.cfg.measure == 0 or self.step == self.steps)
 
     def measure(self) -> None:
         """Complete the last line: this moment's exact values beside estimates, and validation."""
-        if not self.measured:
-            self.measured.append({"step": self.step})
+        self.measured = self.measured or [{"step": self.step}]
         line = self.measured[-1]
-        before = [i for i, other in enumerate(self.measured[:-1]) if "estimate" in other]
         if self.task.probe is not None:
             line |= probe(self.task, self.policy, self.learner.reference, self.step)
         if self.processes.rank:
             return
-        line |= self.validate(self.policy) if self.validate else {}
-        lines = self.measured[before[-1] + 1 :] if before else [line]
+        line |= self.validate(self.policy)
+        shown = [place for place, other in enumerate(self.measured[:-1], 1) if "estimate" in other]
+        lines = self.measured[max(shown, default=0) :]
         numbers = (f"{name} {value:.4f}" for name, value in means(lines, PRINTED).items())
         tqdm.write(f"step {self.step:4}  {'  '.join(numbers)}")
+
+
+def train_arm(run: Run, start: Policy, task: Task, validate: Validate, notes: Iterable[str] = ()) -> Policy:
+    """Run one arm to its end, from its checkpoint where there is one; the policy at the last step."""
+    cfg, objective = task.cfg, OBJECTIVES[task.cfg.objective]
+    if task.processes.rank == 0:
+        line = f"{objective.title}: {cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"
+        print("", line, *notes, sep="\n")
+    return fit(Reinforcement(start, task, objective, validate), replace(run, cfg=cfg))

@@ -8,16 +8,13 @@ not change the gradient.
 """
 
 import math
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from tqdm import tqdm
 
 from minirec.loop import Tally, update
-from minirec.measure.evaluation import evaluate_policy
+from minirec.noise import wide
 from minirec.policy import Policy
 from minirec.records import Batch
 from minirec.run.folder import Run
@@ -83,21 +80,13 @@ class Supervised(Training):
         torch.manual_seed(cfg.seed)
         policy = run.untrained()
         self.model = run.processes.wrap(policy)
-        how = {"betas": (0.9, 0.98), "weight_decay": DECAY, "fused": True}
-        optimiser = torch.optim.AdamW(policy.parameters(), cfg.rate, **how)
+        optimiser = optim.AdamW(policy.parameters(), cfg.rate, (0.9, 0.98), weight_decay=DECAY, fused=True)
         self.lengths = run.dataset.train.lengths.clamp(max=cfg.history + 1)  # items that a batch sees
         self.per_epoch = len(epoch_rows(self.lengths, cfg.batch, cfg.seed, 0))
-        logged = ("nll", "gradient_norm")
-        super().__init__(policy, optimiser, self.per_epoch * cfg.epochs, run.processes, logged)
-        order = torch.randperm(len(run.dataset.valid), generator=torch.Generator().manual_seed(cfg.seed))
-        self.valid = run.dataset.valid.select(order[:VALID])
+        steps, every = self.per_epoch * cfg.epochs, self.per_epoch * cfg.validate
+        super().__init__(policy, optimiser, run.processes, steps, every)
+        self.tally = Tally(("nll", "gradient_norm"))
         self.rows: list[Tensor] = []  # of this epoch's batches
-
-    def load(self, run: Path) -> dict[str, Any]:
-        """Go on where checkpoint.pt stands."""
-        state = super().load(run)
-        self.best = state["best"]
-        return state
 
     def update(self) -> None:
         """One step of AdamW on the mean NLL per code of the next batch."""
@@ -113,33 +102,24 @@ class Supervised(Training):
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, self.steps, cfg)
         self.policy.train()
-        on_gpu = processes.device.type == "cuda"
-        with torch.autocast(processes.device.type, torch.bfloat16, enabled=on_gpu):
+        kind = processes.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             loss = nll(self.model, trie, batch) * weight / items  # per item
         # The gradient is per code, so that the rate means the same for every L.
-        norm = update(loss / trie.levels, self.optimiser, cfg.clip)
-        self.tally.add("nll", loss.item() * items / processes.count, items / processes.count)
+        norm = update(loss / trie.levels, self.optimiser, self.step, cfg.clip)
+        self.tally.add("nll", wide(loss.detach()) * items / processes.count, items / processes.count)
         self.tally.add("gradient_norm", norm)
         self.step += 1
-
-    def due(self) -> bool:
-        """Whether an epoch that ends in a validation is over, and the validation still to come."""
-        epoch, place = divmod(self.step, self.per_epoch)
-        done = self.step == (self.measured[-1]["step"] if self.measured else 0)
-        return not done and place == 0 and (epoch % self.run.cfg.validate == 0 or self.step == self.steps)
 
     def measure(self) -> None:
         """Add a line of metrics; keep the weights if they are the best on validation so far."""
         line = {"step": self.step, "epoch": self.step // self.per_epoch} | self.tally.means(self.processes)
-        before = max((old["ndcg@10"] for old in self.measured if "ndcg@10" in old), default=-1.0)
         self.tally = Tally(self.tally.sums)
         self.measured.append(line)
         if self.processes.rank:
             return
-        trie, dataset, narrow = self.run.trie, self.run.dataset, replace(self.run.cfg, beam=20)
-        result = evaluate_policy(self.policy, trie, dataset, self.valid, narrow, full=False)
-        line |= {name: result.values[name].mean().item() for name in ("recall@10", "ndcg@10")}
-        if line["ndcg@10"] > before:
+        line |= self.run.validate(self.policy, VALID, ("recall@10", "ndcg@10"))
+        if line["ndcg@10"] > max((old["ndcg@10"] for old in self.measured[:-1]), default=-1.0):
             self.best = {name: value.clone() for name, value in self.policy.state_dict().items()}
         tqdm.write("epoch {epoch:3}  nll {nll:.3f}  valid ndcg@10 {ndcg@10:.4f}".format(**line))
 
@@ -148,7 +128,6 @@ def train(run: Run) -> Policy:
     """Train the policy of a run, from the checkpoint in its folder where there is one."""
     training = Supervised(run)
     if run.processes.rank == 0:
-        parameters = sum(p.numel() for p in training.policy.parameters())
-        about = f"policy: {parameters:,} parameters, {training.steps:,} steps"
-        print(*run.notes, about, sep="\n", flush=True)
-    return fit(training, run.folder)
+        size = sum(p.numel() for p in training.policy.parameters())
+        print(*run.notes, f"policy: {size:,} parameters, {training.steps:,} steps", sep="\n", flush=True)
+    return fit(training, run)

@@ -1,12 +1,10 @@
 """Drive a training to its end, supervised or reinforced: lines of metrics, checkpoints, and Ctrl-C."""
 
 import json
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from tqdm import tqdm
 
 from minirec.files import atomic
@@ -31,61 +29,61 @@ LINES |= {
 class Training:
     """A policy while it is trained. All that changes on the way is written by ``save`` and read by ``load``.
 
-    A case of it has ``update`` (one step), ``due`` (whether to measure before the next one) and ``measure``
-    (complete a line of metrics).
+    A case of it has ``update`` (one step) and ``measure`` (complete a line of metrics), which is called every
+    so many steps and after the last.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        optimiser: torch.optim.Optimizer,
-        steps: int,
-        processes: Processes,
-        logged: Iterable[str] = (),
-    ) -> None:
-        self.policy, self.optimiser, self.steps, self.processes = policy, optimiser, steps, processes
-        self.step = 0
-        self.tally = Tally(logged)  # of the steps since the last line
+    last = 0  # step of the last measurement; what begins at -1 is measured before the first step as well
+
+    def __init__(self, policy: Policy, optimiser: Optimizer, processes: Processes, steps: int, every: int):
+        self.policy, self.optimiser, self.processes = policy, optimiser, processes
+        self.step, self.steps, self.every = 0, steps, every
+        self.tally = Tally(())  # of the steps since the last line
         self.measured: list[dict[str, Any]] = []  # lines of metrics
         self.best: dict[str, Tensor] | None = None  # the weights to keep; None: the latest
 
-    def save(self, run: Path) -> None:
+    def save(self, run: folder.Run) -> None:
         """Write checkpoint.pt, then metrics.jsonl, in the first process; all must call it."""
-        sums = {name: self.processes.totals(pair) for name, pair in self.tally.sums.items()}
+        sums = dict(zip(self.tally.sums, self.processes.totals(self.tally.read()).tolist(), strict=True))
         if self.processes.rank == 0:
             weights = self.policy.state_dict()
-            state = {"policy": weights, "best": self.best or weights, "step": self.step}
-            state |= {"tally": sums, "measured": self.measured}
-            folder.save(run / "checkpoint.pt", state | {"optimiser": self.optimiser.state_dict()})
-            with atomic(run / "metrics.jsonl") as file:
-                file.writelines(json.dumps(line).encode() + b"\n" for line in self.measured)
+            folder.refuse_infinite(run.folder / "checkpoint.pt", weights)
+            state = {"policy": weights, "best": self.best or weights, "step": self.step, "tally": sums}
+            state |= {"measured": self.measured, "optimiser": self.optimiser.state_dict()}
+            run.save("checkpoint.pt", state)
+            with atomic(run.folder / "metrics.jsonl") as file:
+                file.writelines(json.dumps(line, allow_nan=False).encode() + b"\n" for line in self.measured)
 
-    def load(self, run: Path) -> dict[str, Any]:
-        """Go on where checkpoint.pt stands, and return what is in it."""
-        state = folder.load(run / "checkpoint.pt")
-        self.policy.load_state_dict(state["policy"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.measured = state["step"], state["measured"]
+    def load(self, run: folder.Run) -> None:
+        """Go on where checkpoint.pt stands; InputError if that is another run, or past the end of this."""
+        with run.loaded("checkpoint.pt") as state:
+            self.policy.load_state_dict(state["policy"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.measured, self.best = state["step"], state["measured"], state["best"]
+            if self.step > self.steps:
+                raise ValueError(f"it has done {self.step} steps, and the run has {self.steps}")
+        self.last = self.step  # if a measurement was due, it came before the checkpoint
         if self.processes.rank == 0:  # what all processes had added up
             self.tally.sums = state["tally"]
-        return state
 
 
-def fit(training: Training, run: Path) -> Policy:
+def fit(training: Training, run: folder.Run) -> Policy:
     """Train to the last step; whenever a line of metrics is due, measure and write a checkpoint.
 
     Goes on from a checkpoint in the run folder. Returns the policy in evaluation mode, in the first process
     with the weights that are kept. After Ctrl-C the step in progress is done and a checkpoint is written.
     """
-    if (run / "checkpoint.pt").is_file():
+    if (run.folder / "checkpoint.pt").is_file():
         training.load(run)
         training.save(run)  # brings metrics.jsonl to the same point
-    quiet = True if training.processes.rank else None  # one bar, and none where nobody looks
-    steps = {"total": training.steps, "initial": training.step, "unit": " steps"}
-    with tqdm(**steps, desc="train", leave=False, disable=quiet) as bar, interruptions() as caught:
+    quiet = bool(training.processes.rank) or None  # one bar, and none where nobody looks
+    place = {"total": training.steps, "initial": training.step, "disable": quiet}
+    with tqdm(desc="train", unit=" steps", leave=False, **place) as bar, interruptions() as caught:
         while True:
-            if training.due():
+            due = training.step % training.every == 0 or training.step == training.steps
+            if due and training.step > training.last:
                 training.measure()
+                training.last = training.step
                 training.save(run)
             if training.processes.any(bool(caught)):
                 training.save(run)

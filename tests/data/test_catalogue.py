@@ -101,12 +101,16 @@ def test_json(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.json", '{"a": [1],\n "b": }', "x.json, line 2, column 7: Expecting value; expected json"),
-        ("x.json", "", "x.json, line 1, column 1"),
+        (
+            "x.json",
+            '{"a": [1],\n "b": }',
+            "x.json: Expecting value: line 2 column 7 (char 17); expected json",
+        ),
+        ("x.json", "", "x.json: Expecting value: line 1 column 1"),
         ("x.json", "[1]", "x.json, line 1: expected an object of item to list, got list"),
         ("x.json", '{"a": 3}', "x.json, item 'a': expected a list of words or numbers"),
         ("x.json", '{"a": [[]]}', "x.json, item 'a': expected a list"),
-        ("x.json", "[" * 200_000, "x.json, line 1"),
+        ("x.json", "[" * 200_000, "x.json: maximum recursion depth exceeded"),
         (
             "x.json",
             '{"z": [1]}',
@@ -128,3 +132,10 @@ def test_broken_side_information(tmp_path, name, text, message):
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         catalogue.make_catalogue(["a"], tmp_path / "none.csv")
+
+
+def test_a_json_that_unpacks_to_more_than_the_limit_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "JSON_MOST", 1000)
+    bomb = '{"a": [' + "[],\n" * 5000 + "[]]}"
+    with pytest.raises(InputError, match=r"x.json.gz: over 1,000 bytes when unpacked"):
+        catalogue.make_catalogue(["a"], write(tmp_path / "x.json.gz", bomb, packed=True))

@@ -291,7 +291,7 @@ def test_ratings_times_and_topics_survive_the_run_folder(tmp_path):
     dataset = log(tmp_path, random_events(4))
     fitted = codes.fit(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), 2, 4, 0)
     folder.save_data(tmp_path, dataset, fitted, [])
-    read, _, _ = folder.load_data(tmp_path, Config())
+    read, *_ = folder.load_data(tmp_path, Config())
     assert torch.equal(read.rating, dataset.rating)
     assert torch.equal(read.time, dataset.time)
     assert torch.equal(read.catalogue.topics, dataset.catalogue.topics)

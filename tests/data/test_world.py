@@ -15,8 +15,8 @@ from minirec.data import world as module
 from minirec.data.exposure import exposures, ranker, true_score
 from minirec.data.world import World, make_world
 from minirec.errors import InputError
-from minirec.records import HOLE, PAD, Batch
-from minirec.settings import Config
+from minirec.records import HOLE, OFF, ON, PAD, Batch
+from minirec.settings import Config, from_dict
 
 SMALL = Config(world_items=30, world_users=200, world_events=5, world_periods=3, seed=1)
 
@@ -109,7 +109,7 @@ def test_chunks_do_not_change_the_sequences(small: World, monkeypatch: pytest.Mo
 
 
 def test_popularity_is_a_long_tail_that_moves_by_period(large: World) -> None:
-    shares = torch.stack([large.popularity(period) for period in range(6)])
+    shares = large.bias.softmax(1)
     torch.testing.assert_close(shares.sum(1), torch.ones(6).double(), rtol=0, atol=1e-12)  # rounding
     assert large.bias.exp().sum(1).isfinite().all()
     top = shares.topk(51, 1).values.sum(1)  # a tenth of the items
@@ -206,17 +206,13 @@ def test_dataset_is_the_sequences(small: World) -> None:
 # --- gains ------------------------------------------------------------------------------------------------
 
 
-def flags(size: int, on: bool) -> torch.Tensor:
-    return torch.full((size,), on)
-
-
 def test_gains_of_each_need_from_their_definition(small: World) -> None:
     random = torch.Generator().manual_seed(0)
     user = torch.randint(200, (40,), generator=random)
     candidates = torch.randint(-1, 30, (40, 8), generator=random)
     history = torch.randint(-1, 30, (40, 3), generator=random)
-    for novel, trend in itertools.product((False, True), repeat=2):
-        got = small.gains(user, candidates, flags(40, novel), flags(40, trend), history)
+    for novel, trend in itertools.product((OFF, ON), repeat=2):
+        got = small.gains(user, candidates, novel, trend, history)
         assert got.dtype == torch.float32
         for row, column in itertools.product(range(40), range(8)):
             item, u = int(candidates[row, column]), int(user[row])
@@ -226,11 +222,11 @@ def test_gains_of_each_need_from_their_definition(small: World) -> None:
                 affinity = small.affinity(user[row, None], candidates[row, column].reshape(1, 1)).item()
                 assert affinity == pytest.approx(float(small.taste[u] @ small.latent[item]))
                 want = sum(affinity >= cut for cut in small.cuts.tolist()) / 3
-                if trend:
+                if trend == ON:
                     bias = small.bias[small.period[u]]
                     want *= (1 + int((bias < bias[item]).sum()) * 3 // 30) / 3
                 known = {int(small.place[past, 0]) for past in history[row].tolist() if past != PAD}
-                if novel and int(small.place[item, 0]) in known:
+                if novel == ON and int(small.place[item, 0]) in known:
                     want = 0.0
             assert got[row, column].item() == pytest.approx(want, abs=1e-6)  # float32
 
@@ -240,14 +236,14 @@ def test_gains_have_the_documented_shares_and_leave_something_to_rank(large: Wor
     user = torch.randint(2000, (1000,), generator=random)
     candidates = torch.randint(512, (1000, 30), generator=random)
     history = large.sequences()[user, :-1]
-    interest = large.gains(user, candidates, flags(1000, False), flags(1000, False), history)
+    interest = large.gains(user, candidates, OFF, OFF, history)
     values, counts = interest.unique(return_counts=True)
     torch.testing.assert_close(values, torch.tensor([0, 1, 2, 3]) / 3)
     share = counts / counts.sum()
     # Gains of one user hang together, so a share has a standard error of about .01.
     torch.testing.assert_close(share, torch.tensor([0.5, 0.25, 0.15, 0.1]), rtol=0, atol=0.03)
-    for novel, trend in itertools.product((False, True), repeat=2):
-        gains = large.gains(user, candidates, flags(1000, novel), flags(1000, trend), history)
+    for novel, trend in itertools.product((OFF, ON), repeat=2):
+        gains = large.gains(user, candidates, novel, trend, history)
         assert ((gains > 0).any(1)).double().mean() > 0.95  # else IDCG = 0
         assert gains.max() == 1
 
@@ -318,9 +314,9 @@ def test_equal_items_have_equal_bits_wherever_they_stand(
         assert score[row, column] == true_score(large, *alone)[0, 0]
 
 
-def test_unknown_ranker_names_the_nearest(small: World) -> None:
+def test_unknown_ranker_names_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean harmful"):
-        ranker(small, "harmfull")
+        from_dict({"ranker": "harmfull"})
 
 
 # --- reproducible, and of every size ----------------------------------------------------------------------
@@ -372,5 +368,5 @@ def test_every_size_gives_a_whole_dataset(items: int, users: int, periods: int, 
 
 @pytest.mark.parametrize("name", ["world_items", "world_users", "world_events", "world_periods"])
 def test_settings_that_are_too_small_are_named(name: str) -> None:
-    with pytest.raises(InputError, match=f"--{name.replace('_', '-')}: 0 is too small; the smallest"):
-        make_world(replace(SMALL, **{name: 0}))
+    with pytest.raises(InputError, match=f"--{name.replace('_', '-')}: 0 is not valid; choose from "):
+        from_dict({name: 0})

@@ -83,8 +83,7 @@ def test_full_evaluation_adds_samples_and_holes():
     data, (policy, trie) = make_dataset(), make_policy()
     policy.train()
     result = evaluation.evaluate_policy(policy, trie, data, data.test, CFG)
-    assert policy.training  # as it was
-    policy.eval()
+    assert not policy.training
     again = evaluation.evaluate_policy(policy, trie, data, data.test, CFG)
     assert all(torch.equal(result.values[name], again.values[name]) for name in result.values)
     batch = data.test.batch(torch.arange(USERS), 4)
@@ -100,9 +99,13 @@ def test_full_evaluation_adds_samples_and_holes():
     )
 
 
-def test_pass_at_k_is_of_samples_and_not_of_the_beam():
+@pytest.mark.parametrize("keep_seen", [False, True])
+def test_pass_at_k_is_of_samples_and_not_of_the_beam(keep_seen):
     data, (policy, trie) = make_dataset(), make_policy()
-    result = evaluation.evaluate_policy(policy, trie, data, data.test, CFG)
+    again = data.test.targets.clone()  # every second user comes back to the first item
+    again[::2, 0] = data.test.events[data.test.start[::2]]
+    data = replace(data, test=replace(data.test, targets=again))
+    result = evaluation.evaluate_policy(policy, trie, data, data.test, replace(CFG, keep_seen=keep_seen))
     (rows,) = evaluation.batches(data.test.lengths, lambda length: 1)  # one batch, longest first
     batch = data.test.batch(rows, 4)
     noise = torch.rand(
@@ -110,8 +113,11 @@ def test_pass_at_k_is_of_samples_and_not_of_the_beam():
     )
     prompt = policy.encode(batch.condition, trie.encode(batch.history))
     drawn = rollout.sample(policy, prompt, trie, noise).items[..., 0]
-    want = (drawn == batch.targets).any(1).double()  # one target; all samples, as there are fewer than 50
-    assert torch.equal(result.values["pass@50"][rows], want)
+    hit = (drawn == batch.targets).any(1)  # one target; all samples, as there are fewer than 50
+    known = (batch.seen == batch.targets).any(1)
+    assert (hit & known).any()
+    want = hit if keep_seen else hit & ~known
+    assert torch.equal(result.values["pass@50"][rows], want.double())
 
 
 def test_target_sets_are_shared_out_over_the_buckets():
@@ -119,8 +125,8 @@ def test_target_sets_are_shared_out_over_the_buckets():
     pairs = torch.stack([torch.arange(USERS), torch.arange(USERS) + 3], 1)
     pairs[::2, 1] = -1
     result = evaluation.evaluate_scorer(scorer, data, replace(data.test, targets=pairs), PLAIN)
-    assert torch.allclose(result.mass.sum(1), torch.ones(USERS).double())
-    assert torch.allclose(result.hits.sum(1), result.values["recall@10"])
+    assert torch.allclose(result.buckets[:, 1].sum(1), torch.ones(USERS).double())
+    assert torch.allclose(result.buckets[:, 0].sum(1), result.values["recall@10"])
     assert 0 < result.values["recall@10"].mean() < 1
 
 
@@ -130,7 +136,7 @@ def test_a_law_gives_expected_metrics():
     law = fixed_law(data.test.batch(torch.arange(USERS), 4))
     top = law.sort(1, descending=True).values
     assert torch.allclose(best.values["hr@10"], top[:, :10].sum(1), rtol=0, atol=1e-6)  # float32 near ties
-    assert torch.allclose(best.mass.sum(1), torch.ones(USERS).double())
+    assert torch.allclose(best.buckets[:, 1].sum(1), torch.ones(USERS).double())
 
 
 def test_summary_holds_together():
@@ -139,7 +145,7 @@ def test_summary_holds_together():
     row = evaluation.summary(result)
     assert row["contexts"] == USERS
     assert row["ndcg@10"] == pytest.approx(result.values["ndcg@10"].mean().item())
-    share = result.mass.sum(0) / USERS
+    share = result.buckets[:, 1].sum(0) / USERS
     by_bucket = sum(
         share[i].item() * row.get(f"{name} recall@10", 0.0) for i, name in enumerate(metrics.BUCKETS)
     )

@@ -79,7 +79,8 @@ def test_the_policy_gradient_is_the_slope_of_the_expected_reward(constrained):
     policy, trie, _ = make(items=20, levels=2, size=6)
     policy, history, reward = policy.double(), trie.encode(HISTORY), normal(3, 20)
     names = [name for name, _ in policy.named_parameters()]
-    gradient = policy_gradient(policy, CONDITION, history, trie, reward, constrained)
+    prompt = policy.encode(CONDITION, history)
+    gradient = policy_gradient(policy, item_logprobs(policy, prompt, trie, constrained), reward)
     assert list(gradient) == names
 
     def value(step):

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minirec.measure import evaluation, report
+from minirec.errors import InputError
+from minirec.measure import evaluation, pictures, report
 from minirec.measure.report import Results
 from tests.small_run import CFG, make_dataset, make_policy
 
@@ -171,3 +172,10 @@ def test_lists_and_notes_stand_in_every_form_of_the_report(tmp_path, results):
     assert all("a note on the arms" in words and report.LISTS in words for words in (shown, page))
     assert tmp_path / "lists.json" in written
     assert json.loads((tmp_path / "lists.json").read_text()) == rows
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xfe", b"{", b"not json\n"])
+def test_garbage_in_metrics_is_one_line(tmp_path, garbage):
+    (tmp_path / "metrics.jsonl").write_bytes(garbage)
+    with pytest.raises(InputError, match=r"metrics\.jsonl"):
+        pictures.lines_of(tmp_path)

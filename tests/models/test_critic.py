@@ -1,5 +1,6 @@
 """The critic: it learns mean and variance from what was seen, and from nothing else."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -135,6 +136,24 @@ def test_the_weights_kept_are_the_best_on_sets_that_train_nothing(monkeypatch):
     assert real(kept, last).item() == min(values) < values[-1]
     assert len(last.batch) == 10
     assert not trained & set(last.batch.user.tolist())
+
+
+@pytest.mark.parametrize(("values", "kept"), [((1, 1, 2), 1), ((3, 2, 1), 2), ((math.nan,) * 3, 2)])
+def test_the_weights_kept_are_the_latest_of_equals_and_the_last_are_judged_too(monkeypatch, values, kept):
+    real, seen = critic.loss, []
+
+    def judge(model, drawn):
+        if model.training:
+            return real(model, drawn)
+        assert not torch.is_grad_enabled()
+        seen.append(copy.deepcopy(model.state_dict()))
+        return torch.tensor(float(values[len(seen) - 1]))
+
+    monkeypatch.setattr(critic, "loss", judge)
+    model = train_critic(untrained(), designed(torch.full((40,), 0.3)), seed=0, steps=2 * critic.JUDGED + 2)
+    assert len(seen) == 3
+    assert not torch.equal(seen[1]["hidden.weight"], seen[2]["hidden.weight"])
+    assert all(torch.equal(value, seen[kept][name]) for name, value in model.state_dict().items())
 
 
 def test_padding_and_other_contexts_change_nothing_and_history_need_and_period_do():

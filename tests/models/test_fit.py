@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from minirec.models.fit import JUDGED, minimise
+from minirec.models.fit import minimise
 
 
 def descend(steps, slope=1.0, **options):
@@ -15,8 +15,6 @@ def descend(steps, slope=1.0, **options):
         seen.append((step, weight.item()))
         return -slope * weight
 
-    if "judge" in options:
-        options["judge"] = lambda judge=options["judge"]: judge(weight.item())
     minimise(torch.optim.SGD([weight], 1.0), loss, steps, "test", **options)
     assert [step for step, _ in seen] == list(range(steps))
     assert weight.grad is None
@@ -31,17 +29,3 @@ def test_the_rate_is_constant_or_falls_to_zero():
 def test_a_gradient_is_cut_to_its_largest_norm():
     assert descend(4, slope=3.0, clip=5.0) == 12
     assert descend(4, slope=3.0, clip=0.5) == pytest.approx(2, rel=1e-5)  # torch adds 1e-6 to the norm
-
-
-def test_the_parameters_end_where_the_judge_saw_them_best_the_latest_of_equals():
-    judged = []
-
-    def judge(weight):
-        assert not torch.is_grad_enabled()
-        judged.append(weight)
-        return abs(weight - 2 * JUDGED)
-
-    assert descend(3 * JUDGED + 2, judge=judge) == 2 * JUDGED
-    assert judged == [JUDGED, 2 * JUDGED, 3 * JUDGED, 3 * JUDGED + 2]
-    assert descend(2 * JUDGED, judge=lambda weight: 0.0) == 2 * JUDGED
-    assert descend(3, judge=lambda weight: float("nan")) == 3

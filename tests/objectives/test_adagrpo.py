@@ -45,7 +45,7 @@ def decide(x, items, likelihood, worth):
     for b, group in enumerate(every):
         target = x.batch.targets[b, 0].item()
         other = literal.negatives(
-            every, b, x.batch.targets[b].tolist(), x.noise(worth.shape[1] + 1)[b, 1:].tolist(), cfg.negatives
+            every, b, x.batch.targets[b].tolist(), x.noise(1 + items.numel())[b, 1:].tolist(), cfg.negatives
         )
         reward = [worth[b, i].item() if i >= 0 else 0.0 for i in group]
         ranks = (
@@ -174,9 +174,6 @@ def test_the_thresholds_are_ranks_and_their_edges_are_where_the_formula_has_them
     one = torch.ones(9, dtype=torch.int64)
     near = torch.stack([place, torch.full((9,), 9)], 1)  # one near negative is enough
     assert diagnose(one, one, near, 8, 0.25, 0.5)[1].tolist() == [p > 4 for p in range(1, 10)]
-    within = diagnose(one, one, near.clamp(max=4), 8, 0.25, 0.5, beyond=False)[1]
-    assert within.all()
-    assert not diagnose(one, one, near, 8, 0.25, 0.5, beyond=False)[1].any()
 
 
 @pytest.mark.parametrize(("tau", "group"), [(0.124, 8), (0.1, 9), (0.0, 16)])
@@ -204,7 +201,7 @@ def test_a_group_of_holes_is_never_admitted_though_its_target_ranks_first():
 def test_negatives_are_distinct_items_of_others_only_and_padded_when_too_few(data):
     items, _, _, targets = draw(data, size=4)
     size, seed = data.draw(st.integers(1, 15)), data.draw(st.integers(0, 99))
-    noise, mine = uniform(4, 12, seed=seed), torch.tensor([2, 0])
+    noise, mine = uniform(4, items.numel(), seed=seed), torch.tensor([2, 0])
     found = cross_sample_negatives(items, mine, targets[mine], noise, size)
     assert found.shape == (2, size)
     for row, b in zip(found.tolist(), mine.tolist(), strict=True):

@@ -225,3 +225,13 @@ def test_every_ratio_of_a_batchs_first_update_is_exactly_1_and_of_the_second_is_
         reinforce(learner, task, OBJECTIVES[name], step)
     assert shares[0] == shares[2] == 0
     assert min(shares[1], shares[3]) > 0.1
+
+
+def test_a_ratio_that_would_overflow_has_finite_gradients():
+    logp = torch.zeros(1, 3, 1, 1, requires_grad=True)
+    old, advantages = torch.full_like(logp, -90.0), torch.tensor([[[0.0], [1.0], [-1.0]]])
+    tokens, _ = token_loss(logp, old.detach(), logp.detach(), advantages, 0.2, 0.28, 0.001)
+    tokens.sum().backward()
+    assert tokens.isfinite().all()
+    assert logp.grad.isfinite().all()
+    assert tokens[0, 0].item() == 0  # an advantage of 0 stays 0

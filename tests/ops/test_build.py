@@ -11,6 +11,8 @@ import pytest
 
 from minirec.ops.load import FOLDER, WHY_NOT
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

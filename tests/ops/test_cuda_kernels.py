@@ -16,6 +16,8 @@ import torch
 
 from minirec.ops import reference
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SOURCES = [*sorted((ROOT / "csrc" / "ladder").glob("*.cu")), ROOT / "csrc" / "cuda" / "swap_normalize.cu"]
 CODE = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}

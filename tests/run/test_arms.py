@@ -1,13 +1,20 @@
 """The flags of a run: those that no arm reads are refused, the others reach their arm."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from minirec import settings
+from minirec.data.world import make_world
 from minirec.errors import InputError
+from minirec.models.ranker import designed
 from minirec.objectives import OBJECTIVES
 from minirec.records import Objective
 from minirec.run import experiment
 from minirec.settings import Config
+from minirec.tasks import hit
 
 
 def arms(*flags):
@@ -94,3 +101,14 @@ def test_only_a_reward_that_is_made_from_the_truth_is_called_simulated():
     assert experiment.label(arms("--tiny")["grpo"]) == "GRPO"
     designed = arms("--objective", "grpo", "--reward", "ranker", "--ranker", "right")
     assert experiment.label(designed["grpo"]) == "GRPO, simulated reward"
+
+
+def test_a_reward_is_the_hit_or_the_ranker_that_the_arm_names():
+    cfg = Config(world_items=64, world_users=30, objective="grpo")
+    dataset = make_world(cfg).dataset()
+    run, items = SimpleNamespace(dataset=dataset), torch.arange(12).view(3, 4)
+    batch = dataset.valid.batch(torch.arange(3), 5)
+    for kind in ("right", "harmful"):
+        reward, _ = experiment.item_reward(replace(cfg, reward="ranker", ranker=kind), run)
+        assert torch.equal(reward(batch, items), designed(dataset.world, kind)(batch, items))
+    assert experiment.item_reward(cfg, run) == (hit, [])

@@ -16,6 +16,8 @@ from minirec.run.training import LINES
 from minirec.settings import TINY
 from tests.test_train import SMALL, assert_same_run, command, run, state, wait_for
 
+pytestmark = pytest.mark.slow
+
 BASE = [*SMALL, *"--no-sasrec --epochs 2 --fresh 0.4".split()]
 FEW = "--rl-steps 6 --measure 3 --contexts 8 --group 8 --rl-rate 0.003".split()
 SETS = ["--candidates", 5]
@@ -165,6 +167,7 @@ def test_an_arm_has_its_objectives_defaults_unless_the_command_line_says_otherwi
     own = arms(TINY)
     assert list(own) == list(OBJECTIVES)
     assert (own["grpo"].rl_steps, own["flexrec"].rl_steps, own["list"].group) == (120, 60, 8)
+    assert (own["grpo"].rl_rate, own["flexrec"].rl_rate, own["list"].rl_rate) == (1e-4, 5e-4, 5e-4)
     assert (own["grpo"].mask, own["adagrpo"].mask, own["adagrpo"].reward) == ("trie", "none", "ranker")
     given = arms(replace(TINY, rl_steps=7, mask="trie", given=("rl_steps", "mask")))
     assert {each.rl_steps for each in given.values()} == {7}

@@ -1,16 +1,21 @@
 import os
+import pathlib
 import pickle
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minirec import files
 from minirec.data.world import make_world
 from minirec.errors import InputError
 from minirec.run import folder
 from minirec.settings import from_dict
-from tests.small_run import CFG, make_codes, make_dataset
+from tests.small_run import CFG, make_codes, make_dataset, make_run
 
 STATE = {"step": 3, "best": {"w": torch.arange(5.0)}, "names": ["a", "b"], "score": None}
 
@@ -53,6 +58,26 @@ def test_the_file_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b)))
     folder.save(tmp_path / "x.pt", STATE)
     assert calls == ["fsync", "replace"]
+
+
+def test_the_cleaning_up_of_a_failure_never_hides_it(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(pathlib.Path, "unlink", lambda *_: os.rmdir("/"))
+    with pytest.raises(InputError, match="No space left"):
+        folder.save(tmp_path / "x.pt", STATE)
+
+
+def test_no_file_is_written_through_a_link_laid_before(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    monkeypatch.setattr("secrets.token_hex", lambda n: "guessed")
+    (tmp_path / "x.pt.guessed.tmp").symlink_to(victim)
+    with pytest.raises(InputError, match="File exists"):
+        folder.save(tmp_path / "x.pt", STATE)
+    assert victim.read_text() == "precious"
 
 
 def test_a_missing_folder_is_one_line(tmp_path):
@@ -104,10 +129,102 @@ def test_a_file_of_junk_is_one_line(tmp_path, junk):
         folder.load(tmp_path / "x.pt")
 
 
+@settings(max_examples=300, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_or_changes_nothing(saved, place, bit):
+    path, content = saved
+    flipped, at = bytearray(content), int(place * len(content))
+    flipped[at] ^= 1 << bit
+    other = path.with_name("flipped.pt")
+    other.write_bytes(flipped)
+    try:
+        loaded = folder.load(other)
+    except InputError:
+        return
+    assert torch.equal(loaded["best"].pop("w"), STATE["best"]["w"])
+    assert loaded == {**STATE, "best": {}}
+
+
+@pytest.mark.parametrize("value", [torch.zeros(3), {"step": 1}, {"format": 0}, [1, 2]])
+def test_a_file_of_another_format_is_refused(tmp_path, value):
+    torch.save(value, tmp_path / "x.pt")
+    with pytest.raises(InputError, match="of format"):
+        folder.load(tmp_path / "x.pt")
+
+
+# What belongs together
+
+
+def spoilt(run, change):
+    """A run whose checkpoint was changed by hand."""
+    state = folder.load(run / "checkpoint.pt")
+    change(state)
+    folder.save(run / "checkpoint.pt", state)
+    return folder.find_run(run)
+
+
+def test_weights_of_other_data_are_refused(tmp_path):
+    run = make_run(tmp_path / "run")
+    dataset = make_dataset()
+    dataset.catalogue.ids[:2] = dataset.catalogue.ids[1::-1]  # as many of everything, and another log
+    folder.save_data(run, dataset, make_codes(), [])
+    with pytest.raises(InputError, match="made on other data than"):
+        folder.find_run(run).trained()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state["best"].popitem(), "does not fit"),
+        (lambda state: state.pop("best"), "does not fit"),
+        (lambda state: state.update(best={"w": torch.zeros(3)}), "does not fit"),
+        (
+            lambda state: state["best"]["norm.weight"].fill_(torch.nan),
+            "norm.weight would be no finite numbers",
+        ),
+        (lambda state: state.pop("data"), "made on other data"),
+    ],
+)
+def test_weights_that_do_not_fit_or_are_not_finite_are_one_line(tmp_path, change, message):
+    run = spoilt(make_run(tmp_path / "run"), change)
+    with pytest.raises(InputError, match=message) as caught:
+        run.trained()
+    assert "\n" not in str(caught.value)
+
+
+# A folder has one owner
+
+
+def test_a_second_start_is_refused_and_told_who_has_the_folder(tmp_path):
+    refused = pytest.raises(InputError, match=f"process {os.getpid()} on .* has it; wait, or remove")
+    with files.owned(tmp_path / "run"), refused, files.owned(tmp_path / "run"):
+        pass
+    assert os.listdir(tmp_path / "run") == []
+
+
+def test_the_lock_of_a_dead_process_is_taken_over_and_that_of_another_machine_is_not(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "lock").write_text(f"process {dead.pid} on {platform.node()}")
+    with files.owned(tmp_path):
+        assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on")
+    (tmp_path / "lock").write_text(f"process {dead.pid} on elsewhere")
+    with pytest.raises(InputError, match="on elsewhere has it"), files.owned(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("out", ["file", "file/run", "file/run/deep"])
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, out):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file.*cannot be written") as caught, files.owned(tmp_path / out):
+        pass
+    assert "\n" not in str(caught.value)
+
+
 def test_data_round_trip(tmp_path):
     dataset, codes = make_dataset(), make_codes()
     folder.save_data(tmp_path, dataset, codes, ["24 users"])
-    loaded, loaded_codes, notes = folder.load_data(tmp_path, CFG)
+    loaded, loaded_codes, notes, _ = folder.load_data(tmp_path, CFG)
     assert notes == ["24 users"]
     assert loaded.users == dataset.users
     assert loaded.catalogue == dataset.catalogue
@@ -126,7 +243,7 @@ def test_the_law_of_a_world_is_rebuilt(tmp_path):
     cfg = from_dict({"world_items": 60, "world_users": 40, "history": 6})
     dataset = make_world(cfg).dataset()
     folder.save_data(tmp_path, dataset, make_codes(), [])
-    loaded, _, _ = folder.load_data(tmp_path, cfg)
+    loaded, *_ = folder.load_data(tmp_path, cfg)
     batch = dataset.test.batch(torch.arange(len(dataset.test)), cfg.history)
     assert torch.equal(loaded.law(batch), dataset.law(batch))
 

@@ -1,9 +1,19 @@
-"""What a training writes and reads when it has company."""
+"""What a training does, writes and reads when it has company."""
 
+import math
+from dataclasses import replace
+
+import pytest
 import torch
 
-from minirec.run.training import Training
+from minirec.errors import InputError
+from minirec.loop import Tally
+from minirec.run.folder import Run
+from minirec.run.supervised import Supervised
+from minirec.run.training import Training, fit
+from minirec.settings import Config
 from minirec.tasks import Processes
+from tests.small_run import CFG, make_dataset, make_policy
 
 
 class Pair(Processes):
@@ -19,18 +29,61 @@ class Pair(Processes):
         return 2 * values.double()
 
 
+def run_in(folder):
+    """As much of a run as a training asks for."""
+    return Run(Config(out=str(folder)), None, None, Processes(), [])
+
+
 def training(rank):
     policy = torch.nn.Linear(2, 2)
     optimiser = torch.optim.Adam(policy.parameters())
-    return Training(policy, optimiser, 3, Pair(rank), ["nll"])
+    made = Training(policy, optimiser, Pair(rank), steps=3, every=1)
+    made.tally = Tally(["nll"])
+    return made
 
 
 def test_what_several_processes_have_added_up_is_written_once_and_read_by_the_first_alone(tmp_path):
     one, other = training(0), training(1)
     for each in (one, other):
         each.tally.add("nll", 3.0, 4)
-        each.save(tmp_path)
+        each.save(run_in(tmp_path))
     again = [training(0), training(1)]
     for each in again:
-        each.load(tmp_path)
-    assert [each.tally.sums["nll"].tolist() for each in again] == [[6.0, 8.0], [0.0, 0.0]]
+        each.load(run_in(tmp_path))
+    assert [each.tally.sums["nll"] for each in again] == [[6.0, 8.0], [0.0, 0.0]]
+
+
+def test_a_broken_policy_is_never_written_and_the_file_before_stands(tmp_path):
+    one, run = training(0), run_in(tmp_path)
+    one.save(run)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    one.policy.weight.data[0, 0] = torch.inf
+    with pytest.raises(InputError, match="weight would be no finite numbers"):
+        one.save(run)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_checkpoint_past_the_end_is_refused(tmp_path):
+    one, run = training(0), run_in(tmp_path)
+    one.step = 4
+    one.save(run)
+    with pytest.raises(InputError, match="it has done 4 steps, and the run has 3"):
+        fit(training(0), run)
+
+
+def test_the_supervised_gradients_of_two_processes_average_to_that_of_one():
+    cfg, trie = replace(CFG, dropout=0.0, batch=1000, clip=math.inf, rate=20.0), make_policy()[1]
+    moved, sums = [], []
+    for count, rank in ((1, 0), (2, 0), (2, 1)):
+        processes = Processes()
+        processes.count, processes.rank = count, rank
+        training = Supervised(Run(cfg, make_dataset(), trie, processes, []))
+        before = [p.detach().clone() for p in training.policy.parameters()]
+        training.optimiser = torch.optim.SGD(training.policy.parameters())
+        training.update()
+        pairs = zip(before, training.policy.parameters(), strict=True)
+        moved.append(torch.cat([(new - old).flatten() for old, new in pairs]))
+        sums.append(training.tally.read()[0])
+    # float32, relative to the largest entry
+    assert ((moved[1] + moved[2]) / 2 - moved[0]).abs().max() < 1e-5 * moved[0].abs().max()
+    assert (sums[1] + sums[2]).tolist() == pytest.approx(sums[0].tolist(), rel=1e-6)

@@ -1,0 +1,54 @@
+"""The benches over seeds: one seed after another in one run folder, and a table made of what was kept."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bench import real, real_lists
+from bench.seeds import dense, keep, sparse, table
+from minirec import settings
+from minirec.data.lists import HELD_OUT, NEEDS
+from minirec.measure.metrics import paired_bootstrap
+from minirec.measure.rankings import METRIC
+from minirec.run.folder import save, save_data
+from tests.small_run import CFG, make_codes, make_dataset, make_policy
+
+ARMS = ("supervised continued", "AdaGRPO")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run folder with users that supervised training left out."""
+    folder, dataset = tmp_path_factory.mktemp("run"), make_dataset()
+    settings.write(CFG, folder / "config.json")
+    save_data(folder, replace(dataset, fresh=dataset.train), make_codes(), [])
+    save(folder / "checkpoint.pt", {"step": 0, "best": make_policy()[0].state_dict()})
+    return folder
+
+
+def test_seeds_of_real_run_after_one_another_and_their_values_give_the_table(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(real, "STEPS", 2)
+    seeds = {name: [real.work((folder, name, seed, 1e-2, 1.0, "test")) for seed in (0, 1)] for name in ARMS}
+    assert (folder / "ranker.pt").is_file()
+    raw = {
+        "head": ["# tiny", ""],
+        "steps": 2,
+        "weight": 1.0,
+        "rates": dict.fromkeys(ARMS, 1e-2),
+        "arms": seeds,
+    }
+    keep(tmp_path / "tiny", raw, real.page)
+    text = (tmp_path / "tiny.md").read_text()
+    assert text == table(tmp_path / "tiny.json", real.page)
+    a, b = (real.by_user(seeds[name], "ndcg@10") for name in reversed(ARMS))
+    assert "{:+.4f} ({:+.4f} to {:+.4f})".format(*paired_bootstrap(a, b, seed=0)) in text
+    assert a.count_nonzero() > 0
+
+
+def test_what_is_kept_comes_back():
+    values = torch.tensor([0.0, 0.25, 0.0, 1.0], dtype=torch.float64)
+    assert dense(sparse(values), 4).equal(values)
+    row = real_lists.kept({need: {METRIC: torch.tensor([0.5, torch.nan])} for need in NEEDS})[HELD_OUT]
+    assert row == [0.5, None]
+    assert real_lists.numbers(row).isnan().tolist() == [False, True]
