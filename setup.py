@@ -18,7 +18,8 @@ from setuptools import find_packages, setup
 REQUIRED = bool(os.environ.get("MINIREC_REQUIRE_EXT"))
 CSRC = Path("csrc")
 TARGETS = ("75", "80", "90", "100", "120")  # compute capabilities; the last one also as PTX, for later GPUs
-FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fvisibility=hidden"]
+# Python's own -fwrapv would take a quarter of the speed of short lists.
+FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-wrapv", "-fvisibility=hidden"]
 STABLE = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # the oldest torch that the library shall load on: 2.10
 
 

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -71,17 +70,22 @@ void over_tiles(int64_t tiles, int64_t positions, int64_t numbers_per_tile, F wo
 template <typename T>
 struct Tables {
   std::vector<T> values[5];
+  std::vector<double> exact, upto;
   Discounts<T> view() const {
-    return {values[0].data(), values[1].data(), values[2].data(), values[3].data(), values[4].data()};
+    return {values[0].data(), values[1].data(), values[2].data(), values[3].data(),
+            values[4].data(), exact.data(),     upto.data()};
   }
 };
 
 template <typename T>
 Tables<T> make_tables(int64_t size, int64_t cutoff) {
-  std::vector<double> d(size + 1, 0.0);
-  double total = 0;
-  for (int64_t k = 0; k < std::min(size, cutoff); k++) total += d[k] = 1 / std::log2(double(k + 2));
   Tables<T> tables;
+  auto &d = tables.exact, &upto = tables.upto;
+  d.assign(size + 1, 0.0), upto.assign(size + 1, 0.0);
+  for (int64_t k = 0; k < size; k++) {
+    if (k < cutoff) d[k] = 1 / std::log2(double(k + 2));
+    upto[k + 1] = upto[k] + d[k];
+  }
   for (auto& table : tables.values) table.resize(size);
   double behind = 0;  // U_k = sum over j > k of d_k - d_j
   for (int64_t k = size - 1, n = 0; k >= 0; k--, n++) {
@@ -91,7 +95,7 @@ Tables<T> make_tables(int64_t size, int64_t cutoff) {
     tables.values[1][k] = T(step);
     tables.values[2][k] = T(n ? behind / double(n) : 0);
     tables.values[3][k] = T(n ? 1 / double(n) : 0);
-    tables.values[4][k] = T(d[k] - total / double(size));
+    tables.values[4][k] = T(d[k] - upto[size] / double(size));
   }
   return tables;
 }
@@ -111,7 +115,7 @@ std::shared_ptr<const Tables<T>> tables_of(int64_t size, int64_t cutoff) {
 // ---- the operations ----
 
 template <typename In, typename T>
-void swap_lists(const Tensor& gains, const Tensor& idcg, const Optional& lengths, const Optional& mask,
+void swap_lists(const Tensor& gains, const Optional& idcg, const Optional& lengths, const Optional& mask,
                 int64_t cutoff, bool later, Tensor& out, int64_t n, int64_t size) {
   auto tables = tables_of<T>(size, cutoff);
   SwapArguments<In, T> a{
@@ -123,7 +127,7 @@ void swap_lists(const Tensor& gains, const Tensor& idcg, const Optional& lengths
              [&](int64_t begin, int64_t end, void* scratch) { kernels.swap(a, begin, end, scratch); });
 }
 
-void swap_ndcg(Tensor gains, Tensor idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
+void swap_ndcg(Tensor gains, Optional idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
                Tensor out) {
   check_lists(gains, idcg, lengths, mask, cutoff, out, 2);
   int64_t n = gains.size(0), size = gains.size(1);
@@ -170,7 +174,8 @@ void swap_normalize_contexts(SwapArguments<In, T> lists, NormalizeArguments<T, T
                std::vector<char> valid(groups.mask || lists.lengths ? numbers : 0);
                for (int64_t b = begin; b < end; b++) {
                  auto own = lists;
-                 own.gains += b * numbers, own.out += b * numbers, own.idcg += b * groups.group;
+                 own.gains += b * numbers, own.out += b * numbers;
+                 if (own.idcg) own.idcg += b * groups.group;
                  if (own.lengths) own.lengths += b * groups.group;
                  if (own.mask) own.mask += b * numbers;
                  swap.swap(own, 0, swap.swap_tiles(own), scratch);
@@ -189,7 +194,7 @@ void swap_normalize_contexts(SwapArguments<In, T> lists, NormalizeArguments<T, T
              });
 }
 
-void swap_normalize(Tensor gains, Tensor idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
+void swap_normalize(Tensor gains, Optional idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
                     int64_t ddof, double eps, bool scale, bool leave_one_out, Tensor out) {
   check_lists(gains, idcg, lengths, mask, cutoff, out, 3);
   if (gains.numel() == 0) return;
@@ -207,49 +212,19 @@ void swap_normalize(Tensor gains, Tensor idcg, Optional lengths, Optional mask, 
   });
 }
 
-template <typename In, typename T>
-void ideal_lists(IdealArguments<In, T> a, int64_t cutoff) {
-  auto tables = tables_of<double>(a.size, cutoff);
-  std::vector<double> upto(a.size + 1, 0.0);
-  a.d = tables->view().d;
-  for (int64_t k = 0; k < a.size; k++) upto[k + 1] = upto[k] + a.d[k];
-  a.upto = upto.data();
-  auto kernels = kernels_of<In, T>(instruction_set());
-  int64_t tiles = kernels.ideal_tiles(a);
-  over_tiles(tiles, a.size, tiles ? a.n * a.size / tiles : 0,
-             [&](int64_t begin, int64_t end, void* scratch) { kernels.ideal(a, begin, end, scratch); });
-}
-
-void ideal_dcg(Tensor gains, Optional lengths, Optional mask, int64_t cutoff, Tensor out) {
-  check_lists(gains, out, lengths, mask, cutoff, std::nullopt, 2);
-  int64_t n = gains.size(0), size = gains.size(1);
-  if (size == 0) {
-    std::memset(out.mutable_data_ptr(), 0, n * (out.scalar_type() == ScalarType::Double ? 8 : 4));
-    return;
-  }
-  by_dtype(gains, [&](auto in, auto t) {
-    using In = decltype(in);
-    using T = decltype(t);
-    ideal_lists<In, T>({data<In>(gains), data<int64_t>(lengths), data<bool>(mask), mutable_data<T>(out), n,
-                        size, nullptr, nullptr},
-                       cutoff);
-  });
-}
-
 }  // namespace
 }  // namespace minirec
 
 STABLE_TORCH_LIBRARY(minirec, m) {
   m.def(
-      "swap_ndcg(Tensor gains, Tensor idcg, Tensor? lengths, Tensor? mask, int cutoff, bool later, "
+      "swap_ndcg(Tensor gains, Tensor? idcg, Tensor? lengths, Tensor? mask, int cutoff, bool later, "
       "Tensor(a!) out) -> ()");
   m.def(
       "group_normalize(Tensor rewards, Tensor? mask, Tensor? offsets, int ddof, float eps, bool scale, "
       "bool leave_one_out, Tensor(a!) out) -> ()");
   m.def(
-      "swap_normalize(Tensor gains, Tensor idcg, Tensor? lengths, Tensor? mask, int cutoff, bool later, "
+      "swap_normalize(Tensor gains, Tensor? idcg, Tensor? lengths, Tensor? mask, int cutoff, bool later, "
       "int ddof, float eps, bool scale, bool leave_one_out, Tensor(a!) out) -> ()");
-  m.def("ideal_dcg(Tensor gains, Tensor? lengths, Tensor? mask, int cutoff, Tensor(a!) out) -> ()");
   m.def("instruction_sets() -> str");
   m.def("use_instruction_set(str name) -> ()");
 }
@@ -258,7 +233,6 @@ STABLE_TORCH_LIBRARY_IMPL(minirec, CPU, m) {
   m.impl("swap_ndcg", TORCH_BOX(&minirec::swap_ndcg));
   m.impl("group_normalize", TORCH_BOX(&minirec::group_normalize));
   m.impl("swap_normalize", TORCH_BOX(&minirec::swap_normalize));
-  m.impl("ideal_dcg", TORCH_BOX(&minirec::ideal_dcg));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(minirec, CompositeExplicitAutograd, m) {

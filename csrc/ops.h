@@ -60,17 +60,17 @@ inline ScalarType check_input(const char* name, const Tensor& tensor, int64_t di
   return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// Lists (..., K) of `dim` dimensions; `out` is absent where the result stands in `idcg`.
-inline void check_lists(const Tensor& gains, const Tensor& idcg, const Optional& lengths,
-                        const Optional& mask, int64_t cutoff, const Optional& out, int64_t dim) {
+// Lists (..., K) of `dim` dimensions.
+inline void check_lists(const Tensor& gains, const Optional& idcg, const Optional& lengths,
+                        const Optional& mask, int64_t cutoff, const Tensor& out, int64_t dim) {
   ScalarType dtype = check_input("gains", gains, dim);
   int64_t n = 1;
   for (int64_t i = 0; i + 1 < dim; i++) n *= gains.size(i);
-  check("idcg", idcg, gains, dtype, n);
+  if (idcg) check("idcg", *idcg, gains, dtype, n);
   if (lengths) check("lengths", *lengths, gains, ScalarType::Long, n);
   if (mask) check("mask", *mask, gains, ScalarType::Bool, gains.numel());
   STD_TORCH_CHECK(cutoff >= 1, "cutoff: expected at least 1, got ", cutoff);
-  if (out) check("out", *out, gains, dtype, gains.numel());
+  check("out", out, gains, dtype, gains.numel());
 }
 
 inline void check_groups(const Tensor& rewards, const Optional& mask, const Optional& offsets,

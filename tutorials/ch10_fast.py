@@ -89,8 +89,8 @@ for form in (reference.swap_literal, reference.swap_pairs, reference.swap_ndcg):
 # %% [markdown]
 # ## Why the pivot
 #
-# The closed form takes the smallest gain away first. Without that, it subtracts two large numbers that are
-# nearly equal.
+# The closed form takes the last gain away first. Without that, it subtracts two large numbers that are nearly
+# equal.
 
 # %%
 K = 1000

@@ -12,34 +12,25 @@ struct bfloat16 {
 // Discounts of a list of K, made in float64 and rounded once to T; k counts from 0.
 template <typename T>
 struct Discounts {
-  const T* d;        // 1/log2(k + 2), 0 from the cut-off on
-  const T* step;     // d[k] - d[k + 1]
-  const T* share;    // U_k/n_k where all positions are valid, 0 for the last
-  const T* part;     // 1/n_k there
-  const T* centred;  // d[k] minus the mean of d
+  const T* d;           // 1/log2(k + 2), 0 from the cut-off on
+  const T* step;        // d[k] - d[k + 1]
+  const T* share;       // U_k/n_k where all positions are valid, 0 for the last
+  const T* part;        // 1/n_k there
+  const T* centred;     // d[k] minus the mean of d
+  const double* exact;  // d, not rounded
+  const double* upto;   // the sum of so many of them, from 0 to all
 };
 
 template <typename In, typename T>
 struct SwapArguments {
   const In* gains;         // (n, K)
-  const T* idcg;           // (n,)
+  const T* idcg;           // (n,), or null: that of the list's own gains
   const int64_t* lengths;  // (n,) or null
   const bool* mask;        // (n, K) or null
   T* out;                  // (n, K)
   int64_t n, size;
   bool later;
   Discounts<T> discounts;
-};
-
-template <typename In, typename T>
-struct IdealArguments {
-  const In* gains;         // (n, K)
-  const int64_t* lengths;  // (n,) or null
-  const bool* mask;        // (n, K) or null
-  T* out;                  // (n,)
-  int64_t n, size;
-  const double* d;     // (K,) discounts
-  const double* upto;  // (K + 1,) the sum of so many of them
 };
 
 template <typename In, typename T>
@@ -62,13 +53,11 @@ template <typename In, typename T>
 struct Kernels {
   int64_t (*swap_tiles)(const SwapArguments<In, T>&);
   void (*swap)(const SwapArguments<In, T>&, int64_t begin, int64_t end, void* scratch);
-  int64_t (*ideal_tiles)(const IdealArguments<In, T>&);
-  void (*ideal)(const IdealArguments<In, T>&, int64_t begin, int64_t end, void* scratch);
   int64_t (*normalize_tiles)(const NormalizeArguments<In, T>&);
   void (*normalize)(const NormalizeArguments<In, T>&, int64_t begin, int64_t end, void* scratch);
 };
 
-constexpr int64_t SCRATCH_BYTES = 2 * 64;
+constexpr int64_t SCRATCH_BYTES = 3 * 64;
 
 enum class InstructionSet { avx512, avx2, baseline };
 

@@ -13,6 +13,8 @@ struct Lanes {
   static constexpr int W = BYTES / sizeof(T);
   typedef T V __attribute__((vector_size(BYTES)));
   typedef double Wide __attribute__((vector_size(BYTES / sizeof(T) * sizeof(double))));
+  typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Integer;
+  typedef Integer Bits __attribute__((vector_size(BYTES)));
 };
 template <typename T>
 using Vector = typename Lanes<T>::V;
@@ -36,6 +38,19 @@ inline float number(bfloat16 x) {
   float value;
   __builtin_memcpy(&value, &bits, 4);
   return value;
+}
+
+// W neighbouring numbers.
+template <typename In, typename T>
+inline Vector<T> some(const In* from) {
+  if constexpr (sizeof(In) == sizeof(T)) {
+    return load<T>(from);
+  } else {
+    typedef uint16_t Halves __attribute__((vector_size(BYTES / 2)));
+    Halves halves;
+    __builtin_memcpy(&halves, from, BYTES / 2);
+    return (Vector<T>)(__builtin_convertvector(halves, typename Lanes<T>::Bits) << 16);
+  }
 }
 
 inline float root(float x) { return __builtin_sqrtf(x); }
@@ -69,28 +84,27 @@ struct Place {
   int64_t count, length, lane, step;
 };
 
+// Inlined, the loop over single numbers would lack registers.
 template <typename In, typename T>
-inline void fill(Vector<T>* tile, const In* from, Place at) {
+__attribute__((noinline)) void fill(Vector<T>* tile, const In* from, Place at) {
   constexpr int W = Lanes<T>::W;
   int64_t k = 0;
-  if constexpr (sizeof(In) == sizeof(T)) {
-    if (at.count == W && at.lane == 1) {  // lists lie side by side: no need to transpose
-      for (; k < at.length; k++) {
-        tile[k] = load<T>(from + k * at.step);
-        __builtin_prefetch(from + k * at.step + 4 * W);  // the same row, a few tiles on
-      }
-    } else if (at.count == W && at.step == 1) {
-      for (; k + W <= at.length; k += W) {
-        Vector<T> rows[W];
+  if (at.count == W && at.lane == 1) {  // lists lie side by side: no need to transpose
+    for (; k < at.length; k++) {
+      tile[k] = some<In, T>(from + k * at.step);
+      __builtin_prefetch(from + k * at.step + 4 * W);  // the same row, a few tiles on
+    }
+  } else if (at.count == W && at.step == 1) {
+    for (; k + W <= at.length; k += W) {
+      Vector<T> rows[W];
 #pragma GCC unroll 16
-        for (int l = 0; l < W; l++) {
-          rows[l] = load<T>(from + l * at.lane + k);
-          __builtin_prefetch(from + (W + l) * at.lane + k);  // the next tile; the hardware loses so many rows
-        }
-        transpose<T>(rows);
-#pragma GCC unroll 16
-        for (int l = 0; l < W; l++) tile[k + l] = rows[l];
+      for (int l = 0; l < W; l++) {
+        rows[l] = some<In, T>(from + l * at.lane + k);
+        __builtin_prefetch(from + (W + l) * at.lane + k);  // the next tile; the hardware loses so many rows
       }
+      transpose<T>(rows);
+#pragma GCC unroll 16
+      for (int l = 0; l < W; l++) tile[k + l] = rows[l];
     }
   }
   for (; k < at.length; k++) {
@@ -125,11 +139,22 @@ inline void empty(const Vector<T>* tile, T* to, Place at) {
     for (int l = 0; l < at.count; l++) to[l * at.lane + k * at.step] = tile[k][l];
 }
 
-// ---- swap rewards of a tile, in place ----
+// ---- the unit and the IDCG of a tile's lists ----
 
 template <typename T>
-inline Vector<T> smaller(Vector<T> a, Vector<T> b) {
-  return a < b ? a : b;  // a NaN in `a` is passed over
+inline Vector<T> larger(Vector<T> a, Vector<T> b) {
+  return a > b ? a : b;  // a NaN in `a` is passed over
+}
+
+// One over the unit of a list, the power of two at its largest gain: multiplied by it gains keep all of their
+// digits, and no sum of them overflows. Both are normal numbers.
+template <typename T>
+inline Vector<T> one_over_unit(Vector<T> largest) {
+  using Bits = typename Lanes<T>::Bits;
+  constexpr typename Lanes<T>::Integer digits = sizeof(T) == 4 ? 23 : 52, most = sizeof(T) == 4 ? 253 : 2045;
+  Bits exponent = (Bits)largest >> digits & (most + 2);
+  exponent = exponent < 1 ? Bits{} + 1 : exponent > most ? Bits{} + most : exponent;
+  return (Vector<T>)((most + 1 - exponent) << digits);
 }
 
 template <typename T>
@@ -138,13 +163,58 @@ inline Vector<T> one_over(Vector<T> idcg) {
   return idcg < tiny ? Vector<T>{} : 1 / idcg;  // a NaN stays
 }
 
+// Batcher's merge exchange: which pairs are compared does not depend on the numbers, so W lists are sorted at
+// once, the largest to the front, without a branch. K log^2 K comparisons, where std::sort guesses its way.
+template <typename T>
+inline void sort_falling(Vector<T>* tile, int64_t size) {
+  int64_t top = 1;
+  while (2 * top < size) top *= 2;
+  for (int64_t p = size > 1 ? top : 0; p > 0; p /= 2)
+    for (int64_t q = top, r = 0, d = p; d > 0; d = q > p ? q - p : 0, q /= 2, r = p)
+      for (int64_t i = 0; i < size - d; i++) {
+        if ((i & p) != r) continue;
+        Vector<T> a = tile[i], b = tile[i + d];
+        tile[i] = a < b ? b : a;
+        tile[i + d] = a < b ? a : b;
+      }
+}
+
+// DCG of the best order of gains, which are left sorted. Lists of 0 and 1 need no sort, only how many ones
+// there are; both ways add up the same numbers in the same order.
+template <typename T>
+inline Vector<T> ideal(Vector<T>* gains, int64_t size, const Discounts<T>& table) {
+  constexpr int W = Lanes<T>::W;
+  using Wide = typename Lanes<T>::Wide;
+  Vector<T> ones{};
+  auto other = ones != 0;  // whether a list has something else than 0 and 1
+  for (int64_t k = 0; k < size; k++) {
+    ones += gains[k];
+    other |= gains[k] * gains[k] != gains[k];
+  }
+  bool binary = true;
+  for (int l = 0; l < W; l++) binary = binary && !other[l];
+  Wide total{};
+  if (binary) {
+    for (int l = 0; l < W; l++) total[l] = table.upto[int64_t(ones[l])];
+  } else {
+    sort_falling<T>(gains, size);
+    for (int64_t k = 0; k < size; k++) total += __builtin_convertvector(gains[k], Wide) * table.exact[k];
+  }
+  return __builtin_convertvector(total, Vector<T>);
+}
+
+// ---- swap rewards of a tile, in place ----
+//
+// Gains are taken relative to the last valid one, g. Where all gains from k on are equal, x and the sums behind
+// k are therefore 0, and so is the reward, however it is rounded or fused.
+
 // r_k = (x_k U_k - T_k)/(n_k IDCG), from the last position to the first; S is the sum of x behind k.
 template <typename T>
-inline void swap_later(Vector<T>* tile, int64_t size, const Discounts<T>& table, Vector<T> scale) {
-  Vector<T> lowest = tile[0], S{}, U{};
-  for (int64_t k = 1; k < size; k++) lowest = smaller<T>(tile[k], lowest);
+inline void swap_later(Vector<T>* tile, int64_t size, const Discounts<T>& table, Vector<T> per_unit,
+                       Vector<T> scale) {
+  Vector<T> last = tile[size - 1], S{}, U{};
   for (int64_t k = size - 1; k >= 0; k--) {
-    Vector<T> x = tile[k] - lowest;
+    Vector<T> x = (tile[k] - last) * per_unit;
     U += S * table.step[k];  // this is T_k; U_k/n_k is in the table
     tile[k] = (x * table.share[k] - U * table.part[k]) * scale;
     S += x;
@@ -153,10 +223,10 @@ inline void swap_later(Vector<T>* tile, int64_t size, const Discounts<T>& table,
 
 // r_k = n/(n-1) [(x_k - mean)(d_k - mean) + their covariance] / IDCG.
 template <typename T>
-inline void swap_all(Vector<T>* tile, int64_t size, const Discounts<T>& table, Vector<T> scale) {
-  Vector<T> lowest = tile[0], total{}, covariance{};
-  for (int64_t k = 1; k < size; k++) lowest = smaller<T>(tile[k], lowest);
-  for (int64_t k = 0; k < size; k++) total += tile[k] -= lowest;
+inline void swap_all(Vector<T>* tile, int64_t size, const Discounts<T>& table, Vector<T> per_unit,
+                     Vector<T> scale) {
+  Vector<T> last = tile[size - 1], total{}, covariance{};
+  for (int64_t k = 0; k < size; k++) total += tile[k] = (tile[k] - last) * per_unit;
   Vector<T> mean = total / T(size);
   for (int64_t k = 0; k < size; k++) covariance += (tile[k] -= mean) * table.centred[k];
   scale *= size > 1 ? 1 / T(size - 1) : T(0);
@@ -166,11 +236,11 @@ inline void swap_all(Vector<T>* tile, int64_t size, const Discounts<T>& table, V
 // The same where some positions are not valid: m is 1 for those that are. An invalid number may be anything.
 template <typename T>
 inline void swap_later(Vector<T>* tile, const Vector<T>* m, int64_t size, const Discounts<T>& table,
-                       Vector<T> scale) {
-  Vector<T> lowest = Vector<T>{} + T(__builtin_inf()), S{}, N{}, U{}, Tk{};
-  for (int64_t k = 0; k < size; k++) lowest = smaller<T>(m[k] != 0 ? tile[k] : lowest, lowest);
+                       Vector<T> per_unit, Vector<T> scale) {
+  Vector<T> last{}, S{}, N{}, U{}, Tk{};
   for (int64_t k = size - 1; k >= 0; k--) {
-    Vector<T> x = m[k] != 0 ? tile[k] - lowest : Vector<T>{};
+    last = N == 0 ? tile[k] : last;
+    Vector<T> x = m[k] != 0 ? (tile[k] - last) * per_unit : Vector<T>{};
     U += N * table.step[k];
     Tk += S * table.step[k];
     Vector<T> reward = (x * U - Tk) * scale / (N == 0 ? Vector<T>{} + 1 : N);
@@ -182,11 +252,11 @@ inline void swap_later(Vector<T>* tile, const Vector<T>* m, int64_t size, const 
 
 template <typename T>
 inline void swap_all(Vector<T>* tile, const Vector<T>* m, int64_t size, const Discounts<T>& table,
-                     Vector<T> scale) {
-  Vector<T> lowest = Vector<T>{} + T(__builtin_inf()), N{}, total{}, weight{}, covariance{};
-  for (int64_t k = 0; k < size; k++) lowest = smaller<T>(m[k] != 0 ? tile[k] : lowest, lowest);
-  for (int64_t k = 0; k < size; k++) {
-    tile[k] = m[k] != 0 ? tile[k] - lowest : Vector<T>{};
+                     Vector<T> per_unit, Vector<T> scale) {
+  Vector<T> last{}, N{}, total{}, weight{}, covariance{};
+  for (int64_t k = size - 1; k >= 0; k--) {
+    last = N == 0 ? tile[k] : last;
+    tile[k] = m[k] != 0 ? (tile[k] - last) * per_unit : Vector<T>{};
     N += m[k];
     total += tile[k];
     weight += m[k] * table.d[k];
@@ -225,81 +295,36 @@ int64_t swap_tiles(const SwapArguments<In, T>& a) {
 template <typename In, typename T>
 void swap(const SwapArguments<In, T>& a, int64_t begin, int64_t end, void* scratch) {
   constexpr int W = Lanes<T>::W;
-  Vector<T>*tile = static_cast<Vector<T>*>(scratch), *m = tile + a.size;
+  Vector<T>*tile = static_cast<Vector<T>*>(scratch), *m = tile + a.size, *best = m + a.size;
+  const bool holes = a.lengths || a.mask;
   for (int64_t first = begin * W; first < end * W; first += W) {
     Place at{first + W <= a.n ? W : a.n - first, a.size, a.size, 1};
-    Vector<T> idcg{};
-    for (int l = 0; l < at.count; l++) idcg[l] = a.idcg[first + l];
-    Vector<T> scale = one_over<T>(idcg);
+    Vector<T> largest{}, idcg{};
+    for (int l = 0; a.idcg && l < at.count; l++) idcg[l] = a.idcg[first + l];  // early: it is divided by
     fill<In, T>(tile, a.gains + first * a.size, at);
-    if (a.lengths || a.mask) {
-      fill_valid<T>(m, a.lengths, a.mask, first, at);
-      if (a.later)
-        swap_later<T>(tile, m, a.size, a.discounts, scale);
-      else
-        swap_all<T>(tile, m, a.size, a.discounts, scale);
-    } else if (a.later) {
-      swap_later<T>(tile, a.size, a.discounts, scale);
+    if (holes) fill_valid<T>(m, a.lengths, a.mask, first, at);
+    if (holes)
+      for (int64_t k = 0; k < a.size; k++) largest = larger<T>(m[k] != 0 ? tile[k] : largest, largest);
+    else
+      for (int64_t k = 0; k < a.size; k++) largest = larger<T>(tile[k], largest);
+    const Vector<T> per_unit = one_over_unit<T>(largest);
+    if (a.idcg) {
+      idcg *= per_unit;
     } else {
-      swap_all<T>(tile, a.size, a.discounts, scale);
+      for (int64_t k = 0; k < a.size; k++)
+        best[k] = holes ? (m[k] != 0 ? tile[k] * per_unit : Vector<T>{}) : tile[k] * per_unit;
+      idcg = ideal<T>(best, a.size, a.discounts);
     }
+    const Vector<T> scale = one_over<T>(idcg);
+    if (holes && a.later)
+      swap_later<T>(tile, m, a.size, a.discounts, per_unit, scale);
+    else if (holes)
+      swap_all<T>(tile, m, a.size, a.discounts, per_unit, scale);
+    else if (a.later)
+      swap_later<T>(tile, a.size, a.discounts, per_unit, scale);
+    else
+      swap_all<T>(tile, a.size, a.discounts, per_unit, scale);
     empty<T>(tile, a.out + first * a.size, at);
-  }
-}
-
-// ---- the best order of a tile's lists ----
-
-// Batcher's merge exchange: which pairs are compared does not depend on the numbers, so W lists are sorted at
-// once, the largest to the front, without a branch. K log^2 K comparisons, where std::sort guesses its way.
-template <typename T>
-inline void sort_falling(Vector<T>* tile, int64_t size) {
-  int64_t top = 1;
-  while (2 * top < size) top *= 2;
-  for (int64_t p = size > 1 ? top : 0; p > 0; p /= 2)
-    for (int64_t q = top, r = 0, d = p; d > 0; d = q > p ? q - p : 0, q /= 2, r = p)
-      for (int64_t i = 0; i < size - d; i++) {
-        if ((i & p) != r) continue;
-        Vector<T> a = tile[i], b = tile[i + d];
-        tile[i] = a < b ? b : a;
-        tile[i + d] = a < b ? a : b;
-      }
-}
-
-template <typename In, typename T>
-int64_t ideal_tiles(const IdealArguments<In, T>& a) {
-  return (a.n + Lanes<T>::W - 1) / Lanes<T>::W;
-}
-
-// What is not valid becomes 0, which no order puts before a gain. Lists of 0 and 1 need no sort, only how
-// many ones there are; both ways add up the same numbers in the same order.
-template <typename In, typename T>
-void ideal(const IdealArguments<In, T>& a, int64_t begin, int64_t end, void* scratch) {
-  constexpr int W = Lanes<T>::W;
-  using Wide = typename Lanes<T>::Wide;
-  Vector<T>*tile = static_cast<Vector<T>*>(scratch), *m = tile + a.size;
-  for (int64_t first = begin * W; first < end * W; first += W) {
-    Place at{first + W <= a.n ? W : a.n - first, a.size, a.size, 1};
-    fill<In, T>(tile, a.gains + first * a.size, at);
-    if (a.lengths || a.mask) {
-      fill_valid<T>(m, a.lengths, a.mask, first, at);
-      for (int64_t k = 0; k < a.size; k++) tile[k] = m[k] != 0 ? tile[k] : Vector<T>{};
-    }
-    Vector<T> ones{};
-    auto other = ones != 0;  // whether a list has something else than 0 and 1
-    for (int64_t k = 0; k < a.size; k++) {
-      ones += tile[k];
-      other |= tile[k] * tile[k] != tile[k];
-    }
-    bool binary = true;
-    for (int l = 0; l < W; l++) binary = binary && !other[l];
-    Wide total{};
-    if (binary) {
-      for (int l = 0; l < W; l++) total[l] = a.upto[int64_t(ones[l])];
-    } else {
-      sort_falling<T>(tile, a.size);
-      for (int64_t k = 0; k < a.size; k++) total += __builtin_convertvector(tile[k], Wide) * a.d[k];
-    }
-    for (int l = 0; l < at.count; l++) a.out[first + l] = T(total[l]);
   }
 }
 
@@ -349,18 +374,6 @@ inline void normalize_some(const NormalizeArguments<In, T>& a, Vector<T>* tile, 
   }
   Vector<T> by = factor<In, T>(a, squares, N);
   for (int64_t k = 0; k < size; k++) tile[k] = m[k] != 0 ? tile[k] * by : zero;
-}
-
-// W neighbouring numbers.
-template <typename In, typename T>
-inline Vector<T> some(const In* from) {
-  if constexpr (sizeof(In) == sizeof(T)) {
-    return load<T>(from);
-  } else {
-    Vector<T> v;
-    for (int l = 0; l < Lanes<T>::W; l++) v[l] = number(from[l]);
-    return v;
-  }
 }
 
 // A contiguous group that is too long for a tile is read three times. Sums are of W lanes over a piece, and of

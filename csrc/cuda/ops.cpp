@@ -31,8 +31,9 @@ cuda::Input<T> input(const Tensor& tensor) {
 }
 
 template <typename T>
-cuda::Lists<T> lists_of(const Tensor& gains, const Tensor& idcg, const Optional& lengths,
+cuda::Lists<T> lists_of(const Tensor& gains, const Optional& idcg, const Optional& lengths,
                         const Optional& mask, int64_t cutoff, bool later, Tensor& out) {
+  STD_TORCH_CHECK(idcg, "idcg: expected a tensor on CUDA");
   int64_t size = gains.size(gains.dim() - 1);
   STD_TORCH_CHECK(size < (1 << 30), "gains: lists of ", size, " are too long");
   int cut = int(cutoff < size ? cutoff : size);
@@ -41,13 +42,13 @@ cuda::Lists<T> lists_of(const Tensor& gains, const Tensor& idcg, const Optional&
           data<int64_t>(lengths),
           data<bool>(mask),
           mutable_data<T>(out),
-          idcg.numel(),
+          idcg->numel(),
           int(size),
           cut,
           later};
 }
 
-void swap_ndcg(Tensor gains, Tensor idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
+void swap_ndcg(Tensor gains, Optional idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
                Tensor out) {
   check_lists(gains, idcg, lengths, mask, cutoff, out, 2);
   Here here(gains);
@@ -81,7 +82,7 @@ void group_normalize(Tensor rewards, Optional mask, Optional offsets, int64_t dd
   });
 }
 
-void swap_normalize(Tensor gains, Tensor idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
+void swap_normalize(Tensor gains, Optional idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
                     int64_t ddof, double eps, bool scale, bool leave_one_out, Tensor out) {
   check_lists(gains, idcg, lengths, mask, cutoff, out, 3);
   Here here(gains);

@@ -4,7 +4,9 @@
 //   U_k = sum over t >= k of step_t times how many j > t,   T_k = sum over t >= k of step_t times the sum of their x
 //
 // A thread needs what lies behind its own positions: the sum of x, and T. Both come from a suffix sum over
-// the lanes: first of the threads' sums of x, then, with that known, of their parts of T.
+// the lanes: first of the threads' sums of x, then, with that known, of their parts of T. Gains are taken
+// relative to the last valid one: where all from k on are equal, x and both sums are therefore 0, and so is
+// the reward, however it is rounded or fused.
 #pragma once
 
 #include <cmath>
@@ -82,21 +84,39 @@ __device__ inline T one_over(T idcg) {
   return idcg < tiny ? T(0) : 1 / idcg;
 }
 
+// One over the unit of a list, the power of two at its largest gain: multiplied by it gains keep all of their
+// digits, and no sum of them overflows. Both are normal numbers.
+template <typename T>
+__device__ inline T one_over_unit(T largest) {
+  constexpr T tiny = sizeof(T) == 4 ? T(1.17549435e-38) : T(2.2250738585072014e-308);
+  int exponent = 0;
+  frexp(largest < tiny ? tiny : largest > 1 / tiny ? 1 / tiny : largest, &exponent);
+  return ldexp(T(1), 1 - exponent);
+}
+
 // x: gains in, rewards out. `valid` has a bit per position of this thread; without HOLES all of the list is.
 template <typename T, int LANES, int ITEMS, bool HOLES>
-__device__ inline void rewards(T (&x)[ITEMS], unsigned valid, int size, bool later, T scale,
+__device__ inline void rewards(T (&x)[ITEMS], unsigned valid, int size, bool later, T idcg,
                                const Table<T, LANES, ITEMS>& table) {
   const int lane = threadIdx.x % LANES, k0 = lane * ITEMS;
-  const T infinity = T(INFINITY);
-  T lowest = infinity;
+  T negative = 0, last = 0;  // minus the largest gain, the last valid one
+  int place = HOLES ? -1 : size - 1;
 #pragma unroll
   for (int i = 0; i < ITEMS; i++)
-    if (valid >> i & 1) lowest = x[i] < lowest ? x[i] : lowest;
-  lowest = least<LANES>(lowest);
+    if (valid >> i & 1) {
+      negative = -x[i] < negative ? -x[i] : negative;
+      if (HOLES) place = k0 + i;
+    }
+  const T per_unit = one_over_unit(-least<LANES>(negative)), scale = one_over(idcg * per_unit);
+  if (HOLES) place = -least<LANES>(-place);
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++)
+    if (k0 + i == place) last = x[i];
+  last = __shfl_sync(EVERY, last, place / ITEMS, LANES);
   T total = 0, count = 0;
 #pragma unroll
   for (int i = 0; i < ITEMS; i++) {
-    x[i] = valid >> i & 1 ? x[i] - lowest : T(0);
+    x[i] = valid >> i & 1 ? (x[i] - last) * per_unit : T(0);
     total += x[i];
     if (HOLES) count += T(valid >> i & 1);
   }
@@ -115,16 +135,16 @@ __device__ inline void rewards(T (&x)[ITEMS], unsigned valid, int size, bool lat
 #pragma unroll
     for (int i = ITEMS - 1; i >= 0; i--) {
       if (k0 + i >= size) continue;
-      int place = table.at(lane, i);
+      const int at = table.at(lane, i);
       T own = x[i];
-      Tk += S * table.step[place];
+      Tk += S * table.step[at];
       S += own;
       if (HOLES) {
-        U += N * table.step[place];
+        U += N * table.step[at];
         x[i] = (valid >> i & 1) && N > 0 ? (own * U - Tk) * scale / N : T(0);
         N += T(valid >> i & 1);
       } else {
-        x[i] = (own * table.share[place] - Tk * table.part[place]) * scale;
+        x[i] = (own * table.share[at] - Tk * table.part[at]) * scale;
       }
     }
     return;
@@ -144,12 +164,12 @@ __device__ inline void rewards(T (&x)[ITEMS], unsigned valid, int size, bool lat
     covariance += x[i] * (HOLES ? table.step[table.at(lane, i)] - weight : table.share[table.at(lane, i)]);
   }
   covariance = sum<LANES>(covariance);
-  scale = n > 1 ? scale / (n - 1) : T(0);
+  const T by = n > 1 ? scale / (n - 1) : T(0);
 #pragma unroll
   for (int i = 0; i < ITEMS; i++) {
     if (!(valid >> i & 1)) continue;
     T d = HOLES ? table.step[table.at(lane, i)] - weight : table.share[table.at(lane, i)];
-    x[i] = n > 1 ? (x[i] * d * n + covariance) * scale : T(0);
+    x[i] = n > 1 ? (x[i] * d * n + covariance) * by : T(0);
   }
 }
 

@@ -5,8 +5,15 @@
 
 namespace minirec::cuda {
 
+// Blocks that shall share a multiprocessor where the compiler would take registers for one less.
+template <typename T, int ITEMS, bool HOLES>
+constexpr int BLOCKS_AT_LEAST = sizeof(T) == 8          ? 1
+                                : ITEMS == 16 && !HOLES ? 4
+                                                        : 2;
+
 template <typename T, int LANES, int ITEMS, bool HOLES>
-__global__ void swap_lists(Lists<T> a, bool wide) {
+__global__ void __launch_bounds__(THREADS, (BLOCKS_AT_LEAST<T, ITEMS, HOLES>))
+    swap_lists(Lists<T> a, bool wide) {
   SHARED(T, memory);
   Table<T, LANES, ITEMS> table(memory);
   const int k0 = threadIdx.x % LANES * ITEMS, per_block = THREADS / LANES;
@@ -17,10 +24,10 @@ __global__ void swap_lists(Lists<T> a, bool wide) {
     bool some = list < a.n;
     T x[ITEMS] = {};
     unsigned valid = some ? read_list<T, LANES, ITEMS>(a, list, wide, x) : 0u;
-    T scale = some ? one_over(read(a.idcg + list)) : T(0);
+    T idcg = some ? read(a.idcg + list) : T(0);
     if (first == int64_t(blockIdx.x) * per_block)
       table.make(a.size, a.cutoff, a.later);  // while gains arrive
-    rewards<T, LANES, ITEMS, HOLES>(x, valid, a.size, a.later, scale, table);
+    rewards<T, LANES, ITEMS, HOLES>(x, valid, a.size, a.later, idcg, table);
     if (!some) continue;  // no shuffle follows in this turn
     write_row(a.out, list * a.size, k0, a.size, wide, x);
   }
@@ -52,7 +59,7 @@ __device__ inline T least_in_block(T value, T* slots) {
   return value;
 }
 
-// A block per list of any length. It is read once for the least gain and once more, from the end, for the
+// A block per list of any length. It is read once for the largest gain and once more, from the end, for the
 // rewards; with the pool of all positions once more for the sums.
 template <typename T>
 __global__ void swap_long(Lists<T> a) {
@@ -62,21 +69,24 @@ __global__ void swap_long(Lists<T> a) {
     const bool* mask = a.mask ? a.mask + row : nullptr;
     const int length = a.lengths && a.lengths[list] < a.size ? int(a.lengths[list]) : a.size;
     T* out = a.out + row;
-    const T scale = one_over(read(a.idcg + list));
     auto valid = [&](int k) { return k < length && (!mask || mask[k]); };
-    T lowest = T(INFINITY);
+    T negative = 0, minus_place = 0;  // minus the largest gain, and minus the place of the last valid one
     for (int k = threadIdx.x; k < a.size; k += THREADS)
       if (valid(k)) {
         T gain = read(a.gains, row + k);
-        lowest = gain < lowest ? gain : lowest;
+        negative = -gain < negative ? -gain : negative;
+        minus_place = -T(k);
       }
-    lowest = least_in_block(lowest, slots);
+    const T per_unit = one_over_unit(-least_in_block(negative, slots));
+    const T scale = one_over(read(a.idcg + list) * per_unit);
+    const T last = read(a.gains, row - int64_t(least_in_block(minus_place, slots)));
+    auto relative = [&](int k) { return (read(a.gains, row + k) - last) * per_unit; };
     T S = 0, N = 0, U = 0, Tk = 0;  // of what lies behind the piece at hand
     if (a.later) {
       for (int top = (a.size - 1) / THREADS * THREADS; top >= 0; top -= THREADS) {
         const int k = top + int(threadIdx.x);
         const bool counts = k < a.size && valid(k);
-        T x = counts ? read(a.gains, row + k) - lowest : T(0), m = T(counts), sum_x, sum_m, sum_T, sum_U;
+        T x = counts ? relative(k) : T(0), m = T(counts), sum_x, sum_m, sum_T, sum_U;
         T s = S + behind_in_block(x, slots, &sum_x), n = N + behind_in_block(m, slots, &sum_m);
         T by = k < a.size ? step<T>(k, a.cutoff) : T(0);
         T t = Tk + s * by + behind_in_block(s * by, slots, &sum_T);
@@ -88,14 +98,12 @@ __global__ void swap_long(Lists<T> a) {
     }
     T x = 0, m = 0, d = 0, covariance = 0, mean_x, mean_d, n;
     for (int k = threadIdx.x; k < a.size; k += THREADS)
-      if (valid(k)) x += read(a.gains, row + k) - lowest, m += 1, d += discount<T>(k, a.cutoff);
+      if (valid(k)) x += relative(k), m += 1, d += discount<T>(k, a.cutoff);
     behind_in_block(m, slots, &n);
     behind_in_block(x, slots, &mean_x);
     behind_in_block(d, slots, &mean_d);
     mean_x /= n > 0 ? n : T(1), mean_d /= n > 0 ? n : T(1);
-    auto product = [&](int k) {
-      return (read(a.gains, row + k) - lowest - mean_x) * (discount<T>(k, a.cutoff) - mean_d);
-    };
+    auto product = [&](int k) { return (relative(k) - mean_x) * (discount<T>(k, a.cutoff) - mean_d); };
     for (int k = threadIdx.x; k < a.size; k += THREADS)
       if (valid(k)) covariance += product(k);
     behind_in_block(covariance, slots, &S);

@@ -16,7 +16,8 @@ __host__ __device__ inline int with_gaps(int k) {
 }
 
 template <typename T, int LANES, int ITEMS, bool HOLES>
-__global__ void swap_normalize_contexts(Lists<T> a, Groups<T> g, Factor<T> factor, int together, bool wide) {
+__global__ void __launch_bounds__(THREADS, ITEMS == 32 ? 2 : 1)
+    swap_normalize_contexts(Lists<T> a, Groups<T> g, Factor<T> factor, int together, bool wide) {
   SHARED(T, memory);
   Table<T, LANES, ITEMS> table(memory);
   T* reward = memory + 3 * LANES * ITEMS;  // (G, K) with gaps
@@ -32,8 +33,8 @@ __global__ void swap_normalize_contexts(Lists<T> a, Groups<T> g, Factor<T> facto
       const bool some = own < contexts * group;
       T x[ITEMS] = {};
       unsigned valid = some ? read_list<T, LANES, ITEMS>(a, first + own, wide, x) : 0u;
-      T scale = some ? one_over(read(a.idcg + first + own)) : T(0);
-      rewards<T, LANES, ITEMS, HOLES>(x, valid, a.size, a.later, scale, table);
+      T idcg = some ? read(a.idcg + first + own) : T(0);
+      rewards<T, LANES, ITEMS, HOLES>(x, valid, a.size, a.later, idcg, table);
 #pragma unroll
       for (int i = 0; i < ITEMS; i++)
         if (some && k0 + i < a.size) reward[own * pitch + with_gaps<ITEMS>(k0 + i)] = x[i];

@@ -85,16 +85,14 @@ void swap_pairs(const float* gains, const float* idcg, float* out, int64_t n, in
 }
 
 // 3. Going backwards, two sums are enough. Multiplied out, g_k sum(d_k - d_j) - sum g_j (d_k - d_j) would
-// subtract two large numbers where gains are nearly equal; with the pivot x = g - min g every term is at
-// least 0 and small where gains are close, and a constant list is exactly 0.
+// subtract two large numbers where gains are nearly equal; with the pivot x = g - (the last g) they are small
+// where gains are close, and where all gains from k on are equal, all of them are exactly 0.
 void swap_closed(const float* gains, const float* idcg, float* out, int64_t n, int64_t K) {
   for (int64_t i = 0; i < n; i++) {
     const float* g = gains + i * K;
-    float lowest = g[0];
-    for (int64_t k = 1; k < K; k++) lowest = g[k] < lowest ? g[k] : lowest;
     double S = 0, T = 0, U = 0;  // over what lies behind: sum of x; of x_j (d_k - d_j); of d_k - d_j
     for (int64_t k = K - 1; k >= 0; k--) {
-      double behind = double(K - 1 - k), x = g[k] - lowest;
+      double behind = double(K - 1 - k), x = double(g[k]) - double(g[K - 1]);
       double fall = behind > 0 ? discount(k) - discount(k + 1) : 0;
       U += behind * fall, T += S * fall;
       out[i * K + k] = behind > 0 ? float((x * U - T) / (behind * idcg[i])) : 0;
@@ -109,10 +107,9 @@ void swap_tables(const float* gains, const float* idcg, float* out, int64_t n, i
   Ranks ranks(K);
   for (int64_t i = 0; i < n; i++) {
     const float* g = gains + i * K;
-    float lowest = g[0], S = 0, T = 0, scale = 1 / idcg[i];
-    for (int64_t k = 1; k < K; k++) lowest = g[k] < lowest ? g[k] : lowest;
+    float S = 0, T = 0, scale = 1 / idcg[i];
     for (int64_t k = K - 1; k >= 0; k--) {
-      float x = g[k] - lowest;
+      float x = g[k] - g[K - 1];
       T += S * ranks.step[k];
       out[i * K + k] = (x * ranks.share[k] - T * ranks.part[k]) * scale;
       S += x;
@@ -127,13 +124,11 @@ void swap_lanes(const float* gains, const float* idcg, float* out, int64_t n, in
   Ranks ranks(K);
   for (int64_t i = 0; i < n; i += W) {
     const float* g = gains + i * K;
-    float lowest[W], S[W] = {}, T[W] = {}, scale[W];
-    for (int l = 0; l < W; l++) lowest[l] = g[l * K], scale[l] = 1 / idcg[i + l];
-    for (int64_t k = 1; k < K; k++)
-      for (int l = 0; l < W; l++) lowest[l] = g[l * K + k] < lowest[l] ? g[l * K + k] : lowest[l];
+    float last[W], S[W] = {}, T[W] = {}, scale[W];
+    for (int l = 0; l < W; l++) last[l] = g[l * K + K - 1], scale[l] = 1 / idcg[i + l];
     for (int64_t k = K - 1; k >= 0; k--)
       for (int l = 0; l < W; l++) {
-        float x = g[l * K + k] - lowest[l];
+        float x = g[l * K + k] - last[l];
         T[l] += S[l] * ranks.step[k];
         out[(i + l) * K + k] = (x * ranks.share[k] - T[l] * ranks.part[k]) * scale[l];
         S[l] += x;
@@ -150,9 +145,15 @@ void swap_tiles(const float* gains, const float* idcg, float* out, int64_t n, in
                         : can_run(InstructionSet::avx2) ? InstructionSet::avx2
                                                         : InstructionSet::baseline;
   SwapArguments<float, float> a{
-      gains,   idcg, nullptr,
-      nullptr, out,  n,
-      K,       true, {r.d.data(), r.step.data(), r.share.data(), r.part.data(), r.centred.data()}};
+      gains,
+      idcg,
+      nullptr,
+      nullptr,
+      out,
+      n,
+      K,
+      true,
+      {r.d.data(), r.step.data(), r.share.data(), r.part.data(), r.centred.data(), nullptr, nullptr}};
   std::vector<char> memory(K * SCRATCH_BYTES + 64);
   auto start = (reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64;
   auto kernels = kernels_of<float, float>(best);

@@ -47,7 +47,7 @@ def swap_ndcg(
     tensor([ 0.3095, -0.0655,  0.0000])
     """
     inputs, choices = list_inputs(gains, (idcg, lengths, mask), cutoff, pool, check)
-    return compute("swap_ndcg", inputs, choices, output(out, gains, check, idcg, lengths, mask))
+    return compute("swap_ndcg", inputs, choices, output(out, gains, idcg, lengths, mask))
 
 
 def group_normalize(
@@ -79,7 +79,7 @@ def group_normalize(
     """
     inputs = group_inputs(rewards, dim, mask, offsets, check)
     choices = options(ddof, eps, scale, leave_one_out)
-    return compute("group_normalize", inputs, choices, output(out, rewards, check, mask, offsets))
+    return compute("group_normalize", inputs, choices, output(out, rewards, mask, offsets))
 
 
 def swap_advantages(
@@ -113,4 +113,4 @@ def swap_advantages(
     choices += options(ddof, eps, scale, leave_one_out)
     contexts = gains.shape[:-2].numel(), gains.shape[-2]  # B, G
     inputs = [x if x is None else x.view(*contexts, *x.shape[1:]) for x in inputs]
-    return compute("swap_normalize", inputs, choices, output(out, gains, check, idcg, lengths, mask))
+    return compute("swap_normalize", inputs, choices, output(out, gains, idcg, lengths, mask))

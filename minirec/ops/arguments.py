@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from minirec.ops.load import compute
 from minirec.ops.reference import Maybe, valid_positions
 
 # What an argument may hold: dtypes, and how an error calls them.
@@ -22,6 +21,7 @@ def need(condition: bool, *message: object) -> None:
 
 def look(check: bool | None, like: Tensor) -> bool:
     """Whether to look at values; None means yes on the CPU, outside of ``torch.compile``."""
+    need(not check or like.device.type != "meta", "check: tensors on meta have no values to look at")
     return check if check is not None else like.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
@@ -31,6 +31,12 @@ def check_tensor(name: str, value: object, kind: tuple[tuple, object], like: Ten
     need(isinstance(value, Tensor), name, ": expected a tensor, got ", type(value).__name__)
     need(value.layout == torch.strided, name, ": expected a dense tensor, got ", value.layout)
     need(value.dtype in dtypes, name, ": expected ", words, ", got ", value.dtype)
+    if not torch.compiler.is_compiling():
+        inner = value
+        while torch._C._functorch.is_gradtrackingtensor(inner):
+            inner = torch._C._functorch.get_unwrapped(inner)
+        mapped = torch._C._functorch.is_batchedtensor(inner)
+        need(not mapped, name, ": mapped by torch.func.vmap; pass all leading dimensions as they are")
     if like is not None:
         need(value.device == like.device, name, ": on ", value.device, ", but the input is on ", like.device)
 
@@ -52,7 +58,8 @@ def check_finite(name: str, values: Tensor, least: float, counted: Tensor | None
 def beside(name: str, value: Maybe, kind: tuple, like: Tensor, shape: torch.Size, flat: tuple) -> Maybe:
     """Broadcast a tensor of a kind, which accompanies ``like``, to ``shape`` and view it as ``flat``.
 
-    Returns it contiguous and detached, integers as int64, None as None. Raises ValueError if it does not fit.
+    Returns it contiguous and detached, integers as int64; None for None, or where ``like`` has no numbers.
+    Raises ValueError if it does not fit.
     """
     if value is None:
         return None
@@ -60,11 +67,13 @@ def beside(name: str, value: Maybe, kind: tuple, like: Tensor, shape: torch.Size
     sizes = zip(reversed(value.shape), reversed(shape), strict=False)
     fits = value.dim() <= len(shape) and all(size in (1, other) for size, other in sizes)
     need(fits, name, ": shape ", tuple(value.shape), " cannot be broadcast to ", tuple(shape))
+    if like.numel() == 0:  # the shape may be huge
+        return None
     value = value.detach().expand(shape)
     return (value.long() if kind is INTEGERS else value).contiguous().view(flat)
 
 
-def output(out: Maybe, like: Tensor, check: bool | None, *others: Maybe) -> Tensor:
+def output(out: Maybe, like: Tensor, *others: Maybe) -> Tensor:
     """Where to write the result for ``like``: into ``out``, if it fits, which is checked, or a new tensor."""
     dtype = torch.promote_types(like.dtype, torch.float32)  # bfloat16 is computed in float32
     if out is None:
@@ -72,9 +81,14 @@ def output(out: Maybe, like: Tensor, check: bool | None, *others: Maybe) -> Tens
     check_tensor("out", out, ((dtype,), dtype), like)
     need(out.shape == like.shape, "out: expected shape ", tuple(like.shape), ", got ", tuple(out.shape))
     need(not out.requires_grad, "out: requires grad, but the result carries no gradient")
-    repeated = any(size > 1 and stride == 0 for size, stride in zip(out.shape, out.stride(), strict=True))
-    need(not repeated, "out: expected memory of its own for every number, got an expanded tensor")
-    if look(check, like) and out.numel():
+    if out.numel() == 0:
+        return out
+    reach = 0  # how far the dimensions of smaller strides go
+    for stride, size in sorted(zip(out.stride(), out.shape, strict=True)):
+        apart = size == 1 or stride > reach
+        need(apart, "out: expected a place of its own for every number, got strides ", tuple(out.stride()))
+        reach += (size - 1) * stride
+    if like.device.type != "meta" and not torch.compiler.is_compiling():
         (start, end), *spans = [_bytes(tensor) for tensor in (out, like, *others) if tensor is not None]
         apart = all(end <= first or last <= start for first, last in spans)
         need(apart, "out: lies among the memory of an input")
@@ -90,8 +104,8 @@ def _bytes(tensor: Tensor) -> tuple[int, int]:
 def list_inputs(gains: Tensor, others: tuple, cutoff: int | None, pool: str, check: bool | None) -> tuple:
     """Check the arguments of ``swap_ndcg``, of which ``others`` are idcg, lengths and mask.
 
-    Returns what its kernel takes, in two tuples: gains (n, K), idcg (n,), lengths (n,) or None, and mask
-    (n, K) or None; then how many ranks count, and whether only later positions are partners.
+    Returns what its kernel takes, in two tuples: gains (n, K), and idcg (n,), lengths (n,) and mask (n, K),
+    each of which may be None; then how many ranks count, and whether only later positions are partners.
     """
     check_tensor("gains", gains, FLOATS)
     need(gains.dim() >= 1, "gains: expected (..., K), got a scalar")
@@ -101,24 +115,22 @@ def list_inputs(gains: Tensor, others: tuple, cutoff: int | None, pool: str, che
     if cutoff is not None:  # by its type, here and below, as True and False are no integers
         need(type(cutoff) is int and cutoff >= 1, "cutoff: expected None or an integer from 1, got ", cutoff)
     cut = min(cutoff or LONGEST, max(size, 1))
-    idcg, lengths, mask = others
-    idcg = beside("idcg", idcg, FLOATS, gains, lead, (n,))
-    lengths = beside("lengths", lengths, INTEGERS, gains, lead, (n,))
-    mask = beside("mask", mask, TRUTHS, gains, gains.shape, (n, size))
+    idcg = beside("idcg", others[0], FLOATS, gains, lead, (n,))
+    lengths = beside("lengths", others[1], INTEGERS, gains, lead, (n,))
+    mask = beside("mask", others[2], TRUTHS, gains, gains.shape, (n, size))
     gains = gains.detach().contiguous()
-    flat, dtype = gains.view(n, size), torch.promote_types(gains.dtype, torch.float32)
+    flat = gains.view(n, size)
     if look(check, gains):
-        if lengths is not None and n:
-            low, high = lengths.aminmax()
+        if others[1] is not None and others[1].numel():
+            low, high = others[1].aminmax()
             inside = low >= 0 and high <= size
             need(inside, "lengths: expected 0 to ", size, ", got ", low.item(), " to ", high.item())
         counted = None if lengths is None and mask is None else valid_positions(flat, lengths, mask)
         check_finite("gains", gains, 0, counted)
-        if idcg is not None:
-            check_finite("idcg", idcg.view(lead), 0, None)
-    if idcg is None:
-        idcg = compute("ideal_dcg", (flat, lengths, mask), (cut,), flat.new_empty(n, dtype=dtype))
-    return (flat, idcg.to(dtype), lengths, mask), (cut, pool == "later")
+        if others[0] is not None:
+            check_finite("idcg", others[0], 0, None)
+    idcg = idcg if idcg is None else idcg.to(torch.promote_types(gains.dtype, torch.float32))
+    return (flat, idcg, lengths, mask), (cut, pool == "later")
 
 
 def group_inputs(rewards: Tensor, dim: int, mask: Maybe, offsets: Maybe, check: bool | None) -> tuple:

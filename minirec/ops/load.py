@@ -35,7 +35,7 @@ WHY_NOT["cpu"] = _load("cpu", "_C")
 WHY_NOT["cuda"] = _load("cuda", "_cuda")
 
 if not WHY_NOT["cpu"]:
-    for _name in ("swap_ndcg", "group_normalize", "swap_normalize", "ideal_dcg"):
+    for _name in ("swap_ndcg", "group_normalize", "swap_normalize"):
         # Every op writes into its last argument and returns nothing, so there is nothing to fake.
         torch.library.register_fake(f"minirec::{_name}", lambda *_: None)
 
@@ -48,15 +48,23 @@ def built_for(device: torch.device) -> bool:
 def compute(name: str, inputs: tuple[Tensor | None, ...], choices: tuple, out: Tensor) -> Tensor:
     """Fill ``out`` by the kernel of that name where it is built, else by that function of ``reference``.
 
-    ``reference`` takes valid positions for lengths and mask. IDCG has no kernel on CUDA: torch sorts fast.
+    ``reference`` takes valid positions for lengths and mask. CUDA's kernels do not sort, so torch does.
     """
-    if built_for(out.device) and not (out.is_cuda and name == "ideal_dcg"):
-        written = out if out.is_contiguous() else torch.empty_like(out, memory_format=torch.contiguous_format)
-        getattr(torch.ops.minirec, name)(*inputs, *choices, written)
-        return out if written is out else out.copy_(written)
+    if out.numel() == 0:
+        return out
     first, *others = inputs
-    if name != "group_normalize":
-        others = [*others[:-2], reference.valid_positions(first, *others[-2:])]
+    swaps, built = name != "group_normalize", built_for(out.device)
+    if built and out.is_cuda and swaps and others[0] is None:
+        valid = reference.valid_positions(first, *others[1:])
+        first, others[0] = reference.relative(first.to(out.dtype), None, valid, choices[0])
+    if built:
+        # A kernel writes numbers in a row, and no view that is read with another sign; a graph has none.
+        plain = out.is_contiguous() and (torch.compiler.is_compiling() or not out.is_neg())
+        written = out if plain else torch.empty(out.shape, dtype=out.dtype, device=out.device)
+        getattr(torch.ops.minirec, name)(first, *others, *choices, written)
+        return out if plain else out.copy_(written)
+    if swaps:
+        others = [others[0], reference.valid_positions(first, *others[1:])]
     result = getattr(reference, name)(first.to(out.dtype), *others, *choices)
     return out.copy_(result.view(out.shape))
 

@@ -42,10 +42,22 @@ def valid_positions(gains: Tensor, lengths: Maybe, mask: Maybe) -> Tensor:
 def ideal_dcg(gains: Tensor, valid: Tensor, cut: int) -> Tensor:
     """DCG of the best order of a list's own valid gains, which take the ranks from 1 on.
 
-    gains (n, K), at least 0 where valid (n, K); ``cut`` ranks count. Returns (n,). Source: definition.
+    gains (..., K), at least 0 where valid (..., K); ``cut`` ranks count. Returns (...). Source: definition.
     """
-    best = gains.masked_fill(~valid, 0).sort(-1, descending=True).values  # (n, K)
-    return (best * discounts(gains.shape[1], cut, best.device).to(best)).sum(-1)
+    best = gains.masked_fill(~valid, 0).sort(-1, descending=True).values  # (..., K)
+    return (best * discounts(gains.shape[-1], cut, best.device).to(best)).sum(-1)
+
+
+def relative(gains: Tensor, idcg: Maybe, valid: Tensor, cut: int) -> tuple[Tensor, Tensor]:
+    """Gains (..., K) and IDCG (...), None for that of the list's own gains, over the unit of each list.
+
+    The unit is the power of two at the largest valid gain, so no digit is lost and no sum overflows.
+    """
+    tiny = torch.finfo(gains.dtype).tiny
+    largest = gains.masked_fill(~valid, 0).amax(-1, keepdim=True).clamp(tiny, 1 / tiny)
+    unit = largest / (2 * largest.frexp().mantissa)  # (..., 1)
+    gains = gains / unit
+    return gains, ideal_dcg(gains, valid, cut) if idcg is None else idcg / unit[..., 0]
 
 
 def _mean(total: Tensor, count: Tensor, idcg: Tensor, valid: Tensor) -> Tensor:
@@ -91,11 +103,12 @@ def _after(values: Tensor) -> Tensor:
     return pad(values[:, 1:].flip(1).cumsum(1).flip(1), (0, 1))
 
 
-def swap_ndcg(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool) -> Tensor:
-    """``swap_literal`` from running sums.
+def swap_ndcg(gains: Tensor, idcg: Maybe, valid: Tensor, cut: int, later: bool) -> Tensor:
+    """``swap_literal`` from running sums; IDCG that is None is that of the list's own gains.
 
-    With the pivot x = g - min g all terms are at least 0, so nothing cancels, and a constant list is x = 0
-    and gives exactly 0. For later partners, with Δ_t = d_t - d_{t+1},
+    The pivot x = g - (the last valid g) keeps nearly equal gains from cancelling. Where all gains from k on
+    are equal, x and so every term of the sums is 0, and the reward exactly 0, in any order of the sums and
+    with or without fused operations. For later partners, with Δ_t = d_t - d_{t+1},
 
         U_k = Σ_{j>k} (d_k - d_j)     = Σ_{t≥k} Δ_t · #{j > t}
         T_k = Σ_{j>k} x_j (d_k - d_j) = Σ_{t≥k} Δ_t Σ_{j>t} x_j
@@ -103,10 +116,9 @@ def swap_ndcg(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool)
 
     and for all partners r_k = n/(n-1) · [(x_k - x̄)(d_k - d̄) + cov(x, d)] / IDCG. Source: ours.
     """
-    if gains.shape[1] == 0:
-        return gains.clone()
-    lowest = gains.masked_fill(~valid, torch.inf).amin(1, keepdim=True)
-    x = (gains - lowest).masked_fill(~valid, 0)  # (n, K)
+    gains, idcg = relative(gains, idcg, valid, cut)
+    last = (valid * torch.arange(gains.shape[1], device=gains.device)).argmax(1, keepdim=True)
+    x = (gains - gains.gather(1, last)).masked_fill(~valid, 0)  # (n, K)
     d, m = discounts(gains.shape[1], cut, gains.device).to(gains), valid.to(gains)
     if later:
         step = d - pad(d[1:], (0, 1))  # Δ
@@ -133,8 +145,6 @@ def group_normalize(
     others. Returns (A, G, I). Source: GRPO (2402.03300), with the options of ``objectives.grpo``.
     """
     size = reward.shape[1]
-    if reward.numel() == 0:
-        return reward.clone()
     mask = valid_positions(reward, None, mask)
     if offsets is None:
         place, first = slice(None), mask.int().argmax(1, keepdim=True)  # (A, 1, I)
@@ -160,11 +170,13 @@ def group_normalize(
     return (x / spread).masked_fill((spread == 0) | ~mask, 0) if scale else x
 
 
-def swap_normalize(gains: Tensor, idcg: Tensor, valid: Tensor, cut: int, later: bool, *how: float) -> Tensor:
+def swap_normalize(gains: Tensor, idcg: Maybe, valid: Tensor, cut: int, later: bool, *how: float) -> Tensor:
     """Swap rewards, then each position against the same position of the group's other lists.
 
-    gains (B, G, K); idcg (B, G); valid (B, G, K) bool: what counts. ``how`` are the last four arguments of
-    ``group_normalize``. Returns (B, G, K). Source: FlexRec (2603.11901); per position over the group is ours.
+    gains (B, G, K); idcg (B, G) or None; valid (B, G, K) bool: what counts. ``how`` are the last four
+    arguments of ``group_normalize``. Returns (B, G, K). Source: FlexRec (2603.11901); per position over the
+    group is ours.
     """
-    flat = swap_ndcg(gains.flatten(0, 1), idcg.flatten(), valid.flatten(0, 1), cut, later)
+    idcg = idcg if idcg is None else idcg.flatten()
+    flat = swap_ndcg(gains.flatten(0, 1), idcg, valid.flatten(0, 1), cut, later)
     return group_normalize(flat.view_as(gains), valid, None, *how)

@@ -25,6 +25,7 @@
 #define __global__
 #define __device__
 #define __host__
+#define __launch_bounds__(...)
 
 struct Dim {
   unsigned x;
@@ -243,7 +244,7 @@ T __shfl_down_sync(unsigned mask, T value, int step, int width, LINE) {
 
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int from, int width, LINE) {
-  return emulator::shuffle(mask, value, from, width, "__shfl_sync", from, line);
+  return emulator::shuffle(mask, value, from, width, "__shfl_sync", 0, line);
 }
 
 inline void __syncthreads(LINE) {
@@ -275,6 +276,8 @@ cudaError_t cudaFuncSetAttribute(Kernel kernel, int, int bytes) {
   return cudaSuccess;
 }
 
+using std::frexp;
+using std::ldexp;
 using std::log1p;
 using std::log2;
 using std::sqrt;

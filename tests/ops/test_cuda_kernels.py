@@ -133,6 +133,7 @@ def test_laws_hold_to_the_bit(gpu, size):
         assert (swap(gpu, constant, idcg, later=later) == 0).all()
         gains = numbers(5, size)
         expected = swap(gpu, gains, idcg, later=later)
+        assert torch.equal(swap(gpu, gains * 2.0**127, idcg * 2.0**127, later=later), expected)
         shifted = torch.cat([torch.zeros(1), gains.flatten()])[1:].view(5, size)
         assert shifted.data_ptr() % 16
         assert torch.equal(swap(gpu, shifted, idcg, later=later, misaligned=True), expected)
@@ -143,6 +144,18 @@ def test_laws_hold_to_the_bit(gpu, size):
         assert found[2].isnan().any()
         zero = swap(gpu, numbers(5, size), torch.zeros(5), later=later)
         assert (zero == 0).all()
+
+
+@pytest.mark.parametrize("dtype", CODE)
+@pytest.mark.parametrize("size", [8, 32, 128, 1024, 1030])
+def test_a_tail_of_equal_gains_is_exactly_zero(gpu, size, dtype):
+    starts = torch.tensor([0, 1, size // 3, size // 2, size - 1])
+    tail = torch.arange(size) >= starts[:, None]
+    gains = numbers(5, size).masked_fill(tail, 0.7).to(dtype)
+    mask = numbers(5, size, seed=1) < 0.8
+    for holes in (None, mask):
+        given = gains if holes is None else gains.masked_fill(~holes, torch.nan)
+        assert (swap(gpu, given, torch.full((5,), 0.3), mask=holes)[tail] == 0).all()
 
 
 def normalise(gpu, rewards, mask=None, offsets=None, ddof=1, eps=1e-6, scale=True, leave_one_out=False):

@@ -31,11 +31,11 @@ def calls(device):
     return [
         ("swap_ndcg", (flat, own, None, None, 40, True, torch.empty_like(flat))),
         ("swap_ndcg", (flat, own, lengths, mask, 5, False, torch.empty_like(flat))),
+        ("swap_ndcg", (flat, None, lengths, mask, 5, True, torch.empty_like(flat))),
         ("group_normalize", (gains, None, None, *HOW, torch.empty_like(gains))),
         ("group_normalize", (gains, gains < 0.8, None, *HOW, torch.empty_like(gains))),
         ("group_normalize", (gains, None, cuts, *HOW, torch.empty_like(gains))),
         ("swap_normalize", (gains, idcg, None, None, 40, True, *HOW, torch.empty_like(gains))),
-        ("ideal_dcg", (flat, lengths, mask, 5, torch.empty_like(own))),
     ]
 
 
@@ -50,7 +50,7 @@ def test_opcheck_on_cuda():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     for name, arguments in calls("cuda"):
-        if name != "ideal_dcg":
+        if name == "group_normalize" or arguments[1] is not None:  # a kernel of CUDA does not sort
             torch.library.opcheck(getattr(torch.ops.minirec, name).default, arguments)
 
 
