@@ -3,7 +3,8 @@
 Kernels in C++ and CUDA serve them where they are built, the closed forms of ``reference.py`` otherwise;
 ``python -m minirec.ops`` says which. Inputs are detached: rewards carry no gradient. float32 and float64 are
 computed in their own dtype, bfloat16 in float32, which is also what comes out. Differences of rewards are
-squared, so in float32 they count between about 1e-18 and 1e18; a subnormal IDCG counts as 0.
+squared, so in float32 they count between about 1e-18 and 1e18; gains may be as large as floats get, and an
+IDCG that is subnormal beside the largest gain of its list counts as 0.
 
 A ValueError names the argument that does not fit. Values are checked with ``check=True``, the default on the
 CPU outside of ``torch.compile``: looking at a value stops a graph. An unchecked NaN spoils its list or group;
@@ -39,7 +40,8 @@ def swap_ndcg(
     masked. mask (..., K) bool: False is masked. The last three may be broadcast. Masked positions keep their
     rank, take part in no swap, get reward 0, and may hold any value. Only the first ``cutoff`` ranks count
     (None: all). The pool "later" swaps with the positions behind, so the last gets 0; "all" with all others.
-    Returns (..., K), in [-1, 1] where IDCG is at least the list's own, 0 where it is 0 or gains are equal.
+    Returns (..., K), in [-1, 1] where IDCG is at least the list's own, exactly 0 where it is 0 or where all
+    partners have the position's own gain.
     Source: FlexRec (2603.11901), the swap reward; its sign, the pool "all" and the closed form are ours.
 
     >>> import torch
