@@ -190,7 +190,7 @@ book.say(
 # %% tags=["exact"]
 groups = torch.tensor([[4, 4, HOLE], [5, 6, 4], [7, 5, 8]])  # (B, G)
 clicks = torch.tensor([[6], [1], [2]])
-noise = torch.linspace(0.9, 0.1, 9).double().expand(3, -1)  # of items 4 to 8, in order: the lowest are drawn
+noise = torch.linspace(0.9, 0.1, 9).double().expand(3, -1)  # of items 4 to 8: the lowest are drawn
 print(adagrpo.cross_sample_negatives(groups, torch.arange(3), clicks, noise, size=3))
 
 # %% [markdown]

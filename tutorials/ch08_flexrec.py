@@ -606,7 +606,8 @@ book.say(
 # sets, with all gains known:
 
 # %%
-own = objectives.settings_of(cfg, "flexrec", rl_steps=24, rl_rate=1e-3, feedback=1.0, uncertainty="none")
+plain = {"feedback": 1.0, "uncertainty": "none"}
+own = objectives.settings_of(cfg, "flexrec", rl_steps=24, rl_rate=1e-3, **plain)
 whole = lists.make_lists(own, dataset, "train")  # the sets, with all gains
 task = tasks.Rankings(own, trie, whole, partial(critic.fill_lists, judge))
 learner = loop.Learner(own, start, trie)

@@ -58,7 +58,8 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
     if (items := len(vectors)) > codes**levels:
         fits = next(size for size in itertools.count(codes) if size**levels >= items)
         room = f"{levels} levels of {codes} codes ({codes**levels} tuples)"
-        raise InputError(f"{items} items do not fit into {room}; the smallest that fits is --codes {fits}")
+        why = f"{items} items do not fit into {room}"
+        raise InputError(f"{why}; the smallest that fits is --codes {fits}")
     generator = torch.Generator().manual_seed(seed)
     residual, fitted = vectors.float(), []
     for _ in tqdm(range(levels), "item codes", delay=2, leave=False):

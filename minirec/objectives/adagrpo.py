@@ -71,7 +71,7 @@ def diagnose(
     on negatives as we read it.
     """
     if tau * group < 1:
-        raise ValueError(f"tau: {tau} of a group of {group} is less than one place, so no gate could open")
+        raise ValueError(f"tau: {tau} of a group of {group} is less than one place; no gate can open")
     passed = (rank_negatives > rho * group).all(1)  # (B,)
     return rank_policy > tau * group, (rank_target <= tau * group) & passed
 
@@ -107,7 +107,8 @@ def signal(x: Experience) -> Signal:
     advantage = advantages(x.rewards, **convention(cfg))[rows, :, None]
     facts = {"difficult": difficult, "discriminable": separated, "short_of_negatives": short}
     facts = {name: which.sum() for name, which in facts.items()}
-    return Signal(rows, x.rollout.codes[rows], advantage, group, nll=True, weight=cfg.rl_weight, facts=facts)
+    codes, more = x.rollout.codes[rows], {"weight": cfg.rl_weight, "facts": facts}
+    return Signal(rows, codes, advantage, group, nll=True, **more)
 
 
 FACTS = {

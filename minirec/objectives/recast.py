@@ -91,7 +91,8 @@ def signal(x: Experience) -> Signal:
         facts |= outcomes(hits, "repaired_")
     if not cfg.contrast:
         rollout = replace(x.rollout, items=items[..., None], codes=codes)
-        return replace(grpo.signal(replace(x, rollout=rollout, rewards=hits.to(x.rewards))), facts=facts)
+        whole = replace(x, rollout=rollout, rewards=hits.to(x.rewards))
+        return replace(grpo.signal(whole), facts=facts)
     rows, pair = contrast(hits, score, likelihood)
     advantage = torch.tensor([[1.0], [-1.0]], device=items.device).expand(len(rows), 2, 1)
     return Signal(rows, codes[rows[:, None], pair], advantage, width=2, facts=facts)
