@@ -7,7 +7,9 @@ import torch
 
 from minirec.data.contexts import contexts
 from minirec.data.lists import ListSource
+from minirec.loop import LOGGED, Tally, observe
 from minirec.noise import stream
+from minirec.objectives import OBJECTIVES
 from minirec.records import Batch, Signal
 from minirec.settings import Config
 from minirec.tasks import NextItem, Processes, Rankings
@@ -166,3 +168,11 @@ def test_rows_are_dealt_out_and_a_process_without_any_repeats_one_for_nothing(co
     dealt = [row for part, weight in shares for row in part.tolist() if weight]
     assert sorted(dealt) == rows.tolist()
     assert all(len(part) and weight in (0, count) for part, weight in shares)
+
+
+def test_lists_are_samples_and_have_an_entropy_whatever_the_rollouts_of_next_items_are():
+    policy, task = rankings()
+    task.cfg = replace(CFG, rollouts="beam")
+    x, tally = task.act(policy, STEP), Tally(LOGGED)
+    observe(tally, x, OBJECTIVES["list"].signal(x))
+    assert tally.means()["entropy"] > 0

@@ -180,4 +180,28 @@ WIRES = {
     "objectives/test_loss.py::test_a_ratio_that_would_overflow_has_finite_gradients": {
         "a ratio that overflows": ("objectives/loss.py", "(logp - old).clamp(max=LARGEST)", "(logp - old)"),
     },
+    "test_tasks.py::test_lists_are_samples_and_have_an_entropy_whatever_the_rollouts_of_next_items_are": {
+        "lists without an entropy": (
+            "loop.py",
+            "if x.rollout.sampled:",
+            'if x.rollout.sampled and x.cfg.rollouts == "sample":',
+        ),
+    },
+    "test_loop.py::test_a_fact_without_a_definition_is_an_error_and_with_one_it_is_logged": {
+        "facts that vanish": (
+            "loop.py",
+            "raise ValueError(f\"'{name}' is logged and not defined; add it to the objective's facts\")",
+            "return",
+        ),
+    },
+    "run/test_arms.py::test_a_setting_that_no_arm_reads_is_one_line": {
+        "flags that are ignored": ("run/experiment.py", "if readers and not any(", "if False and not any("),
+    },
+    "measure/test_report.py::test_an_objective_named_s_is_no_prefix_of_supervised": {
+        "an objective that is a prefix": (
+            "measure/report.py",
+            "for arm in arms if arm != other]",
+            "for arm in arms if not other.startswith(arm)]",
+        ),
+    },
 }
