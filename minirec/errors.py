@@ -32,27 +32,27 @@ def usage_error(message: str) -> NoReturn:
 
 
 def escaped(text: str) -> str:
-    """Make a stranger's text safe for a terminal and a table: what is not printable becomes its escape.
+    r"""Make a stranger's text safe for a terminal and a table: what is not printable becomes its escape.
 
     >>> print(escaped("Alien\x1b[2J"))
-    Alien\\x1b[2J
+    Alien\x1b[2J
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
 def command() -> Iterator[None]:
-    """Decorate a command's ``main``: what the user can mend is one line and exit code 2, Ctrl-C is 130.
+    """Decorate a command's ``main``: what the user can fix is one line and exit code 2, Ctrl-C is 130.
 
     What a terminal cannot show is printed as its escape. A reader that closes the pipe ends the command.
     """
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if hasattr(stream, "reconfigure"):  # not so in a notebook
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes
         sys.exit(1)
     except (InputError, OSError) as error:
         print(f"minirec: {escaped(str(error))}", file=sys.stderr)
@@ -60,3 +60,8 @@ def command() -> Iterator[None]:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # what is left, Python writes at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

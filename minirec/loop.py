@@ -37,7 +37,7 @@ LOGGED = {
 class Tally:
     """The one way to average a logged number over steps and processes.
 
-    What is counted stays on its device until it is read, as a GPU would wait for every number.
+    What is counted stays on its device until it is read, as every reading waits for the device.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -98,10 +98,11 @@ def update(loss: Tensor, optimiser: torch.optim.Optimizer, step: int, clip: floa
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, clip)
     value, norm = torch.stack([loss.detach(), norm]).tolist()  # one wait for both
-    if not math.isfinite(norm):  # nor is it where the loss is not
+    if not math.isfinite(value + norm):
+        optimiser.zero_grad()
         what = "the gradient" if math.isfinite(value) else "the loss"
         raise InputError(
-            f"step {step}: {what} is not finite; train with a lower rate, from the last checkpoint"
+            f"step {step}: {what} is not finite; start again with a lower rate and another --out"
         )
     optimiser.step()
     optimiser.zero_grad()

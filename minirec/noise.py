@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-USES = {
+USES = {  # a new one goes to the end, as the place of a use is part of its seed
     "world": ("seed",),  # items, tastes and periods of the simulated world
     "sequences": ("seed",),  # what its users choose
     "exposures": ("seed of the world", "seed"),  # what its logging policy shows, and the clicks

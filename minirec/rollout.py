@@ -18,7 +18,7 @@ from minirec.trie import Trie
 def refuse_infinite(prompt: Prompt) -> None:
     """Raise InputError where a policy has nothing to say, because its training has diverged."""
     if not prompt.last.isfinite().all():
-        raise InputError("the policy's hidden states are not finite; train with a lower rate")
+        raise InputError("the policy's hidden states are not finite; start again with a lower rate")
 
 
 @torch.no_grad()

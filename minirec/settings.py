@@ -279,4 +279,4 @@ def _resumed(cfg: Config) -> Config:
             flag, value = name.replace("_", "-"), getattr(old, name)
             raise InputError(f"--{flag}: the run in {cfg.out} has {value}; it cannot change on the way")
     changed = {name: getattr(cfg, name) for name in free & given}
-    return replace(old, **changed, given=tuple(sorted(given | set(old.given))))
+    return replace(old, **changed | {"out": cfg.out}, given=tuple(sorted(given | set(old.given))))

@@ -1,9 +1,11 @@
 """The whole run, from a log to a report: ``python -m minirec.train --tiny``."""
 
+import shlex
 import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -40,8 +42,8 @@ def main() -> None:
     processes = machine.Distributed(cfg)
     sasrec = replace(cfg, levels=1, sasrec=False, out=f"{cfg.out}/sasrec")
     baselines = {"SASRec": sasrec} if cfg.sasrec and cfg.levels > 1 else {}
-    again = f" --objective {cfg.objective}" if cfg.objective != "none" else ""
-    again = f"to go on: python -m minirec.train --resume --out {cfg.out}{again}"
+    again = [] if cfg.resume else ["--resume", "--out", cfg.out]
+    again = f"to go on: {shlex.join(['python', *sys.orig_argv[1:], *again])}"
     first = processes.rank == 0
     try:
         with folder.begun([cfg, *baselines.values()]) if first else nullcontext():
@@ -54,8 +56,9 @@ def main() -> None:
             reinforced = experiment.reinforce_all(run, chosen)
             if first:
                 finish(runs, reinforced, began)
+        processes.close()
     except KeyboardInterrupt:
-        if first:
+        if first and (Path(cfg.out) / "config.json").is_file():
             print(again, file=sys.stderr)
         raise
     except RuntimeError as error:
@@ -64,7 +67,6 @@ def main() -> None:
         if isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error):
             raise InputError(f"not enough memory: {error}") from None
         raise
-    processes.close()
 
 
 if __name__ == "__main__":

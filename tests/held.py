@@ -209,7 +209,7 @@ SPEED = [
     ("two threads: 1.44 times", SWAP["swap_ndcg(out=)"][FLOOR]),
     ("1.78 times in another part", table("kernels_cpu", "instruction set")["avx512"][FLOOR]),
     (
-        "82 times faster than the closed form in torch, 33 times than torch.compile of it, 726 times",
+        "82 times faster than the closed form in torch, 33 times faster than torch.compile of it, 726 times",
         than(SWAP, "torch, O(K)", "torch.compile, O(K)", "torch, O(K²), scaled"),
     ),
     ("92 times faster than scikit-learn", than(SWAP, "scikit-learn 1.9.1 ndcg_score, scaled")),
@@ -218,7 +218,7 @@ SPEED = [
         said("kernels_cpu", r"normalize, (\S+) x (\d+)") + GROUP["group_normalize(out=)"][FLOOR],
     ),
     (
-        "36 times faster than torch, 29,000 times than a dictionary",
+        "36 times faster than torch, 29,000 times faster than a dictionary",
         than(GROUP, "torch", "a dictionary of prompts, scaled"),
     ),
     ("115 times faster than the two in torch", than(FUSED, "the two in torch")),

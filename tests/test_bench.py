@@ -22,8 +22,8 @@ def folder(tmp_path_factory):
     """A run folder with users that supervised training left out."""
     folder, dataset = tmp_path_factory.mktemp("run"), make_dataset()
     settings.write(CFG, folder / "config.json")
-    save_data(folder, replace(dataset, fresh=dataset.train), make_codes(), [])
-    save(folder / "checkpoint.pt", {"step": 0, "best": make_policy()[0].state_dict()})
+    data = save_data(folder, replace(dataset, fresh=dataset.train), make_codes(), [])
+    save(folder / "checkpoint.pt", {"step": 0, "data": data, "best": make_policy()[0].state_dict()})
     return folder
 
 

@@ -61,7 +61,11 @@ WIRES = {
         "holes per context": ("loop.py", "x.rollout.items.numel())", "contexts)"),
     },
     "test_loop.py::test_several_updates_are_so_many_steps_of_adam_on_the_same_loss": {
-        "a gradient that is never set to 0": ("loop.py", "    optimiser.zero_grad()\n", ""),
+        "a gradient that is never set to 0": (
+            "loop.py",
+            "    optimiser.step()\n    optimiser.zero_grad()\n",
+            "    optimiser.step()\n",
+        ),
     },
     "test_loop.py::test_the_gradients_of_two_processes_average_to_that_of_one": {
         "a gradient that shrinks with the number of processes": (
@@ -158,7 +162,7 @@ WIRES = {
         ),
     },
     "run/test_diverged.py::test_a_step_that_is_not_finite_is_not_taken": {
-        "a step that is not finite": ("loop.py", "if not math.isfinite(norm):", "if False:"),
+        "a step that is not finite": ("loop.py", "if not math.isfinite(value + norm):", "if False:"),
     },
     "run/test_training.py::test_a_broken_policy_is_never_written_and_the_file_before_stands": {
         "weights that are not finite in a file": (

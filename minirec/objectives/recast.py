@@ -66,7 +66,7 @@ def outcomes(hits: Tensor, name: str = "") -> dict[str, Tensor]:
     """Count the groups (B, G) without a hit, with hits and misses, and with hits only.
 
     >>> outcomes(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
-    {'all_zero': 2, 'mixed': 1, 'all_hit': 0}
+    {'all_zero': tensor(2), 'mixed': tensor(1), 'all_hit': tensor(0)}
     """
     hit, miss = (hits > 0).any(1), (hits == 0).any(1)
     counts = {"all_zero": ~hit, "mixed": hit & miss, "all_hit": ~miss}

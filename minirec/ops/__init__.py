@@ -9,7 +9,7 @@ IDCG that is subnormal beside the largest gain of its list counts as 0.
 A ValueError names the argument that does not fit. Values are checked with ``check=True``, the default on the
 CPU outside of ``torch.compile``: looking at a value stops a graph. An unchecked NaN spoils its list or group;
 unchecked lengths and offsets must be right. ``out`` is written into and must share no input's memory.
-These files import only one another; read ``reference.py`` first.
+These files import only one another and ``noise``; read ``reference.py`` first.
 """
 
 from typing import Literal

@@ -2,9 +2,12 @@
 
     config.json     every setting of the run
     data.pt         catalogue, users, splits and codes, so that nothing below needs the raw log again
-    checkpoint.pt   what training needs to go on, and the weights that validation chose
+    checkpoint.pt   what training needs to go on, and the weights that validation chose; see training.py
     metrics.jsonl   one line per measurement
     report.md, report.json, *.png   the results, see measure/report.py
+    ranker.pt, critic.pt, lists.pt  what arms share, where they need it
+    lock            while a process trains: which
+    sasrec/, grpo/, ...             the baseline and the arms, a run folder each
 
 On a simulated world data.pt holds no world: it is made again from the settings. Every ``.pt`` file says of
 which format it is, and on which data it was made, by a fingerprint of ids, splits and codes.
@@ -79,10 +82,10 @@ class Run:
         path = self.folder / name
         state = load(path)
         if state.get("data") != self.fingerprint:
-            raise InputError(f"{path}: made on other data than those of {self.folder / 'data.pt'}")
-        for weights in filter(None, (state.get(part) for part in ("policy", "best", "weights"))):
-            refuse_infinite(path, weights)
+            raise InputError(f"{path}: made on other data than those in {self.folder / 'data.pt'}")
         try:
+            for part in {"policy", "best", "weights"} & state.keys():
+                refuse_infinite(path, state[part])
             yield state
         except InputError:
             raise
@@ -119,8 +122,11 @@ class Run:
 
 def save(path: Path, value: dict[str, Any]) -> None:
     """Write tensors, numbers, strings, and lists and dicts of them; InputError where that is impossible."""
-    with atomic(path) as file:
-        torch.save(value | {"format": FORMAT}, file)
+    try:
+        with atomic(path) as file:
+            torch.save(value | {"format": FORMAT}, file)
+    except RuntimeError as error:  # what torch makes of a disk that is full
+        raise InputError(f"{path}: cannot be written: {_first(error)}") from error
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -135,13 +141,15 @@ def load(path: Path) -> dict[str, Any]:
         value = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; has a run begun to train in this folder?") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # whatever readers make of bytes from anywhere
         raise InputError(f"{path}: refused: damaged, or more than plain values ({_first(error)})") from error
     if damaged:
         raise InputError(f"{path}: refused: damaged, as the checksum of {damaged} is wrong")
     found = value.pop("format", None) if isinstance(value, dict) else None
     if found != FORMAT:
-        raise InputError(f"{path}: of format {found}, and this minirec reads {FORMAT}; train anew")
+        raise InputError(f"{path}: of format {found}; this minirec reads {FORMAT}, so train anew")
     return value
 
 
@@ -154,7 +162,7 @@ def refuse_infinite(path: Path, weights: dict[str, torch.Tensor]) -> None:
     """Raise InputError if weights, which a file has or would get, are not all finite."""
     for name, value in weights.items():
         if not value.isfinite().all():
-            raise InputError(f"{path}: {name} would be no finite numbers; train with a lower rate")
+            raise InputError(f"{path}: values of {name} are not finite; start again with a lower rate")
 
 
 def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) -> str:
@@ -166,7 +174,9 @@ def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) ->
     rest = {"users": dataset.users, "periods": dataset.periods, "simulated": dataset.world is not None}
     rest |= {"rating": dataset.rating, "time": dataset.time, "notes": notes}
     digest = hashlib.sha256(repr((dataset.catalogue.ids, dataset.users)).encode())
-    for part in (codes.codes, *(tensor for split in splits.values() for tensor in split.values())):
+    parts = [codes.codes, *(tensor for split in splits.values() for tensor in split.values())]
+    parts += [dataset.rating, dataset.time, dataset.catalogue.features, dataset.catalogue.topics]
+    for part in filter(lambda part: part is not None, parts):
         digest.update(part.contiguous().numpy())
     rest["fingerprint"] = digest.hexdigest()
     save(folder / "data.pt", {"catalogue": vars(dataset.catalogue), "codes": vars(codes)} | splits | rest)
@@ -201,15 +211,20 @@ def begun(runs: list[Config]) -> Iterator[None]:
     written, if a folder holds a run or the data cannot be used.
     """
     _refuse_runs(runs)
-    ready = all((Path(cfg.out) / "data.pt").is_file() for cfg in runs)
-    dataset, summary = (None, "") if ready else prepare.read(runs[0])
-    encoded = [prepare.encode(dataset, cfg) for cfg in runs if not ready]
+    missing = [cfg for cfg in runs if not (Path(cfg.out) / "data.pt").is_file()]
+    notes = []
+    if missing and runs[0] not in missing:  # the data of the run is what it has, whatever became of the log
+        dataset, *_ = load_data(Path(runs[0].out), runs[0])
+    elif missing:
+        dataset, summary = prepare.read(runs[0])
+        notes = [summary]
+    encoded = [prepare.encode(dataset, cfg) for cfg in missing]
     with owned(Path(runs[0].out)):
         _refuse_runs(runs)  # that began, and ended, meanwhile
-        for cfg, (codes, notes) in zip(runs, encoded, strict=False):
+        for cfg, (codes, more) in zip(missing, encoded, strict=True):
             Path(cfg.out).mkdir(parents=True, exist_ok=True)
             settings.write(replace(cfg, resume=False), Path(cfg.out) / "config.json")
-            save_data(Path(cfg.out), dataset, codes, [summary, *notes])
+            save_data(Path(cfg.out), dataset, codes, [*notes, *more])
         yield
 
 

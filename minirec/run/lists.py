@@ -1,6 +1,7 @@
 """The arms that rank closed sets: their sets, critic and start, the supervised control, and the table."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -93,7 +94,8 @@ class ListArms:
         """ndcg@5 of the greedy ranking on validation lists, the mean over the trained needs."""
         lists = self.sources["valid"].first(VALID, self.run.cfg.candidates)
         results = rankings.rank_for_needs(policy, self.run.trie, lists)
-        return {rankings.METRIC: rankings.trained_needs(results).nanmean(1).mean().item()}
+        mean = rankings.trained_needs(results).nanmean(1).mean().item()
+        return {} if math.isnan(mean) else {rankings.METRIC: mean}  # NaN: no list has anything to gain
 
     def control(self, arm: Config) -> Policy:
         """List-wise supervised: an arm's steps and rate, on rankings by the gains that training sees."""
@@ -117,7 +119,7 @@ class ListArms:
         rows = []
         for name, needs in results.items():
             scores = {need: values[rankings.METRIC].nanmean().item() for need, values in needs.items()}
-            rows.append({"method": name} | scores)
+            rows.append({"method": name} | {n: x for n, x in scores.items() if not math.isnan(x)})
         share = f"{cfg.feedback:.0%} of the gains are seen in training, the critic's mean stands for the rest"
         notes = [f"lists: {len(test):,} test sets of {cfg.candidates}; {share}"]
         means = {title: rankings.trained_needs(results[title]).mean(0) for title in trained}  # (S,) each

@@ -31,7 +31,9 @@ def pick_device(name: str | torch.device) -> torch.device:
         raise InputError(f"--device: '{name}' is not valid{nearest(kind, ('auto', *there))}")
     place = int(number or (os.environ.get("LOCAL_RANK", 0) if kind == "cuda" else 0))
     if place >= there[kind]:
-        raise InputError(f"--device: {kind} devices of this machine: {there[kind]}; use cpu or auto")
+        raise InputError(
+            f"--device: {kind} devices of this machine: {there[kind]}; use cpu, or fewer processes"
+        )
     if kind == "cuda":
         torch.cuda.set_device(place)  # what several processes exchange goes through their own
     return torch.device(kind, place) if kind == "cuda" else torch.device(kind)

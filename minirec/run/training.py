@@ -29,11 +29,11 @@ LINES |= {
 class Training:
     """A policy while it is trained. All that changes on the way is written by ``save`` and read by ``load``.
 
-    A case of it has ``update`` (one step) and ``measure`` (complete a line of metrics), which is called every
+    A subclass has ``update`` (one step) and ``measure`` (complete a line of metrics), which is called every
     so many steps and after the last.
     """
 
-    last = 0  # step of the last measurement; what begins at -1 is measured before the first step as well
+    last = 0  # step of the last measurement; with -1 the start is measured too
 
     def __init__(self, policy: Policy, optimiser: Optimizer, processes: Processes, steps: int, every: int):
         self.policy, self.optimiser, self.processes = policy, optimiser, processes
@@ -50,9 +50,10 @@ class Training:
             folder.refuse_infinite(run.folder / "checkpoint.pt", weights)
             state = {"policy": weights, "best": self.best or weights, "step": self.step, "tally": sums}
             state |= {"measured": self.measured, "optimiser": self.optimiser.state_dict()}
+            lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.measured]
             run.save("checkpoint.pt", state)
             with atomic(run.folder / "metrics.jsonl") as file:
-                file.writelines(json.dumps(line, allow_nan=False).encode() + b"\n" for line in self.measured)
+                file.write("".join(lines).encode())
 
     def load(self, run: folder.Run) -> None:
         """Go on where checkpoint.pt stands; InputError if that is another run, or past the end of this."""

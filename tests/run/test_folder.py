@@ -180,7 +180,7 @@ def test_weights_of_other_data_are_refused(tmp_path):
         (lambda state: state.update(best={"w": torch.zeros(3)}), "does not fit"),
         (
             lambda state: state["best"]["norm.weight"].fill_(torch.nan),
-            "norm.weight would be no finite numbers",
+            "values of norm.weight are not finite",
         ),
         (lambda state: state.pop("data"), "made on other data"),
     ],
@@ -200,6 +200,22 @@ def test_a_second_start_is_refused_and_told_who_has_the_folder(tmp_path):
     with files.owned(tmp_path / "run"), refused, files.owned(tmp_path / "run"):
         pass
     assert os.listdir(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("words", [b"", b"\xff\xfe", b"process 99999999999999999999 on here"])
+def test_a_damaged_lock_is_one_line(tmp_path, words):
+    (tmp_path / "lock").write_bytes(words)
+    with pytest.raises(InputError, match="has it; wait, or remove"), files.owned(tmp_path):
+        pass
+
+
+def test_a_lock_that_changes_hands_while_it_is_taken_over_goes_back(tmp_path, monkeypatch):
+    owners = iter(["process 1 on here", "process 2 on here"])
+    (tmp_path / "lock").write_text("process 2 on here")
+    monkeypatch.setattr(files, "_alive", lambda owner: False)
+    monkeypatch.setattr(files, "_owner", lambda lock: next(owners))
+    files._take_over(tmp_path / "lock")
+    assert os.listdir(tmp_path) == ["lock"]
 
 
 def test_the_lock_of_a_dead_process_is_taken_over_and_that_of_another_machine_is_not(tmp_path):
