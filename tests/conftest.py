@@ -17,7 +17,7 @@ from hypothesis import settings
 from tests import backends
 
 settings.register_profile("people", deadline=None, max_examples=50)
-settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
+settings.register_profile("ci", deadline=None, max_examples=20, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "people")
 
 

@@ -4,7 +4,6 @@ The emulator sees neither races nor time; the tests of the operations that are m
 """
 
 import ctypes
-import os
 import re
 import shutil
 import subprocess
@@ -282,19 +281,9 @@ def test_an_access_can_be_traced(gpu):
     assert len(wide[wide[:, 3] == 1]) == 4
 
 
-TARGETS = ["75", "80", "90", "100", "120"]
-
-
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc to compile for CUDA")
 def test_nvcc_compiles_the_kernels_and_the_ladders_that_include_them(tmp_path):
-    targets = TARGETS if os.environ.get("CI") else ["90"]
-    flags = [
-        "-std=c++17",
-        "-O1",
-        "--threads",
-        "2",
-        *(f"-gencode=arch=compute_{t},code=sm_{t}" for t in targets),
-    ]
+    flags = ["-std=c++17", "-O1", "-gencode=arch=compute_90,code=sm_90"]
 
     def compile_one(source):
         command = ["nvcc", *flags, "-c", source, "-o", tmp_path / f"{source.stem}.o"]
