@@ -87,9 +87,8 @@ def _alive(owner: str) -> bool:
     if os.name == "nt" or not found or found[2] != platform.node():
         return True
     try:
-        os.kill(int(found[1]), 0)
+        with suppress(PermissionError):  # of another user
+            os.kill(int(found[1]), 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # of another user
-        return True
     return True

@@ -21,11 +21,6 @@ settings.register_profile("ci", deadline=None, max_examples=20, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "people")
 
 
-def pytest_collection_modifyitems(items):
-    """Begin with the files that take long, so that no core waits for another at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
 @pytest.fixture(params=backends.NAMES, scope="module")
 def device(request):
     """The tests of the operations run once per backend; the value is the device."""

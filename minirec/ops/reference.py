@@ -22,7 +22,8 @@ Maybe = Tensor | None  # what may be left out
 def discounts(length: int, cut: int | None = None, device: torch.device | None = None) -> Tensor:
     """The weight of each rank in DCG, d_k = 1/log2(k + 1), and 0 beyond the first ``cut`` ranks (None: all).
 
-    Returns (length,) float64, made on the device, so that a CUDA graph need not copy. Source: definition.
+    Returns (length,) float64, on MPS float32, made on the device, so that a CUDA graph need not copy.
+    Source: definition.
 
     >>> discounts(3, cut=2)
     tensor([1.0000, 0.6309, 0.0000], dtype=torch.float64)

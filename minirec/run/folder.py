@@ -5,7 +5,7 @@
     checkpoint.pt   what training needs to go on, and the weights that validation chose; see training.py
     metrics.jsonl   one line per measurement
     report.md, report.json, *.png   the results, see measure/report.py
-    ranker.pt, critic.pt, lists.pt  what arms share, where they need it
+    ranker.pt, critic.pt, lists.pt, supervised_lists.pt  what arms share, where they need it
     lock            while a process trains: which
     sasrec/, grpo/, ...             the baseline and the arms, a run folder each
 
