@@ -10,15 +10,15 @@ from torch import Tensor
 
 def keep(out: Path, raw: dict, page: Callable[[dict], list[str]]) -> None:
     """Write what a bench measured to OUT.json, and the table of it to OUT.md."""
-    out.with_suffix(".json").write_text(json.dumps(raw, separators=(",", ":")) + "\n")
+    out.with_suffix(".json").write_text(json.dumps(raw, separators=(",", ":")) + "\n", "utf-8")
     text = table(out.with_suffix(".json"), page)
     print(text)
-    out.with_suffix(".md").write_text(text)
+    out.with_suffix(".md").write_text(text, "utf-8")
 
 
 def table(kept: Path, page: Callable[[dict], list[str]]) -> str:
     """The table again, from a file that ``keep`` wrote."""
-    raw = json.loads(kept.read_text())
+    raw = json.loads(kept.read_text("utf-8"))
     return "\n".join([*raw["head"], *page(raw)]) + "\n"
 
 

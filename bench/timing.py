@@ -28,7 +28,8 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
         model = next(
-            (x.split(":")[1].strip() for x in info.read_text().splitlines() if "model name" in x), model
+            (x.split(":")[1].strip() for x in info.read_text("utf-8").splitlines() if "model name" in x),
+            model,
         )
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     return f"{model}, {torch.get_num_threads()} threads; {versions}"
@@ -44,4 +45,4 @@ def write(name: str, title: str, lines: list[str], result: str = "") -> None:
     """Print a result and keep it in bench/results, with the command and the machine."""
     page = "\n".join([*heading(name, title), *lines, ""])
     print(page)
-    (Path(__file__).parent / "results" / f"{result or name}.md").write_text(page)
+    (Path(__file__).parent / "results" / f"{result or name}.md").write_text(page, "utf-8")

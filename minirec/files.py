@@ -63,7 +63,7 @@ def owned(folder: Path) -> Iterator[None]:
 def _owner(lock: Path) -> str:
     """The process that a lock names, as far as can be read."""
     try:
-        return lock.read_text(errors="replace") or "a process"
+        return lock.read_text("utf-8", errors="replace") or "a process"
     except OSError:
         return "a process"
 

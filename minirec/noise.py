@@ -59,7 +59,13 @@ def uniform(random: torch.Generator, *shape: int, device: torch.device | str = "
     numbers = torch.rand(*shape, generator=random, dtype=torch.float64)
     if widest(device) == torch.float32:
         numbers = numbers.float().clamp(max=1 - 2**-20)  # below 1 after float32's rounding too
-    return numbers.to(device)
+    return sent(numbers, device)
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Copy to a device; a copy from the CPU makes nobody wait, but on MPS, which reads its source later."""
+    later = tensor.is_cpu and torch.device(device).type != "mps"
+    return tensor.to(device, non_blocking=later)
 
 
 def draw(weights: Tensor, noise: Tensor) -> Tensor:

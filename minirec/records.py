@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from minirec.noise import sent
+
 if TYPE_CHECKING:
     from minirec.settings import Config
     from minirec.trie import Trie
@@ -45,8 +47,10 @@ class Record:
 
     def to(self, device: torch.device | str) -> Any:
         """Return the record on a device."""
-        moved = {name: part.to(device) for name, part in vars(self).items() if part is not None}
-        return replace(self, **moved)
+        parts = {name: part for name, part in vars(self).items() if part is not None}
+        for name, part in parts.items():
+            parts[name] = sent(part, device) if isinstance(part, Tensor) else part.to(device)
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True)

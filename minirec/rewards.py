@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from minirec import ops
+from minirec.noise import sent
 from minirec.ops.reference import discounts
 from minirec.records import HOLE
 
@@ -39,7 +40,7 @@ def prefix_score(codes: Tensor, targets: Tensor) -> Tensor:
     common = same.long().cumprod(-1).sum(-1)  # (B, G, n) length m of the common prefix
     levels = codes.shape[-1]
     score = [0.0, *(10.0 ** (m - levels) for m in range(1, levels + 1))]  # by m
-    return torch.tensor(score, device=codes.device)[common].amax(-1)
+    return sent(torch.tensor(score), codes.device)[common].amax(-1)
 
 
 def in_order(candidates: Tensor, values: Tensor, items: Tensor) -> Tensor:

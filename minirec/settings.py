@@ -222,7 +222,7 @@ def write(cfg: Config, path: Path) -> None:
 def read(path: Path) -> Config:
     """Read a Config that ``write`` wrote; InputError if it is missing, damaged, or has an unknown setting."""
     try:
-        return from_dict(json.loads(path.read_text()))
+        return from_dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: {error}; expected the settings of a run") from None
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from minirec import rewards, rollout
 from minirec.errors import InputError
-from minirec.noise import stream, uniform
+from minirec.noise import sent, stream, uniform
 from minirec.policy import Policy, score
 from minirec.records import Batch, Experience, Lists, Signal
 from minirec.settings import Config
@@ -149,7 +149,7 @@ class NextItem(Task):
         """
         cfg, trie, processes, constrained = self.cfg, self.trie, self.processes, self.cfg.mask == "trie"
         source, rows, part, noise = self.begin(step, probe)
-        batch, part = source.batch(rows[part], cfg.history).to(processes.device), part.to(processes.device)
+        batch, part = source.batch(rows[part], cfg.history).to(processes.device), sent(part, processes.device)
         prompt = policy.encode(batch.condition, trie.encode(batch.history))
         if cfg.rollouts == "beam" and not probe:
             group = rollout.beam_group(policy, prompt, trie, cfg.group, constrained)
@@ -185,7 +185,7 @@ class Rankings(Task):
         source, rows, part, noise = self.begin(step, probe)
         lists = source.of_step(rows, part, cfg.seed, PROBE_STEP if probe else step).to(processes.device)
         lists = lists if probe else self.feedback(lists)
-        batch, part = lists.batch, part.to(processes.device)
+        batch, part = lists.batch, sent(part, processes.device)
         prompt = policy.encode(batch.condition, trie.encode(batch.history))
         shape = cfg.group, lists.candidates.shape[1], trie.levels
         group = rollout.rank(policy, prompt, trie, lists.candidates, noise("rollouts", *shape)[part])

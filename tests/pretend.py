@@ -2,7 +2,8 @@
 
 Every operation is looked at as it reaches the dispatcher, forward and backward. What a real device refuses is
 refused: tensors of two devices in one operation, a CPU generator, numpy, and float64 if it is as MPS.
-What a GPU would wait for is counted: every number that is read back, and every copy to the CPU.
+What a GPU would wait for is counted: every number that is read back, every copy to the CPU, and every copy
+from it that is not said to go on in the background.
 """
 
 from collections import Counter
@@ -96,6 +97,8 @@ def run(func, args, kwargs):
         assert func not in INDEXING or isinstance(args[0], Elsewhere), f"{func}: an index on the device"
     if func is aten._local_scalar_dense.default or (func in CROSSING and away and target.type == "cpu"):
         current.waits[str(func)] += 1
+    if func in CROSSING and not away and target.type == NAME and not kwargs.get("non_blocking"):
+        current.waits["a copy from the CPU"] += 1
     assert kwargs.get("generator") is None or target.type == "cpu", f"{func}: a generator of the CPU"
     plain = {name: CPU if name == "device" and value is not None else value for name, value in kwargs.items()}
     args_here, plain = tree_map_only(Elsewhere, lambda t: t.here, (args, plain))

@@ -1,7 +1,9 @@
 """Every stage on a device that is not there, so that a tensor on the wrong one is found without a GPU."""
 
+import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +32,18 @@ def call(monkeypatch, command, *arguments):
     command.main()
 
 
+def as_on_windows(change):
+    """Windows neither moves nor removes a file that is open, nor puts another in its place."""
+
+    def refuse_open(*paths, **options):
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
+        taken = {str(link.resolve()) for link in links} & {str(Path(path).resolve()) for path in paths}
+        assert not taken, f"{change.__name__}: open: {taken}"
+        return change(*paths, **options)
+
+    return refuse_open
+
+
 @pytest.mark.parametrize("double", [True, False], ids=["as CUDA", "as MPS"])
 def test_a_whole_run_mixes_no_devices(monkeypatch, tmp_path, double):
     monkeypatch.setattr(noise, "NARROW", set() if double else {pretend.NAME})
@@ -39,6 +53,8 @@ def test_a_whole_run_mixes_no_devices(monkeypatch, tmp_path, double):
     monkeypatch.setattr(metrics, "paired_bootstrap", lambda *_: (0.0, 0.0, 0.0))  # 4,000 steps on the CPU
     monkeypatch.setattr(lists, "WARM", 2)
     monkeypatch.setattr(lists, "CRITIC_STEPS", 2)
+    for name in ("replace", "rename", "unlink"):
+        monkeypatch.setattr(os, name, as_on_windows(getattr(os, name)))
     run = tmp_path / "run"
     with pretend.Device(double) as device:
         call(monkeypatch, train, *SMALL, "--out", run)

@@ -57,7 +57,7 @@ def chapters() -> list[Path]:
 
 def head(chapter: Path) -> str:
     """The first line of a page: which source it was built from."""
-    return f"<!-- built by tutorials/build.py from {chapter.name} {_hash(chapter.read_text())} -->"
+    return f"<!-- built by tutorials/build.py from {chapter.name} {_hash(chapter.read_text('utf-8'))} -->"
 
 
 def _hash(text: str) -> str:
@@ -101,7 +101,7 @@ def write(chapter: Path, notebook: nbformat.NotebookNode) -> None:
         below = f"\n\n*{caption}*" if caption else ""
         page = page.replace(f"![png]({key})", f"![{caption}](figures/{figure}){below}")
     page = re.sub(r"\n{3,}", "\n\n", page)
-    (HERE / f"{name}.md").write_text(f"{head(chapter)}\n\n{page.strip()}\n")
+    (HERE / f"{name}.md").write_text(f"{head(chapter)}\n\n{page.strip()}\n", "utf-8")
 
 
 def shown_blocks(page: str) -> list[tuple[str, str]]:
@@ -144,7 +144,7 @@ def stale(chapter: Path) -> list[str]:
     path = HERE / f"{chapter.stem}.md"
     if not path.is_file():
         return [f"{path.name}: not built"]
-    page = path.read_text()
+    page = path.read_text("utf-8")
     reasons = [] if page.startswith(head(chapter)) else [f"{path.name}: {chapter.name} has changed"]
     for name, text in shown_blocks(page):
         try:
@@ -160,7 +160,7 @@ def stale(chapter: Path) -> list[str]:
 def imports(chapter: Path) -> set[str]:
     """The modules that a chapter imports; of minirec, which module of it."""
     found = set()
-    for node in ast.walk(ast.parse(chapter.read_text())):
+    for node in ast.walk(ast.parse(chapter.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
@@ -172,7 +172,7 @@ def imports(chapter: Path) -> set[str]:
 
 def listed(chapter: Path, word: str) -> set[str]:
     """The modules in lines ``# introduces: minirec.data.world minirec.data.codes`` or ``# previews: ...``."""
-    found = re.findall(rf"^# {word}:(.*)$", chapter.read_text(), re.MULTILINE)
+    found = re.findall(rf"^# {word}:(.*)$", chapter.read_text("utf-8"), re.MULTILINE)
     return set(" ".join(found).split())
 
 
@@ -197,7 +197,7 @@ def check(chapter: Path) -> list[str]:
     """Why a page is stale, or which exact value is another one now."""
     reasons = stale(chapter)
     if not reasons:
-        page = (HERE / f"{chapter.stem}.md").read_text()
+        page = (HERE / f"{chapter.stem}.md").read_text("utf-8")
         for value in exact_values(execute(chapter)):
             shown = "\n".join("    " + line if line else "" for line in value.rstrip("\n").splitlines())
             if shown not in page:

@@ -27,7 +27,7 @@ def lines_of(run: Path) -> Rows:
     """Read a run's metrics.jsonl; empty where there is none. Raises InputError if it is damaged."""
     log = run / "metrics.jsonl"
     try:
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+        return [json.loads(line) for line in log.read_text("utf-8").splitlines()] if log.is_file() else []
     except ValueError as error:
         raise InputError(f"{log}: {error}; expected an object of JSON a line") from None
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from minirec import rewards
+from minirec.noise import sent
 from minirec.objectives import grpo
 from minirec.records import Experience, Objective, Signal
 
@@ -94,7 +95,7 @@ def signal(x: Experience) -> Signal:
         whole = replace(x, rollout=rollout, rewards=hits.to(x.rewards))
         return replace(grpo.signal(whole), facts=facts)
     rows, pair = contrast(hits, score, likelihood)
-    advantage = torch.tensor([[1.0], [-1.0]], device=items.device).expand(len(rows), 2, 1)
+    advantage = sent(torch.tensor([[1.0], [-1.0]]), items.device).expand(len(rows), 2, 1)
     return Signal(rows, codes[rows[:, None], pair], advantage, width=2, facts=facts)
 
 
