@@ -56,7 +56,7 @@ def main() -> None:
     count, seconds, before, peak, columns = map(float, answer.stdout.split())
     assert count == EVENTS
     lines = [
-        f"{EVENTS:,} events of {USERS:,} users and {ITEMS:,} items, user, item, rating and time; {size:,.0f} MiB of csv.",
+        f"{EVENTS:,} events of {USERS:,} users and {ITEMS:,} items, with times: {size:,.0f} MiB of csv.",
         "",
         "| seconds | MiB before | MiB at most | MiB of the four columns |",
         "|---|---|---|---|",

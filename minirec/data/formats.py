@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -30,18 +31,17 @@ LAYOUTS = {  # columns without names, by what all their rows hold; a person is a
 def table(path: Path, columns: str = "") -> tuple[list[str], dict[str, int], Rows, list[str]]:
     """Open a log: the names of its columns, role to position, its rows with their lines, and notes.
 
-    What a file is, its first line says, beside ``.parquet`` and ``.inter.json``. Raises InputError if it is
-    broken, or if it does not say which column has the users or the items.
+    Raises InputError if it is broken, or if it does not say which columns have the users and the items.
     """
     notes, rows = [], _reader(path, columns)
-    line, header = next(rows)
-    value = any(re.fullmatch(rf"{DATE}|-?\d[\d.e+]*", cell) for cell in header)
-    position = any(name.isdigit() and name not in header for name in tables.named(columns).values())
-    if (value or position) and not tables.recognised(header):
-        sample = [(line, header), *islice(rows, SAMPLE - 1)]
+    _, header = next(rows)
+    given, value = tables.named(columns).values(), rf"-?\d[\d.e+]*|{DATE}"
+    position = any(name.isdigit() and name not in header for name in given)
+    if not tables.recognised(header) and (position or any(re.fullmatch(value, cell) for cell in header)):
+        sample = [(1, header), *islice(rows, SAMPLE - 1)]
         columns, rows = _by_position(path, [row for _, row in sample], columns), chain(sample, rows)
         header = [str(at) for at in range(len(header))]
-        notes = [f"line {line} has no names, so it is an event; columns are taken by position: {columns}"]
+        notes = [f"no names of columns, so the first line is an event; taken by position: {columns}"]
     where = tables.positions(path, header, columns)
     user, item = where["user"], where["item"]
     if (past := f"{header[item]}_list") in header:
@@ -56,13 +56,13 @@ def _reader(path: Path, columns: str) -> Rows:
     if tables.kind(path) == ".parquet":
         return _keyed(_parquet(path))
     if path.name.removesuffix(".gz").endswith(".inter.json"):  # MiniOneRec's: user to items in order
-        users = _object(path, 1, "".join(tables.lines(path, JSON_MOST, JSON_MOST)), None)
+        users = _object(path, 1, "".join(tables.lines(path, JSON_MOST, JSON_MOST)))
         if not all(isinstance(items, list) for items in users.values()):
             raise InputError(f"{path}: expected an object of user to list of items")
         return _keyed((1, {"user": user, "item": item}) for user, items in users.items() for item in items)
-    first = tables.first_line(path).strip()
-    if first[:1] in ("{", "["):
-        texts = ((line, text) for line, text in enumerate(tables.lines(path), 1) if not text.isspace())
+    first = next(filter(str.strip, tables.lines(path)), "")
+    if first.lstrip().startswith(("{", "[")):
+        texts = ((line, text) for line, text in enumerate(tables.lines(path), 1) if text.strip())
         return _keyed((line, _object(path, line, text, _flat)) for line, text in texts)
     is_table = re.search(r"[\t,;]|::|:token|^$", first) or tables.recognised(first.split())
     return tables.rows(path) if columns or is_table else _sequences(path)
@@ -70,19 +70,18 @@ def _reader(path: Path, columns: str) -> Rows:
 
 def _by_position(path: Path, sample: list[list[str]], columns: str) -> str:
     """Complete the setting ``columns`` for columns without names; InputError if no layout is sure."""
-    first, given = sample[0], tables.named(columns)
-    texts = [" ".join(map(str.strip, row)) for row in sample]
+    first, given, texts = sample[0], tables.named(columns), [" ".join(map(str.strip, row)) for row in sample]
     sure = [layout for layout, form in LAYOUTS.items() if all(re.fullmatch(form, text) for text in texts)]
-    time = [at for at, cell in enumerate(first) if re.fullmatch(TIME, cell)][-1:]
+    free = [at for at in range(len(first)) if str(at) not in given.values()]
+    time = [at for at in free if re.fullmatch(TIME, first[at])][-1:]
     ids = [at for at in range(len(first)) if at not in time][:2]
     (layout,) = sure or [",".join(map("{}={}".format, ("user", "item", "time"), ids + time))]
-    known = {"", *map(str, range(len(first)))}.issuperset(given.values())
-    if not known or not (sure or given.keys() >= {"user", "item"}):
+    if not (sure or given.keys() >= {"user", "item"}):
         values = ", ".join(f"{at} is {tables.shown(cell)}" for at, cell in enumerate(first[:8]))
-        hint = f"name columns by position, as in --columns {layout}"
-        raise InputError(f"{path}, line 1: values and no names ({values}); {hint}")
-    roles = {role: at for role, at in tables.named(layout).items() if at not in given.values()}
-    return ",".join(f"{role}={at}" for role, at in (roles | given).items())
+        fault = f"values and no names ({values}); name columns by position, as in --columns {layout}"
+        raise InputError(f"{path}, line 1: {fault}")
+    free_roles = {role: at for role, at in tables.named(layout).items() if at not in given.values()}
+    return ",".join(f"{role}={at}" for role, at in (free_roles | given).items())
 
 
 def _sequences(path: Path) -> Rows:
@@ -95,10 +94,8 @@ def _sequences(path: Path) -> Rows:
         several, again = several or len(items) > 1, again or user in users
         if not items or (several and again):
             fault = "has several lines, and lines have several items" if items else "has no items"
-            wanted = (
-                "one user a line: user item item .., or one event: user item, or --columns user=0,item=1,.."
-            )
-            raise InputError(f"{path}, line {line}: user {tables.shown(user)} {fault}; expected {wanted}")
+            wanted = "expected lines of a user and items, or of an event, or --columns user=0,item=1,time=2"
+            raise InputError(f"{path}, line {line}: user {tables.shown(user)} {fault}; {wanted}")
         users.add(user)
         yield from ((line, [user, item]) for item in items)
 
@@ -113,22 +110,17 @@ def _longest(rows: Rows, user: int, item: int, past: int) -> Rows:
     return ((line, [name, item]) for name, (line, items) in longest.items() for item in items)
 
 
-def _object(path: Path, line: int, text: str, hook: Callable[[dict], dict] | None) -> dict:
+def _object(path: Path, line: int, text: str, make: Callable = dict) -> dict:
     try:
-        if isinstance(value := json.loads(text, object_hook=hook), dict):
-            return value
-        fault = f"a {type(value).__name__}"
-    except (ValueError, RecursionError) as error:  # the second: nested too deeply
-        fault = str(error)
-    raise InputError(f"{path}, line {line}: {fault}; expected a json object, one a line")
+        return {**json.loads(text, object_pairs_hook=make)}
+    except (ValueError, TypeError, RecursionError) as error:  # the last two: no object, nested too deeply
+        raise InputError(f"{path}, line {line}: {error}; expected a json object, one a line") from None
 
 
-def _flat(value: dict) -> dict:
-    """Lift what is in inner objects, under names such as ``key.key``."""
-    inner = (
-        (f"{key}.", part) if isinstance(part, dict) else ("", {key: part}) for key, part in value.items()
-    )
-    return {start + name: part for start, parts in inner for name, part in parts.items()}
+def _flat(pairs: list[tuple[str, Any]]) -> dict:
+    """Make an object of its pairs, in which what inner objects hold has names such as ``key.key``."""
+    parts = ((f"{key}.", part) if isinstance(part, dict) else (key, {"": part}) for key, part in pairs)
+    return {key + name: inner for key, part in parts for name, inner in part.items()}
 
 
 def _keyed(objects: Iterator[tuple[int, dict]]) -> Rows:
@@ -142,11 +134,11 @@ def _keyed(objects: Iterator[tuple[int, dict]]) -> Rows:
 def _parquet(path: Path) -> Iterator[tuple[int, dict]]:
     try:
         from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise InputError(f"{path}: parquet is read by pyarrow; pip install pyarrow") from None
-    try:
+
         file = parquet.ParquetFile(path)
         rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
         yield from enumerate(tqdm(rows, path.name, file.metadata.num_rows, unit=" rows", **tables.BAR), 1)
+    except ImportError:
+        raise InputError(f"{path}: parquet is read by pyarrow; pip install pyarrow") from None
     except (ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: {str(error).splitlines()[0]}; expected a parquet file") from None

@@ -16,6 +16,7 @@ from minirec.data.dataset import Dataset
 from minirec.errors import InputError
 from minirec.settings import Config
 
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MISSING = {"", "NA", "N/A", "NULL", "null", "None", "nan", "NaN", "\\N"}  # what files say where no id is
 
 # The columns (E,) of E events: "user" and "item", rows in the lists of external ids, int64; where the log has
@@ -53,8 +54,8 @@ def load(cfg: Config) -> tuple[Dataset, str]:
 def read(path: Path, columns: str = "", times: str = "q") -> tuple[Events, dict[str, list[str]], list[str]]:
     """Read a log's events in the order of the file, its external ids, and notes on how it was read.
 
-    Times are int64 ("q"), or float64 ("d") where one has a fraction. Events without a user or an item are
-    dropped. Raises InputError if the log is broken, or if most of its events would be dropped.
+    ``times`` is the type of times, "d" where one has a fraction. Raises InputError if the log is broken, or
+    if most events, and not only a few that are dropped, have no user or no item.
     """
     header, where, rows, notes = formats.table(path, columns)
     if (first := next(rows, None)) is None:
@@ -65,7 +66,7 @@ def read(path: Path, columns: str = "", times: str = "q") -> tuple[Events, dict[
     convert |= {"rating": partial(_number, -math.inf), "time": _date if dated else partial(_number, 0)}
     values = {role: array({"rating": "d", "time": times}.get(role, "q")) for role in where}
     plan = [(position, convert[role], values[role].append) for role, position in where.items()]
-    gone, lost, role = 0, "", ""
+    gone, lost, role = 0, "", "user"
     for line, row in chain([first], rows):
         try:
             for position, value_of, append in plan:
@@ -139,10 +140,8 @@ def timeline(events: Events) -> splits.Timeline:
 
 
 def _side_information(log: Path, items: str) -> Path | None:
-    if items:
-        return Path(items)
-    names = ("movies.csv", "movies.csv.gz") if log.name in ("ratings.csv", "ratings.csv.gz") else ()
-    return next((path for path in map(log.with_name, names) if path.is_file()), None)
+    names = ("movies.csv", "movies.csv.gz") if log.name.removesuffix(".gz") == "ratings.csv" else ()
+    return Path(items) if items else next(filter(Path.is_file, map(log.with_name, names)), None)
 
 
 class _Ids(dict[str, int]):
@@ -155,13 +154,10 @@ class _Ids(dict[str, int]):
 
 
 def _number(least: float, text: str) -> float:
-    """Read a finite number, as an int where it is whole."""
-    try:
+    with suppress(ValueError):
         number = int(text) if text.isdigit() else float(text)
-    except ValueError:
-        number = math.nan
-    if least <= number < 2**63:
-        return int(number) if number == int(number) else number
+        if least <= number < 2**63:  # not so NaN
+            return int(number) if number == int(number) else number
     raise ValueError("is no valid number; expected a finite one, of times 0 or more, such as 964982703")
 
 
@@ -169,7 +165,6 @@ def _date(text: str) -> int:
     """Read an ISO date as microseconds since 1970, of UTC where it names no zone."""
     with suppress(ValueError):
         date = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))  # Python 3.10 knows no Z
-        past = date.replace(tzinfo=date.tzinfo or timezone.utc) - datetime.fromtimestamp(0, timezone.utc)
-        if past >= timedelta(0):
-            return past // timedelta(microseconds=1)
+        if (date := date.replace(tzinfo=date.tzinfo or timezone.utc)) >= EPOCH:
+            return (date - EPOCH) // timedelta(microseconds=1)
     raise ValueError("is no valid date, as the first is; expected one from 1970 on: 2014-04-07T10:51:09Z")

@@ -41,8 +41,7 @@ def shown(text: str) -> str:
 def lines(path: Path, limit: int = LONGEST, most: float = math.inf) -> Iterator[str]:
     """Stream the lines with their ends of a UTF-8 file, as it is, gzipped, or alone in a zip; show progress.
 
-    Raises InputError if it is broken, if a line has no end within ``limit`` bytes, or if all lines together,
-    unpacked, are over ``most`` bytes.
+    Raises InputError if it is broken, if a line is over ``limit`` bytes, or all, unpacked, over ``most``.
     """
     number = size = 0
     try:
@@ -50,8 +49,7 @@ def lines(path: Path, limit: int = LONGEST, most: float = math.inf) -> Iterator[
             stream, bar.total = _unpacked(path, raw), os.fstat(raw.fileno()).st_size
             for number, line in enumerate(iter(lambda: stream.readline(limit), b""), start=1):
                 if b"\0" in line:
-                    wanted = "expected UTF-8, which iconv -f UTF-16 -t UTF-8 makes"
-                    raise InputError(f"{path}, line {number}: a binary file, or UTF-16; {wanted}")
+                    raise InputError(f"{path}, line {number}: binary, or UTF-16 (iconv -f UTF-16 converts)")
                 if len(line) == limit and not line.endswith(b"\n"):
                     raise InputError(f"{path}, line {number}: over {limit:,} bytes; expected shorter lines")
                 if (size := size + len(line)) > most:
@@ -69,13 +67,7 @@ def lines(path: Path, limit: int = LONGEST, most: float = math.inf) -> Iterator[
     raise InputError(f"{path}{fault}")
 
 
-def first_line(path: Path) -> str:
-    """The first line of a file that is not blank; "" if there is none."""
-    return next((line for line in lines(path) if not line.isspace()), "")
-
-
 def _unpacked(path: Path, raw: BufferedReader) -> BufferedIOBase:
-    """The bytes that an open file packs, told by how they begin."""
     start = raw.peek(4)[:4]
     if start[:2] == b"\x1f\x8b":
         return BufferedReader(gzip.GzipFile(fileobj=raw))
@@ -84,24 +76,22 @@ def _unpacked(path: Path, raw: BufferedReader) -> BufferedIOBase:
     archive = zipfile.ZipFile(raw)
     names = [name for name in archive.namelist() if name[-1] != "/" and not name.startswith("__MACOSX")]
     if len(names) != 1:
-        some = ", ".join(names[:8])
-        raise InputError(f"{path}: a zip of {len(names)} files ({some}); unpack it and name the log's file")
+        raise InputError(f"{path}: a zip of several files; unpack the log from among {', '.join(names[:20])}")
     return archive.open(names[0])
 
 
 def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    r"""Stream the rows of a table, header first, each with the line on which it starts; skip blank lines.
+    """Stream the rows of a table, header first, each with the line on which it starts; skip blank lines.
 
-    The delimiter is what the first row has most of: tab, comma, semicolon or ``::``, else a space. A quote in
-    quotes is doubled or follows a backslash. With ``::``, and in RecBole's ``.inter`` and ``.item``, whose
-    types (``id:token``) are cut, quotes are letters. Raises InputError if broken or empty.
+    What the first row has most of separates columns: tab, comma, semicolon, ``::``, or else a space. A quote
+    in quotes is doubled, or a backslash precedes it. With ``::`` and in RecBole's ``.inter`` and ``.item``,
+    whose types (``id:token``) are cut, quotes are letters. Raises InputError if broken or empty.
     """
-    first, text = first_line(path), lines(path)
+    first, text = next(filter(str.strip, lines(path)), ""), lines(path)
     if "\r" in first.rstrip("\r\n"):
         raise InputError(f"{path}, line 1: lines end in CR alone; save the file with LF or CR LF")
     csv.field_size_limit(LONGEST)
-    atomic = kind(path) in (".inter", ".item")
-    if atomic and "\t" not in first:
+    if (atomic := kind(path) in (".inter", ".item")) and "\t" not in first:
         raise InputError(f"{path}, line 1: no tab in {shown(first)}; {kind(path)} is separated by tabs")
     delimiter = next(filter(first.count, sorted(("\t", ",", ";", "::"), key=first.count, reverse=True)), " ")
     if double := delimiter == "::":  # csv knows delimiters of one letter
@@ -109,9 +99,8 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     elif not atomic:  # but a backslash before a quote that ends a field is a letter
         escape = re.compile(rf'\\"(?!{delimiter}(?! )|\r?\n|$)')
         text = (escape.sub('""', line) if '\\"' in line else line for line in text)
-    quoting = csv.QUOTE_NONE if atomic or double else csv.QUOTE_MINIMAL
+    quoting, width, line = csv.QUOTE_NONE if atomic or double else csv.QUOTE_MINIMAL, 0, 1
     reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=True)
-    width, line = 0, 1
     try:
         for row in reader:
             if not width and "".join(row).strip():
@@ -128,14 +117,10 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def named(columns: str) -> dict[str, str]:
-    """Read the setting ``--columns``, pairs ``role=name`` separated by commas: role to column name.
-
-    >>> named("user=who,item=what,time=")
-    {'user': 'who', 'item': 'what', 'time': ''}
-    """
+    """Read the setting ``--columns``, pairs ``role=name`` separated by commas: role to column name."""
     pairs: dict[str, str] = {}
     for pair in filter(None, columns.split(",")):
-        role, equals, name = (part.strip() for part in pair.partition("="))
+        role, equals, name = map(str.strip, pair.partition("="))
         if not (name or (equals and role not in ("user", "item"))):
             raise InputError(f"--columns: '{pair}' is no pair; for example user=user_id,item=item_id")
         if role not in COLUMNS:
@@ -152,9 +137,8 @@ def find(names: Iterable[str], header: list[str]) -> int | None:
 
 def recognised(header: list[str], columns: str = "") -> dict[str, str]:
     """Find the columns that ``COLUMNS`` knows and the setting ``columns`` does not name: role to name."""
-    found = {role: find(names, header) for role, names in COLUMNS.items()}
-    taken = named(columns).values()
-    return {role: header[at] for role, at in found.items() if at is not None and header[at] not in taken}
+    free = [name for name in header if name not in named(columns).values()]
+    return {role: free[at] for role, names in COLUMNS.items() if (at := find(names, free)) is not None}
 
 
 def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
@@ -172,10 +156,8 @@ def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
             raise InputError(f"{path}, line 1: no column '{name}' for {role}{nearest(name, header)}")
         if header.count(name) > 1:
             raise InputError(f"{path}, line 1: several columns are called '{name}'; rename all but one")
-    for role in ("user", "item"):
-        if role not in wanted:  # a session may stand for a user
-            given, name = shown(", ".join(header)), wanted.get("group", "..") if role == "user" else ".."
-            raise InputError(
-                f"{path}, line 1: no {role} column in {given}; name it by --columns {role}={name}"
-            )
+    for role, other in {"user": wanted.get("group", ".."), "item": ".."}.items():  # sessions may be users
+        if role not in wanted:
+            fault = f"no {role} column in {shown(', '.join(header))}; name it by --columns {role}={other}"
+            raise InputError(f"{path}, line 1: {fault}")
     return {role: header.index(name) for role, name in wanted.items()}

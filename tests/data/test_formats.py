@@ -246,7 +246,7 @@ def test_the_table_of_the_readme_has_every_file_and_its_command():
 def test_columns_without_names_are_taken_by_what_they_hold(tmp_path, text, columns):
     path = write(tmp_path / "log.csv", text)
     *_, notes = logs.read(path, columns if text[1] == " " else "")
-    assert notes == [f"line 1 has no names, so it is an event; columns are taken by position: {columns}"]
+    assert notes == [f"no names of columns, so the first line is an event; taken by position: {columns}"]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,9 @@ def test_only_the_first_hundred_rows_are_looked_at(tmp_path):
 @pytest.mark.parametrize("columns", ["user=196,item=242", "user=0,item=7", "user=0,item=item"])
 def test_values_are_no_names(tmp_path, columns):
     path = write(tmp_path / "u.data", "196\t242\t3\t881250949\n186\t302\t3\t891717742\n")
-    with pytest.raises(InputError, match=r"values and no names .* --columns user=0,item=1,rating=2,time=3$"):
+    with pytest.raises(
+        InputError, match=r"no column '(196|7|item)' for (user|item); choose from 0, 1, 2, 3$"
+    ):
         logs.read(path, columns)
 
 
@@ -338,7 +340,10 @@ def test_inner_keys_have_dotted_names_and_missing_keys_are_missing_values(tmp_pa
     ("text", "message"),
     [
         ('{"user": 1, "item": 2}\n{"user": 1, \n', "line 2: Expecting property name"),
-        ('{"user": 1, "item": 2}\n[1]\n', "line 2: a list; expected a json object, one a line"),
+        (
+            '{"user": 1, "item": 2}\n[1]\n',
+            "line 2: 'list' object is not a mapping; expected a json object, one a line",
+        ),
         ('[\n{"user": 1, "item": 2}\n]\n', "line 1: Expecting value"),
         ('{"a":' * 100_000 + "1" + "}" * 100_000, "line 1: maximum recursion"),
         ('{"thing": 1, "item": 2}\n', "line 1: no user column in 'thing, item'"),
@@ -537,9 +542,7 @@ def test_quotes_in_quotes(tmp_path, title):
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_utf_16_says_how_to_convert(tmp_path, encoding):
     path = write(tmp_path / "log.csv", "user,item\n1,2\n".encode(encoding))
-    with pytest.raises(
-        InputError, match=r"line 1: .* UTF-16; expected UTF-8, which iconv -f UTF-16 -t UTF-8 makes"
-    ):
+    with pytest.raises(InputError, match=r"line 1: binary, or UTF-16 \(iconv -f UTF-16 converts\)$"):
         logs.read(path)
 
 
@@ -553,7 +556,7 @@ def test_zip(tmp_path):
         archive.writestr("movies.dat", "1::x\n")
         archive.writestr("ratings.dat", "1::1::5::964982703\n")
     with pytest.raises(
-        InputError, match=r"ml\.zip: a zip of 2 files \(movies\.dat, ratings\.dat\); unpack it"
+        InputError, match=r"ml\.zip: a zip of several files; unpack .* movies\.dat, ratings\.dat$"
     ):
         logs.read(tmp_path / "ml.zip")
     whole, start = (tmp_path / "ratings.csv.zip").read_bytes(), len("ml/") + 2 * 30 + len("ml/ratings.csv")

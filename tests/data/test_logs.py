@@ -140,8 +140,8 @@ BROKEN = {
         "line 7: field larger than field limit",
     ),
     "wrong encoding": ("log.csv", (CSV + "é,d,6\n").encode("latin-1"), "line 7, byte 1: not UTF-8"),
-    "UTF-16": ("log.csv", CSV.encode("utf-16-le"), "line 1: a binary file"),
-    "binary": ("log.csv", b"\x89PNG\0\0\0\n", "line 1: a binary file"),
+    "UTF-16": ("log.csv", CSV.encode("utf-16-le"), "line 1: binary, or UTF-16"),
+    "binary": ("log.csv", b"\x89PNG\0\0\0\n", "line 1: binary, or UTF-16"),
     "no zip": ("log.csv", b"PK\3\4\0\0\0\n", "after line 0: packed data is damaged"),
     "cut gzip": (
         "log.csv.gz",
