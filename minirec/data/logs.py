@@ -1,6 +1,5 @@
 """Real logs: from a file of events, of any format in ``formats.py``, to a Dataset."""
 
-import math
 from array import array
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -63,10 +62,10 @@ def read(path: Path, columns: str = "", times: str = "q") -> tuple[Events, dict[
     dated = "time" in where and "-" in first[1][where["time"]][1:]  # all times are dates, or all numbers
     ids = {role: _Ids() for role in ("user", "item", "group")}
     convert = {role: names.__getitem__ for role, names in ids.items()}
-    convert |= {"rating": partial(_number, -math.inf), "time": _date if dated else partial(_number, 0)}
+    convert |= {"rating": partial(_number, -(2**63)), "time": _date if dated else partial(_number, 0)}
     values = {role: array({"rating": "d", "time": times}.get(role, "q")) for role in where}
     plan = [(position, convert[role], values[role].append) for role, position in where.items()]
-    gone, lost, role = 0, "", "user"
+    gone, lost = 0, ("", "")
     for line, row in chain([first], rows):
         try:
             for position, value_of, append in plan:
@@ -74,13 +73,14 @@ def read(path: Path, columns: str = "", times: str = "q") -> tuple[Events, dict[
         except TypeError:  # int64 takes no fraction
             return read(path, columns, "d")
         except ValueError as error:
+            role = next(role for role, at in where.items() if at == position)
             place = f"line {line}, column '{header[position]}': {tables.shown(row[position])}"
-            if position not in (where["user"], where["item"]):
-                raise InputError(f"{path}, {place} {error}") from None
+            if role not in ("user", "item"):
+                raise InputError(f"{path}, {place} {error}; --columns {role}= leaves it off") from None
             del values["user"][len(values["item"]) :]  # of an event without an item
-            gone, lost, role = gone + 1, lost or place, "user" if position == where["user"] else "item"
-    rest = len(values["item"])
-    missing = f"{gone:,} of {gone + rest:,} events have no user or no item (first {lost})"
+            gone, lost = gone + 1, lost if gone else (role, place)
+    role, rest = lost[0], len(values["item"])
+    missing = f"{gone:,} of {gone + rest:,} events have no user or no item (first {lost[1]})"
     if gone > rest:
         name = header[where["group"]] if role == "user" and "group" in where else ".."
         raise InputError(f"{path}: {missing}; name another column, such as --columns {role}={name}")
@@ -149,7 +149,7 @@ class _Ids(dict[str, int]):
 
     def __missing__(self, name: str) -> int:
         if (bare := name.strip()) in MISSING:
-            raise ValueError("is no id; expected one; --columns group= leaves groups out")
+            raise ValueError("is no id")
         return self[bare] if bare != name else self.setdefault(name, len(self))
 
 
@@ -158,7 +158,7 @@ def _number(least: float, text: str) -> float:
         number = int(text) if text.isdigit() else float(text)
         if least <= number < 2**63:  # not so NaN
             return int(number) if number == int(number) else number
-    raise ValueError("is no valid number; expected a finite one, of times 0 or more, such as 964982703")
+    raise ValueError("is no valid number; expected a finite one, as time 0 or more")
 
 
 def _date(text: str) -> int:
@@ -167,4 +167,6 @@ def _date(text: str) -> int:
         date = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))  # Python 3.10 knows no Z
         if (date := date.replace(tzinfo=date.tzinfo or timezone.utc)) >= EPOCH:
             return (date - EPOCH) // timedelta(microseconds=1)
-    raise ValueError("is no valid date, as the first is; expected one from 1970 on: 2014-04-07T10:51:09Z")
+    raise ValueError(
+        "is no valid date, unlike the first; expected such as 2014-04-07T10:51:09Z, from 1970 on"
+    )

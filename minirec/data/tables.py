@@ -8,8 +8,9 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from io import BufferedIOBase, BufferedReader
+from io import BufferedReader
 from pathlib import Path
+from typing import IO
 
 from tqdm import tqdm
 
@@ -46,7 +47,11 @@ def lines(path: Path, limit: int = LONGEST, most: float = math.inf) -> Iterator[
     number = size = 0
     try:
         with path.open("rb") as raw, tqdm(desc=path.name, unit="B", unit_scale=True, **BAR) as bar:
-            stream, bar.total = _unpacked(path, raw), os.fstat(raw.fileno()).st_size
+            stream, bar.total, start = raw, os.fstat(raw.fileno()).st_size, raw.peek(4)[:4]
+            if start[:2] == b"\x1f\x8b":
+                stream = BufferedReader(gzip.GzipFile(fileobj=raw))
+            elif start == b"PK\3\4":
+                stream = _only_file(path, zipfile.ZipFile(raw))
             for number, line in enumerate(iter(lambda: stream.readline(limit), b""), start=1):
                 if b"\0" in line:
                     raise InputError(f"{path}, line {number}: binary, or UTF-16 (iconv -f UTF-16 converts)")
@@ -67,13 +72,7 @@ def lines(path: Path, limit: int = LONGEST, most: float = math.inf) -> Iterator[
     raise InputError(f"{path}{fault}")
 
 
-def _unpacked(path: Path, raw: BufferedReader) -> BufferedIOBase:
-    start = raw.peek(4)[:4]
-    if start[:2] == b"\x1f\x8b":
-        return BufferedReader(gzip.GzipFile(fileobj=raw))
-    if start != b"PK\3\4":
-        return raw
-    archive = zipfile.ZipFile(raw)
+def _only_file(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
     names = [name for name in archive.namelist() if name[-1] != "/" and not name.startswith("__MACOSX")]
     if len(names) != 1:
         raise InputError(f"{path}: a zip of several files; unpack the log from among {', '.join(names[:20])}")
@@ -91,7 +90,7 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     if "\r" in first.rstrip("\r\n"):
         raise InputError(f"{path}, line 1: lines end in CR alone; save the file with LF or CR LF")
     csv.field_size_limit(LONGEST)
-    if (atomic := kind(path) in (".inter", ".item")) and "\t" not in first:
+    if (atomic := kind(path) in (".inter", ".item")) and "\t" not in first and " " in first:
         raise InputError(f"{path}, line 1: no tab in {shown(first)}; {kind(path)} is separated by tabs")
     delimiter = next(filter(first.count, sorted(("\t", ",", ";", "::"), key=first.count, reverse=True)), " ")
     if double := delimiter == "::":  # csv knows delimiters of one letter

@@ -112,6 +112,11 @@ BROKEN = {
     "NaN time": ("log.csv", CSV + "u,d,NaN\n", "line 7, column 'time': 'NaN' is no valid number"),
     "empty time": ("log.csv", CSV + "u,d,\n", "line 7, column 'time': '' is no valid number"),
     "NaN rating": ("log.csv", "user,item,rating\nu,a,nan\n", "line 2, column 'rating': 'nan' is no valid n"),
+    "endless rating": (
+        "log.csv",
+        "user,item,rating\nu,a,-inf\n",
+        "line 2, column 'rating': '-inf' is no valid n",
+    ),
     "text rating": (
         "log.csv",
         "user,item,rating\nu,a,good\n",
