@@ -154,10 +154,12 @@ class _Ids(dict[str, int]):
 
 
 def _number(least: float, text: str) -> float:
-    with suppress(ValueError):
+    try:
         number = int(text) if text.isdigit() else float(text)
-        if least <= number < 2**63:  # not so NaN
-            return int(number) if number == int(number) else number
+    except ValueError:
+        number = float("nan")
+    if least <= number < 2**63:  # not so NaN
+        return int(number) if number == int(number) else number
     raise ValueError("is no valid number; expected a finite one, as time 0 or more")
 
 
