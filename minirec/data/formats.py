@@ -43,11 +43,11 @@ def table(path: Path, columns: str = "") -> tuple[list[str], dict[str, int], Row
         header = [str(at) for at in range(len(header))]
         notes = [f"no names of columns, so the first line is an event; taken by position: {columns}"]
     where = tables.positions(path, header, columns)
-    user, item = where["user"], where["item"]
-    if (past := f"{header[item]}_list") in header:
-        notes = [f"of each user the longest row is taken, '{past}' and then '{header[item]}'"]
-        rows = _longest(rows, user, item, header.index(past))
-        header, where = [header[user], header[item]], {"user": 0, "item": 1}
+    user, item = header[where["user"]], header[where["item"]]
+    if (past := f"{item}_list") in header:
+        notes = [f"of each user the longest row is taken, '{past}' and then '{item}'"]
+        rows = _longest(rows, where["user"], where["item"], header.index(past))
+        header, where = [user, item], {"user": 0, "item": 1}
     return header, where, rows, notes
 
 

@@ -65,7 +65,7 @@ def read(path: Path, columns: str = "", times: str = "q") -> tuple[Events, dict[
     convert |= {"rating": partial(_number, -(2**63)), "time": _date if dated else partial(_number, 0)}
     values = {role: array({"rating": "d", "time": times}.get(role, "q")) for role in where}
     plan = [(position, convert[role], values[role].append) for role, position in where.items()]
-    gone, lost = 0, ("", "")
+    gone, lost = 0, ""
     for line, row in chain([first], rows):
         try:
             for position, value_of, append in plan:
@@ -73,17 +73,17 @@ def read(path: Path, columns: str = "", times: str = "q") -> tuple[Events, dict[
         except TypeError:  # int64 takes no fraction
             return read(path, columns, "d")
         except ValueError as error:
-            role = next(role for role, at in where.items() if at == position)
             place = f"line {line}, column '{header[position]}': {tables.shown(row[position])}"
-            if role not in ("user", "item"):
+            if position not in (where["user"], where["item"]):
+                role = next(role for role, at in where.items() if at == position)
                 raise InputError(f"{path}, {place} {error}; --columns {role}= leaves it off") from None
             del values["user"][len(values["item"]) :]  # of an event without an item
-            gone, lost = gone + 1, lost if gone else (role, place)
-    role, rest = lost[0], len(values["item"])
-    missing = f"{gone:,} of {gone + rest:,} events have no user or no item (first {lost[1]})"
+            gone, lost = gone + 1, lost or place
+    rest = len(values["item"])
+    missing = f"{gone:,} of {gone + rest:,} events have no user or no item (first {lost})"
     if gone > rest:
-        name = header[where["group"]] if role == "user" and "group" in where else ".."
-        raise InputError(f"{path}: {missing}; name another column, such as --columns {role}={name}")
+        other = f"user={header[where['group']]}" if "group" in where else "user=..,item=.."
+        raise InputError(f"{path}: {missing}; name other columns, such as --columns {other}")
     events = {role: np.frombuffer(column, column.typecode) for role, column in values.items()}
     notes += [f"{missing}; they are dropped"] if gone else []
     return events, {role: list(names) for role, names in ids.items() if names}, notes

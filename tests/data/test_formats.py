@@ -186,7 +186,7 @@ FILES = {
 HINTS = {
     "Yoochoose `clicks.dat`": "name columns by position, as in --columns user=0,item=2,time=1",
     "Diginetica `train-item-views.csv`": "2 of 3 events have no user or no item "
-    "(first line 2, column 'userId': 'NA'); name another column, such as --columns user=sessionId",
+    "(first line 2, column 'userId': 'NA'); name other columns, such as --columns user=sessionId",
     "RecBole `.inter` of sessions with lists": "name it by --columns user=session_id",
 }
 
@@ -504,12 +504,14 @@ def test_the_note_is_part_of_the_summary(tmp_path):
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("user,item\nNA,a\n,b\nu,c\n", "user=.."),
-        ("user,item,session\nu,NA,s\nu,,s\nu,c,s\n", "item=.."),  # a session is no item
+        ("user,item\nNA,a\n,b\nu,c\n", "user=..,item=.."),
+        ("user,item,invoice\nNA,a,s\n,b,s\nu,c,s\n", "user=invoice"),
     ],
 )
 def test_a_log_whose_ids_are_mostly_missing_is_refused(tmp_path, text, hint):
-    with pytest.raises(InputError, match=rf"2 of 3 events .* such as --columns {re.escape(hint)}$"):
+    with pytest.raises(
+        InputError, match=rf"2 of 3 events .* name other columns, such as --columns {re.escape(hint)}$"
+    ):
         logs.read(write(tmp_path / "log.csv", text))
 
 
