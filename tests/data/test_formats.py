@@ -293,6 +293,8 @@ def test_positions_are_put_over_the_guess_one_by_one(tmp_path):
     assert events["rating"].tolist() == [3, 3]
     assert events["time"].tolist() == [881250949, 891717742]
     assert "time" not in logs.read(path, "time=")[0]
+    with pytest.raises(InputError, match="no item column"):
+        logs.read(path, "user=1")  # which was the item: a column has one role
     clicks = write(tmp_path / "clicks.dat", CLICKS)
     assert "time" in logs.read(clicks, "user=0,item=2")[0]  # time is not dropped without a word
 
