@@ -546,6 +546,11 @@ def test_quotes_in_quotes(tmp_path, title):
     assert read(path) == [("u", plain, 1), ("u", "C:\\", 2)]
 
 
+def test_between_double_colons_quotes_are_letters(tmp_path):
+    path = write(tmp_path / "log.dat", '1::"Cats" (1998)::5\n1::"Dogs::4\n')
+    assert read(path, "user=0,item=1") == [("1", '"Cats" (1998)'), ("1", '"Dogs')]
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_utf_16_says_how_to_convert(tmp_path, encoding):
     path = write(tmp_path / "log.csv", "user,item\n1,2\n".encode(encoding))
