@@ -108,7 +108,8 @@ setup(
     install_requires=["torch>=2.10", "numpy", "tqdm"],
     extras_require={
         "draw": ["matplotlib"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "matplotlib", "ruff", "clang-format"],
+        "parquet": ["pyarrow"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "matplotlib", "pyarrow", "ruff", "clang-format"],
         "build": ["setuptools>=77", "ninja", "pybind11"],
         "book": ["matplotlib", "jupytext", "nbclient", "nbconvert", "ipykernel"],
         "bench": ["transformers"],

@@ -39,8 +39,8 @@ class RunConfig:
 class DataConfig:
     """A real log. Without --data the run uses the built-in world."""
 
-    data: str = setting("", "log file: ratings.csv, *.inter, *.txt (sequences), any csv/tsv; gzipped too")
-    columns: str = setting("", "names of csv columns: user=..,item=..,time=..,rating=..,group=..")
+    data: str = setting("", "log: csv, tsv, .dat, .inter, .txt, json lines, parquet; gzipped or zipped too")
+    columns: str = setting("", "names or positions: user=..,item=..,time=..,rating=..,group=..")
     items: str = setting("", "side information: a csv keyed by item, or a json of item to attributes")
     split: Literal["last", "group", "time"] = setting("last", "what is left out: last item, group, time")
     core: int = setting(5, "keep users and items with at least this many events (k-core); 0 keeps all")

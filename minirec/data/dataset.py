@@ -91,7 +91,7 @@ class Dataset:
     periods: int = 0  # 0: the data has none
     world: World | None = None
     rating: Tensor | None = None  # (E,) float64, of the splits' events
-    time: Tensor | None = None  # (E,) float64, likewise
+    time: Tensor | None = None  # (E,) int64 or float64, likewise
 
     @property
     def law(self) -> Callable[[Batch], Tensor] | None:

@@ -1,33 +1,26 @@
-"""Real logs: from a file of events to a Dataset.
+"""Real logs: from a file of events, of any format in ``formats.py``, to a Dataset."""
 
-This file reads, gzipped or not, MovieLens ``ratings.csv``, RecBole ``.inter``, S3-Rec ``.txt`` (one user a
-line, ``user item item ...`` in order of time), and any csv or tsv with named columns.
-"""
-
-import math
 from array import array
-from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from minirec.data import catalogue, splits, tables, vectors
+from minirec.data import catalogue, formats, splits, tables, vectors
 from minirec.data.dataset import Dataset
 from minirec.errors import InputError
 from minirec.settings import Config
 
-NUMBERS = {  # columns of numbers: the least value, and what is said of a value that is not valid
-    "time": (0, "is no valid time; expected a finite number, 0 or more, such as 964982703 (seconds)"),
-    "rating": (-math.inf, "is no valid rating; expected a finite number such as 4.5"),
-}
-
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+MISSING = {"", "NA", "N/A", "NULL", "null", "None", "nan", "NaN", "\\N"}  # what files say where no id is
 
 # The columns (E,) of E events: "user" and "item", rows in the lists of external ids, int64; where the log has
-# them, "group", numbered by first appearance, int64, "rating", float64, and "time", float64 in any unit: only
-# order and equality of times are used.
+# them, "group", numbered by first appearance, int64, "rating", float64, and "time" in any unit, int64, or
+# float64 where one has a fraction: only order and equality of times are used.
 Events = dict[str, np.ndarray]
 
 
@@ -38,11 +31,11 @@ def load(cfg: Config) -> tuple[Dataset, str]:
     Raises InputError if a file or a setting is wrong.
     """
     path = Path(cfg.data)
-    events, ids = read(path, cfg.columns)
+    events, ids, notes = read(path, cfg.columns)
     unique = without_duplicates(events)
     kept, ids = numbered(k_core(unique, cfg.core), ids)
     total, distinct, rest = (len(part["user"]) for part in (events, unique, kept))
-    users, items = map(len, ids.values())
+    users, items = (len(ids[role]) for role in ("user", "item"))
     if min(users, items) < 2:
         left = f"{users} users and {items} items are left of {total:,} events with --core {cfg.core}"
         raise InputError(f"{path}: {left}; expected at least 2 of each: use a smaller --core or a larger log")
@@ -54,30 +47,46 @@ def load(cfg: Config) -> tuple[Dataset, str]:
     left = f"{users:,} users, {items:,} items, {rest:,} events; {unseen:,} items never occur in training"
     rating, time = (None if a is None else torch.from_numpy(a) for a in (line.rating, line.time))
     dataset = Dataset(made, ids["user"], *parts, rating=rating, time=time)
-    return dataset, f"{total:,} events read, {gone}; {left}"
+    return dataset, "\n".join([f"{total:,} events read, {gone}; {left}", *notes])
 
 
-def read(path: Path, columns: str = "") -> tuple[Events, dict[str, list[str]]]:
-    """Read a log's events in the order of the file, and the ids of users and items; InputError if broken."""
-    table = _sequences(path) if tables.kind(path) == ".txt" and not columns else tables.rows(path)
-    _, header = next(table)
-    where = tables.positions(path, header, columns)
+def read(path: Path, columns: str = "", times: str = "q") -> tuple[Events, dict[str, list[str]], list[str]]:
+    """Read a log's events in the order of the file, its external ids, and notes on how it was read.
+
+    ``times`` is the type of times, "d" where one has a fraction. Raises InputError if the log is broken, or
+    if most events, and not only a few that are dropped, have no user or no item.
+    """
+    header, where, rows, notes = formats.table(path, columns)
+    if (first := next(rows, None)) is None:
+        raise InputError(f"{path}, line 2: a header and no events; expected one event per line")
+    dated = "time" in where and "-" in first[1][where["time"]][1:]  # all times are dates, or all numbers
     ids = {role: _Ids() for role in ("user", "item", "group")}
     convert = {role: names.__getitem__ for role, names in ids.items()}
-    convert |= {role: partial(_number, *limits) for role, limits in NUMBERS.items()}
-    values = {role: array("d" if role in NUMBERS else "q") for role in where}
+    convert |= {"rating": partial(_number, -(2**63)), "time": _date if dated else partial(_number, 0)}
+    values = {role: array({"rating": "d", "time": times}.get(role, "q")) for role in where}
     plan = [(position, convert[role], values[role].append) for role, position in where.items()]
-    for line, row in table:
+    gone, lost = 0, ""
+    for line, row in chain([first], rows):
         try:
             for position, value_of, append in plan:
                 append(value_of(row[position]))
+        except TypeError:  # int64 takes no fraction
+            return read(path, columns, "d")
         except ValueError as error:
-            name, value = header[position], tables.shown(row[position])
-            raise InputError(f"{path}, line {line}, column '{name}': {value} {error}") from None
-    if not ids["user"]:
-        raise InputError(f"{path}, line 2: a header and no events; expected one event per line")
-    events = {role: np.array(column) for role, column in values.items()}
-    return events, {role: list(ids[role]) for role in ("user", "item")}
+            place = f"line {line}, column '{header[position]}': {tables.shown(row[position])}"
+            if position not in (where["user"], where["item"]):
+                role = next(role for role, at in where.items() if at == position)
+                raise InputError(f"{path}, {place} {error}; --columns {role}= leaves it off") from None
+            del values["user"][len(values["item"]) :]  # of an event without an item
+            gone, lost = gone + 1, lost or place
+    rest = len(values["item"])
+    missing = f"{gone:,} of {gone + rest:,} events have no user or no item (first {lost})"
+    if gone > rest:
+        other = f"user={header[where['group']]}" if "group" in where else "user=..,item=.."
+        raise InputError(f"{path}: {missing}; name other columns, such as --columns {other}")
+    events = {role: np.frombuffer(column, column.typecode) for role, column in values.items()}
+    notes += [f"{missing}; they are dropped"] if gone else []
+    return events, {role: list(names) for role, names in ids.items() if names}, notes
 
 
 def select(events: Events, rows: np.ndarray) -> Events:
@@ -131,39 +140,35 @@ def timeline(events: Events) -> splits.Timeline:
 
 
 def _side_information(log: Path, items: str) -> Path | None:
-    if items:
-        return Path(items)
-    names = ("movies.csv", "movies.csv.gz") if log.name in ("ratings.csv", "ratings.csv.gz") else ()
-    return next((path for path in map(log.with_name, names) if path.is_file()), None)
+    names = ("movies.csv", "movies.csv.gz") if log.name.removesuffix(".gz") == "ratings.csv" else ()
+    return Path(items) if items else next(filter(Path.is_file, map(log.with_name, names)), None)
 
 
 class _Ids(dict[str, int]):
-    """External id to number, by first appearance."""
+    """External id to number, by first appearance; ValueError where the file says that there is none."""
 
     def __missing__(self, name: str) -> int:
-        if not name:
-            raise ValueError("is empty; expected an id")
-        return self.setdefault(name, len(self))
+        if (bare := name.strip()) in MISSING:
+            raise ValueError("is no id")
+        return self[bare] if bare != name else self.setdefault(name, len(self))
 
 
-def _number(least: float, fault: str, text: str) -> float:
+def _number(least: float, text: str) -> float:
+    try:
+        number = int(text) if text.isdigit() else float(text)
+    except ValueError:
+        number = float("nan")
+    if least <= number < 2**63:  # not so NaN
+        return int(number) if number == int(number) else number
+    raise ValueError("is no valid number; expected a finite one, as time 0 or more")
+
+
+def _date(text: str) -> int:
+    """Read an ISO date as microseconds since 1970, of UTC where it names no zone."""
     with suppress(ValueError):
-        if math.isfinite(number := float(text)) and number >= least:
-            return number
-    raise ValueError(fault)
-
-
-def _sequences(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Stream the events of sequences as the rows of a table of users and items."""
-    wanted = "expected one user a line: user item item .."
-    users: set[str] = set()
-    yield 1, ["user", "item"]
-    rows = ((line, words) for line, text in enumerate(tables.lines(path), 1) if (words := text.split()))
-    for line, (user, *items) in rows:
-        if not items or user in users:
-            fault = "was on a line before" if items else "has no items"
-            raise InputError(f"{path}, line {line}: user {tables.shown(user)} {fault}; {wanted}")
-        users.add(user)
-        yield from ((line, [user, item]) for item in items)
-    if not users:
-        raise InputError(f"{path}, line 1: the file is empty; {wanted}")
+        date = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))  # Python 3.10 knows no Z
+        if (date := date.replace(tzinfo=date.tzinfo or timezone.utc)) >= EPOCH:
+            return (date - EPOCH) // timedelta(microseconds=1)
+    raise ValueError(
+        "is no valid date, unlike the first; expected such as 2014-04-07T10:51:09Z, from 1970 on"
+    )

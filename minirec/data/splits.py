@@ -25,7 +25,7 @@ class Timeline:
     item: Ints  # (E,)
     start: Ints  # (U,) each user's first event
     stop: Ints  # (U,) one past the last; every user has an event
-    time: np.ndarray | None = None  # (E,) float64
+    time: np.ndarray | None = None  # (E,) int64 or float64
     group: Ints | None = None  # (E,)
     rating: np.ndarray | None = None  # (E,) float64
 

@@ -2,30 +2,36 @@
 
 import csv
 import gzip
-import itertools
 import math
+import os
+import re
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm
 
 from minirec.errors import InputError, nearest
 
-# The names by which a column is recognised when --columns is absent, compared in lower case.
+# The names by which a column is recognised, compared in lower case; of several, the first that a log has.
 COLUMNS = {
-    "user": ("user", "user_id", "userid"),
-    "item": ("item", "item_id", "itemid", "movieid", "movie_id"),
-    "time": ("time", "timestamp"),
-    "rating": ("rating",),
-    "group": ("group", "invoice", "session"),
+    "user": ("user", "user_id", "userid", "visitorid", "reviewerid"),
+    "item": ("item", "item_id", "itemid", "movieid", "movie_id", "parent_asin", "asin", "business_id"),
+    "rating": ("rating", "stars", "overall"),
+    "group": ("group", "invoice", "session", "session_id", "sessionid"),
+    "time": ("time", "timestamp", "unixreviewtime", "timeframe", "date"),
 }
 
 LONGEST = 10_000_000  # bytes of a line, letters of a field
+BAR = {"delay": 2, "leave": False, "disable": None}  # of the progress of reading
 
 
 def kind(path: Path) -> str:
     """Return the suffix that says what a file is, such as ``.txt`` of ``Beauty.txt.gz``."""
-    return Path(path.name.removesuffix(".gz")).suffix
+    return Path(path.name.removesuffix(".gz").removesuffix(".zip")).suffix
 
 
 def shown(text: str) -> str:
@@ -34,26 +40,31 @@ def shown(text: str) -> str:
 
 
 def lines(path: Path, limit: int = LONGEST, most: float = math.inf) -> Iterator[str]:
-    """Stream the lines with their ends of a UTF-8 file, gzipped or not.
+    """Stream the lines with their ends of a UTF-8 file, as it is, gzipped, or alone in a zip; show progress.
 
-    Raises InputError if it is broken, if a line has no end within ``limit`` bytes, or if all lines together,
-    unpacked, are over ``most`` bytes.
+    Raises InputError if it is broken, if a line is over ``limit`` bytes, or all, unpacked, over ``most``.
     """
     number = size = 0
     try:
-        with path.open("rb") as raw:
-            stream = BufferedReader(gzip.GzipFile(fileobj=raw)) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
+        with path.open("rb") as raw, tqdm(desc=path.name, unit="B", unit_scale=True, **BAR) as bar:
+            stream, bar.total, start = raw, os.fstat(raw.fileno()).st_size, raw.peek(4)[:4]
+            if start[:2] == b"\x1f\x8b":
+                stream = BufferedReader(gzip.GzipFile(fileobj=raw))
+            elif start == b"PK\3\4":
+                stream = _only_file(path, zipfile.ZipFile(raw))
             for number, line in enumerate(iter(lambda: stream.readline(limit), b""), start=1):
                 if b"\0" in line:
-                    raise InputError(f"{path}, line {number}: a binary file; expected text in UTF-8")
+                    raise InputError(f"{path}, line {number}: binary, or UTF-16 (iconv -f UTF-16 converts)")
                 if len(line) == limit and not line.endswith(b"\n"):
                     raise InputError(f"{path}, line {number}: over {limit:,} bytes; expected shorter lines")
                 if (size := size + len(line)) > most:
                     raise InputError(f"{path}: over {most:,} bytes when unpacked; expected a smaller file")
+                if number % 4096 == 0:
+                    bar.update(raw.tell() - bar.n)
                 yield line.decode("utf-8" if number > 1 else "utf-8-sig")
         return
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        fault = f", after line {number}: the gzip data is damaged or cut off ({error}); fetch the file again"
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, RuntimeError) as error:
+        fault = f", after line {number}: packed data is damaged or cut off ({error}); fetch the file again"
     except UnicodeDecodeError as error:
         fault = f", line {number}, byte {error.start + 1}: not UTF-8; save the file as UTF-8"
     except OSError as error:  # missing, a directory, no permission
@@ -61,29 +72,41 @@ def lines(path: Path, limit: int = LONGEST, most: float = math.inf) -> Iterator[
     raise InputError(f"{path}{fault}")
 
 
+def _only_file(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
+    names = [name for name in archive.namelist() if name[-1] != "/" and not name.startswith("__MACOSX")]
+    if len(names) != 1:
+        raise InputError(f"{path}: a zip of several files; unpack the log from among {', '.join(names[:20])}")
+    return archive.open(names[0])
+
+
 def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Stream the rows of a table, header first, each with the line on which it starts; skip blank lines.
 
-    The delimiter is what line 1 has most of: tab, comma or semicolon. In RecBole's ``.inter`` and ``.item``
-    quotes are letters, and types (``id:token``) are cut. Raises InputError if broken or empty.
+    What the first row has most of separates columns: tab, comma, semicolon, ``::``, or else a space. A quote
+    in quotes is doubled, or a backslash precedes it. With ``::`` and in RecBole's ``.inter`` and ``.item``,
+    whose types (``id:token``) are cut, quotes are letters. Raises InputError if broken or empty.
     """
-    text = lines(path)
-    first = next(text, "")
+    first, text = next(filter(str.strip, lines(path)), ""), lines(path)
     if "\r" in first.rstrip("\r\n"):
         raise InputError(f"{path}, line 1: lines end in CR alone; save the file with LF or CR LF")
     csv.field_size_limit(LONGEST)
-    atomic = kind(path) in (".inter", ".item")
-    delimiter = max("\t,;", key=first.count)
-    quoting = csv.QUOTE_NONE if atomic else csv.QUOTE_MINIMAL
-    reader = csv.reader(itertools.chain([first], text), delimiter=delimiter, quoting=quoting, strict=True)
-    width, line = 0, 1
+    if (atomic := kind(path) in (".inter", ".item")) and "\t" not in first and " " in first:
+        raise InputError(f"{path}, line 1: no tab in {shown(first)}; {kind(path)} is separated by tabs")
+    delimiter = next(filter(first.count, sorted(("\t", ",", ";", "::"), key=first.count, reverse=True)), " ")
+    if double := delimiter == "::":  # csv knows delimiters of one letter
+        text, delimiter = (line.replace("::", "\t") for line in text), "\t"
+    elif not atomic:  # but a backslash before a quote that ends a field is a letter
+        escape = re.compile(rf'\\"(?!{delimiter}(?! )|\r?\n|$)')
+        text = (escape.sub('""', line) if '\\"' in line else line for line in text)
+    quoting, width, line = csv.QUOTE_NONE if atomic or double else csv.QUOTE_MINIMAL, 0, 1
+    reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=True)
     try:
         for row in reader:
-            if row and not width:
+            if not width and "".join(row).strip():
                 width, row = len(row), [name.split(":")[0] if atomic else name.strip() for name in row]
-            if row and len(row) != width:
-                raise InputError(f"{path}, line {line}: {len(row)} columns; expected {width} like the header")
-            if row:
+            if width and row and len(row) != width:
+                raise InputError(f"{path}, line {line}: {len(row)} columns; expected {width} as before")
+            if width and row:
                 yield line, row
             line = reader.line_num + 1
     except csv.Error as error:
@@ -93,18 +116,11 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def named(columns: str) -> dict[str, str]:
-    """Read the setting ``--columns``, pairs ``role=name`` separated by commas: role to column name.
-
-    >>> named("user=who,item=what")
-    {'user': 'who', 'item': 'what'}
-    >>> named("users=who")
-    Traceback (most recent call last):
-    minirec.errors.InputError: --columns: unknown role 'users'; did you mean user?
-    """
+    """Read the setting ``--columns``, pairs ``role=name`` separated by commas: role to column name."""
     pairs: dict[str, str] = {}
     for pair in filter(None, columns.split(",")):
-        role, _, name = (part.strip() for part in pair.partition("="))
-        if not name:
+        role, equals, name = map(str.strip, pair.partition("="))
+        if not (name or (equals and role not in ("user", "item"))):
             raise InputError(f"--columns: '{pair}' is no pair; for example user=user_id,item=item_id")
         if role not in COLUMNS:
             raise InputError(f"--columns: unknown role '{role}'{nearest(role, COLUMNS)}")
@@ -118,23 +134,29 @@ def find(names: Iterable[str], header: list[str]) -> int | None:
     return next((lower.index(name.lower()) for name in names if name.lower() in lower), None)
 
 
+def recognised(header: list[str], columns: str = "") -> dict[str, str]:
+    """Find the columns that ``COLUMNS`` knows and the setting ``columns`` does not name: role to name."""
+    free = [name for name in header if name not in named(columns).values()]
+    return {role: free[at] for role, names in COLUMNS.items() if (at := find(names, free)) is not None}
+
+
 def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
-    """Find the columns of a log, by the setting ``columns`` or else ``COLUMNS``: role to position in the row.
+    """Find the columns of a log, by the setting ``columns``, else by ``COLUMNS``: role to place in the row.
 
     Raises InputError if a named column is missing, or if there is no user or item column.
 
-    >>> positions(Path("ratings.csv"), ["userId", "movieId", "rating", "timestamp"], "")
-    {'user': 0, 'item': 1, 'time': 3, 'rating': 2}
+    >>> positions(Path("ratings.csv"), ["userId", "movieId", "rating", "timestamp"], "rating=")
+    {'user': 0, 'item': 1, 'time': 3}
     """
-    found = {role: find(names, header) for role, names in COLUMNS.items()}
-    wanted = named(columns) or {role: header[at] for role, at in found.items() if at is not None}
+    wanted = recognised(header, columns) | named(columns)
+    wanted = {role: wanted[role] for role in COLUMNS if wanted.get(role)}
     for role, name in wanted.items():
         if name not in header:
             raise InputError(f"{path}, line 1: no column '{name}' for {role}{nearest(name, header)}")
         if header.count(name) > 1:
             raise InputError(f"{path}, line 1: several columns are called '{name}'; rename all but one")
-    for role in ("user", "item"):
+    for role, other in {"user": wanted.get("group", ".."), "item": ".."}.items():  # sessions may be users
         if role not in wanted:
-            given = shown(", ".join(header))
-            raise InputError(f"{path}, line 1: no {role} column in {given}; name it by --columns {role}=..")
+            fault = f"no {role} column in {shown(', '.join(header))}; name it by --columns {role}={other}"
+            raise InputError(f"{path}, line 1: {fault}")
     return {role: header.index(name) for role, name in wanted.items()}
