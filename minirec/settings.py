@@ -266,7 +266,7 @@ def configure(given: dict[str, str | bool]) -> Config:
         cfg = replace(cfg, fresh=0.2)
     if not cfg.out:
         name = Path(cfg.data).name.split(".")[0].lower() or "world"
-        cfg = replace(cfg, out=f"runs/{name}" + "-floors" * cfg.floors)
+        cfg = replace(cfg, out=f"runs/{name}")
     return _resumed(cfg) if cfg.resume else cfg
 
 
