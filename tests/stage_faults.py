@@ -174,6 +174,13 @@ STAGES = {
             "if True else dataset.known",
         ),
     },
+    "run/test_whole_run.py::test_all_methods_are_measured_on_the_same_sample_of_test_contexts": {
+        "a sample for floors alone": (
+            "train.py",
+            "evaluate_policy(*of, dataset, test, cfg)",
+            "evaluate_policy(*of, dataset, dataset.test, cfg)",
+        ),
+    },
     "measure/test_baselines.py::test_before_test_lie_all_histories_and_the_validation_targets": {
         "validation targets of users without a test context are forgotten": (
             "measure/baselines.py",

@@ -314,7 +314,8 @@ book.say(
 book.say(
     "**By care.** Floors have choices too: the weight that an older click has in our item-kNN, "
     f"{baselines.RECENCY}, was chosen on validation; and they are fitted on all that came before the test targets, "
-    "the validation items included, as published item-kNN figures are. The policies learned without these. And what is called SASRec reaches "
+    "the validation items included, as published item-kNN figures are. The policies learned without these. And "
+    "what is called SASRec reaches "
     f"from {min(found['SASRec'][0], span[0]):.3f} to "
     f"{published['SASRec, best known'][0]:.3f} on recall@10. Who beats the name need not have "
     "beaten the method."

@@ -18,14 +18,13 @@ Scorer = Callable[[Batch], Tensor]  # a batch of B contexts to (B, N) float64, h
 
 RECENCY = 0.6  # item-kNN: the weight of an event against the next; best of .5 to .8 on two validation splits
 GRID = 1e-6  # item-kNN: sums of similarities that round to one multiple of this are equal
-AT_ONCE = 32  # item-kNN: contexts whose sequences are in memory together
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # torch's, of sparse products
 
 
 def before_test(data: dataset.Dataset) -> dataset.Examples:
-    """All that came before the test targets: one sequence per user, with the targets of validation.
+    """All that came before the test targets, one sequence per user; of a set of targets each item comes once.
 
-    Of a set of targets each item comes once. Published item-kNN figures are fitted so. Source: ours.
+    Source: ours, as published item-kNN figures are fitted.
     """
     valid = replace(data.valid, stop=data.valid.stop + (data.valid.targets != PAD).sum(1))
     parts = contexts.whole(data.known), valid, data.test
@@ -85,7 +84,7 @@ def item_knn(train: dataset.Examples, items: int) -> Scorer:
         recency = torch.where(real, RECENCY ** age.double(), 0)
         weight = recency.new_zeros(len(batch), items)  # (B, N), by when an item was last seen
         weight.scatter_reduce_(1, batch.seen.clamp(min=0), recency, "amax")
-        parts = [part.to_sparse() @ to_sequences @ to_items for part in weight.split(AT_ONCE)]
+        parts = [part.to_sparse() @ to_sequences @ to_items for part in weight.split(32)]  # bounds memory
         return (torch.cat(parts).to_dense() / GRID).round() + fill  # (B, N)
 
     return score

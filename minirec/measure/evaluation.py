@@ -135,9 +135,8 @@ def evaluate_policy(
     """Evaluate a policy by beam search under the trie, on the device of the trie.
 
     The beam is cfg.beam wide, plus the batch's longest past where seen items are taken out. ``full`` adds
-    Pass@K by cfg.samples rollouts, and hallucination. What was not searched is not measured: K is at most the
-    beam, unless that holds the catalogue, and in Pass@K the samples. The policy comes out in evaluation mode.
-    Raises InputError if there are no contexts.
+    Pass@K by cfg.samples rollouts, and hallucination. K is at most the beam, unless that holds the catalogue,
+    or the samples. The policy comes out in evaluation mode. Raises InputError if there are no contexts.
     """
     generator, device = torch.Generator().manual_seed(cfg.seed), trie.codes.device
     samples = cfg.samples if full else 0

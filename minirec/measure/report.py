@@ -144,9 +144,7 @@ def contexts(results: Results) -> str:
     """How many contexts were evaluated, how many targets are tied, and what floors were fitted on."""
     tied = next(iter(results.methods.values())).tied
     of = f" of {results.whole:,}, a random sample" if results.whole > len(tied) else ""
-    share = (
-        f"{tied.double().mean():.1%} of the targets at the time of the event before; " if tied.any() else ""
-    )
+    share = f"{tied.double().mean():.1%} of the targets tied in time; " if tied.any() else ""
     known = "all before the targets" if results.split == "test" else "training"
     return f"{len(tied):,} contexts{of}; {share}floors fitted on {known}"
 

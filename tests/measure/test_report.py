@@ -198,8 +198,7 @@ def test_a_beam_of_one_leaves_blanks_and_no_comparison(tmp_path):
 
 def test_a_heading_tells_a_sample_tied_targets_and_what_floors_were_fitted_on(results):
     assert report.contexts(results) == (
-        "24 contexts; 33.3% of the targets at the time of the event before; "
-        "floors fitted on all before the targets"
+        "24 contexts; 33.3% of the targets tied in time; floors fitted on all before the targets"
     )
     few = replace(results, whole=1000, split="valid")
     assert report.contexts(few).startswith("24 contexts of 1,000, a random sample; ")

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minirec import evaluate
+from minirec import evaluate, train
 from minirec.data import codes
 from minirec.data.contexts import contexts
 from minirec.data.vectors import item_vectors
-from minirec.measure import evaluation
+from minirec.measure import evaluation, pictures
 from minirec.measure.exact import entropy, expected_reward, item_logprobs
 from minirec.measure.exact import kl as divergence
 from minirec.run.folder import find_run
@@ -176,3 +176,15 @@ def test_floors_know_what_came_before_the_targets_and_no_more(run):
         got = evaluation.floors(data, examples, run.cfg, split)["popularity"].values["ndcg@10"].mean().item()
         assert got == pytest.approx(want)
     assert whole_run.table(run.folder)["popularity"]["ndcg@10"] == pytest.approx(want)
+
+
+def test_all_methods_are_measured_on_the_same_sample_of_test_contexts(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pictures, "draw", lambda *_: [])
+    cfg = replace(run.cfg, test_contexts=9, out=str(tmp_path))
+    train.finish(replace(run, cfg=cfg), {"supervised": run}, ({"GRPO": run.trained()}, [], []), 0.0)
+    assert "test split, 9 contexts of 40, a random sample; " in capsys.readouterr().out
+    rows = whole_run.table(tmp_path)
+    assert {row["contexts"] for row in rows.values()} == {9}
+    test = evaluation.sample(run.dataset.test, 9, cfg.seed)
+    want = ndcg(run.trained(), run.trie, test, cfg.history, top=cfg.beam)
+    assert rows["supervised"]["ndcg@10"] == rows["GRPO"]["ndcg@10"] == pytest.approx(want, rel=1e-6)
