@@ -1,10 +1,10 @@
-"""Size of a public log, and its floors on the test split: no training, nothing drawn.
+"""Floors of a public log on the test split, as ``minirec.train --floors`` prints them, kept in bench/results.
 
     python -m bench.floors --data Beauty.txt.gz --items Beauty_item2attributes.json.gz
     python -m bench.floors --data ratings.csv.gz
     python -m bench.floors --data first_purchase_5core.csv.gz --items items.csv --split group
 
-It takes the flags of ``minirec.train``.
+It takes the flags of ``minirec.train``. Beside them stands how often a user's events follow a list of items.
 """
 
 import gzip
@@ -17,9 +17,9 @@ from bench.timing import write
 from minirec import settings
 from minirec.data import prepare
 from minirec.data.dataset import Dataset
-from minirec.measure.evaluation import floors
+from minirec.measure import evaluation, report
 
-SHOWN = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
+SHOWN = ("method", "recall@5", "ndcg@5", "recall@10", "ndcg@10")
 
 
 def in_order(dataset: Dataset, listed: list[str]) -> tuple[float, int]:
@@ -41,17 +41,16 @@ def main() -> None:
     """Read a log, evaluate the floors, write the table."""
     cfg = settings.configure(settings.arguments())
     dataset, summary = prepare.read(cfg)
-    lines = [summary, f"{len(dataset.test):,} test contexts"]
+    test = evaluation.sample(dataset.test, cfg.test_contexts, cfg.seed)
+    results = report.Results(evaluation.floors(dataset, test, cfg), "test", whole=len(dataset.test))
+    lines = [summary, f"test split, {report.contexts(results)}"]
     if cfg.items.endswith(".json.gz"):
         listed = list(json.loads(gzip.decompress(Path(cfg.items).read_bytes())))
         share, pairs = in_order(dataset, listed)
         lines.append(
             f"{share:.1%} of {pairs:,} neighbouring pairs of events stand in the order of {cfg.items}"
         )
-    lines += ["", "| method | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
-    for name, result in floors(dataset, dataset.test, cfg).items():
-        cells = [f"{result.values[metric].mean():.4f}" for metric in SHOWN]
-        lines.append("| " + " | ".join([name, *cells]) + " |")
+    lines += ["", report.markdown(results.rows, SHOWN)]
     name = cfg.data.split("/")[-1].split(".")[0].lower()
     write("floors", f"Floors on {cfg.data}", lines, result=f"floors_{name}")
 

@@ -33,15 +33,16 @@ def main() -> None:
     if (args.run / "sasrec").is_dir():  # not so with --no-sasrec, and with --levels 1
         runs = {"SASRec": find_run(args.run / "sasrec", "auto")} | runs
     policies = {name: each.trained() for name, each in runs.items()}  # what does not fit is said first
-    cfg, dataset, examples = run.cfg, run.dataset, getattr(run.dataset, args.split)
+    cfg, dataset, whole = run.cfg, run.dataset, getattr(run.dataset, args.split)
     if args.keep_seen is not None:
         cfg = replace(cfg, keep_seen=args.keep_seen)
-    methods = evaluation.floors(dataset, examples, cfg)
+    examples = evaluation.sample(whole, cfg.test_contexts, cfg.seed)
+    methods = evaluation.floors(dataset, examples, cfg, args.split)
     for name, each in runs.items():
         methods[name] = evaluation.evaluate_policy(policies[name], each.trie, dataset, examples, cfg)
     if args.predictions:
         report.write_predictions(args.predictions, methods["supervised"], dataset, examples)
-    print(report.text(report.Results(methods, args.split), cfg.seed))
+    print(report.text(report.Results(methods, args.split, whole=len(whole)), cfg.seed))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from minirec.errors import InputError, nearest, usage_error
 from minirec.files import atomic
 
-ELSEWHERE = {"out", "device", "threads", "resume"}  # may change when a run goes on elsewhere
+ELSEWHERE = {"out", "device", "threads", "resume", "test_contexts"}  # may change when a run goes on elsewhere
 
 
 def setting(default: Any, help: str, least: float = 0, most: float = 10**6) -> Any:
@@ -31,8 +31,10 @@ class RunConfig:
     threads: int = setting(0, "CPU threads; 0 leaves it to torch", most=1024)
     sasrec: bool = setting(True, "also train the one-code-per-item baseline, SASRec, for the table")
     keep_seen: bool = setting(False, "let items of the user's past be recommended again (the world does)")
-    beam: int = setting(100, "beam width", least=1)
-    samples: int = setting(50, "rollouts per context for Pass@K; 0 leaves it out")
+    floors: bool = setting(False, "read the log and evaluate the floors alone; nothing is trained")
+    test_contexts: int = setting(0, "test contexts, a random sample of so many; 0 takes all", most=10**9)
+    beam: int = setting(100, "beam width; metrics at a larger K are left out", least=1)
+    samples: int = setting(50, "rollouts per context for Pass@K at K up to this; 0 leaves it out")
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ class Config(RunConfig, DataConfig, WorldConfig, PolicyConfig, TrainConfig, Rein
 
 SECTIONS = (*Config.__bases__[:-1], *Reinforced.__bases__)
 TYPES = get_type_hints(Config)
+LEARNING = {f.name for section in SECTIONS[3:] for f in fields(section)}  # what floors do not read
 REINFORCED = {f.name for f in fields(Reinforced)} - {"fresh"}  # the users are divided before
 
 TINY = Config(out="runs/tiny", codes=16, history=6, width=48, dropout=0.0, beam=50)

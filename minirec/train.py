@@ -10,26 +10,36 @@ from pathlib import Path
 import torch
 
 from minirec import settings
+from minirec.data import prepare
 from minirec.errors import InputError, command
+from minirec.files import owned
 from minirec.measure import evaluation, report
 from minirec.run import experiment, folder, machine, supervised
 
 
-def finish(runs: dict[str, folder.Run], reinforced: experiment.Reinforced, began: float) -> None:
-    """Evaluate beside the floors on the test split, and write and print the report."""
-    run, (arms, lists, notes) = runs["supervised"], reinforced
-    cfg, dataset = run.cfg, run.dataset
+def finish(run: folder.Run, runs: dict[str, folder.Run], reinforced: experiment.Reinforced, began: float):
+    """Evaluate what was trained beside the floors on the test split, and write and print the report."""
+    cfg, dataset, (arms, lists, notes) = run.cfg, run.dataset, reinforced
     policies = {name: (each.trained(), each.trie) for name, each in runs.items()}
     policies |= {name: (policy, run.trie) for name, policy in arms.items()}
-    methods = evaluation.floors(dataset, dataset.test, cfg)
-    for name, (policy, trie) in policies.items():
-        methods[name] = evaluation.evaluate_policy(policy, trie, dataset, dataset.test, cfg)
-    results = report.Results(methods, "test", tuple(arms), lists, notes)
+    test = evaluation.sample(dataset.test, cfg.test_contexts, cfg.seed)
+    methods = evaluation.floors(dataset, test, cfg)
+    methods |= {name: evaluation.evaluate_policy(*of, dataset, test, cfg) for name, of in policies.items()}
+    results = report.Results(methods, "test", tuple(arms), lists, notes, whole=len(dataset.test))
     print("\n" + report.text(results, cfg.seed))
     seconds = time.monotonic() - began
     written = report.write(results, dataset, cfg, seconds, run.notes)
     print(f"\n{seconds:.0f} s; written: {', '.join(map(str, written))}")
     print("Read next: minirec/records.py, then the files in the order of minirec/__init__.py.")
+
+
+def floors(cfg: settings.Config, began: float) -> None:
+    """Read the data, and evaluate the floors alone; InputError if the folder holds a run."""
+    folder.refuse_runs([cfg])
+    dataset, summary = prepare.read(cfg)
+    print(summary)
+    with owned(Path(cfg.out)):
+        finish(folder.Run(cfg, dataset, None, None, [summary]), {}, ({}, [], []), began)
 
 
 @command()
@@ -46,6 +56,8 @@ def main() -> None:
     again = f"to go on: {shlex.join(['python', *sys.orig_argv[1:], *again])}"
     first = processes.rank == 0
     try:
+        if cfg.floors:
+            return first and floors(cfg, began)
         with folder.begun([cfg, *baselines.values()]) if first else nullcontext():
             processes.wait()  # for the data
             run = folder.open_run(cfg, processes)
@@ -55,7 +67,7 @@ def main() -> None:
                 supervised.train(each)
             reinforced = experiment.reinforce_all(run, chosen)
             if first:
-                finish(runs, reinforced, began)
+                finish(run, runs, reinforced, began)
         processes.close()
     except KeyboardInterrupt:
         if first and (Path(cfg.out) / "config.json").is_file():

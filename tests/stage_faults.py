@@ -92,8 +92,8 @@ STAGES = {
     "run/test_whole_run.py::test_a_line_has_the_estimates_and_the_truth_of_the_probe_and_of_validation": {
         "validation of arms on the test split": (
             "run/folder.py",
-            "return self.dataset.valid.select(order[:count])",
-            "return self.dataset.test.select(order[:count])",
+            "return sample(self.dataset.valid, count",
+            "return sample(self.dataset.test, count",
         ),
         "a standard error of one rollout": (
             "measure/probe.py",
@@ -153,16 +153,66 @@ STAGES = {
         ),
         "policies on the validation split": (
             "train.py",
-            "evaluate_policy(policy, trie, dataset, dataset.test, cfg)",
-            "evaluate_policy(policy, trie, dataset, dataset.valid, cfg)",
+            "evaluate_policy(*of, dataset, test, cfg)",
+            "evaluate_policy(*of, dataset, dataset.valid, cfg)",
         ),
     },
-    "run/test_whole_run.py::test_floors_know_the_users_that_are_left_to_reinforcement_learning": {
+    "run/test_whole_run.py::test_floors_know_what_came_before_the_targets_and_no_more": {
         "floors that do not know the users left to RL": (
             "measure/evaluation.py",
-            "fit(dataset.known,",
-            "fit(dataset.train,",
+            'if split == "test" else dataset.known',
+            'if split == "test" else dataset.train',
         ),
+        "floors on test that do not know validation": (
+            "measure/evaluation.py",
+            'if split == "test" else dataset.known',
+            "if False else dataset.known",
+        ),
+        "floors on validation that know its targets": (
+            "measure/evaluation.py",
+            'if split == "test" else dataset.known',
+            "if True else dataset.known",
+        ),
+    },
+    "run/test_whole_run.py::test_all_methods_are_measured_on_the_same_sample_of_test_contexts": {
+        "a sample for floors alone": (
+            "train.py",
+            "evaluate_policy(*of, dataset, test, cfg)",
+            "evaluate_policy(*of, dataset, dataset.test, cfg)",
+        ),
+    },
+    "measure/test_baselines.py::test_before_test_lie_all_histories_and_the_validation_targets": {
+        "validation targets of users without a test context are forgotten": (
+            "measure/baselines.py",
+            "valid.stop + (data.valid.targets != PAD).sum(1)",
+            "valid.stop",
+        ),
+        "histories of test users alone are forgotten": (
+            "measure/baselines.py",
+            "parts = contexts.whole(data.known), valid, data.test",
+            "parts = contexts.whole(data.known), valid",
+        ),
+    },
+    "measure/test_evaluation.py::test_what_was_not_searched_is_not_measured": {
+        "recall@50 of a beam of 12": ("measure/evaluation.py", "cfg.beam if cfg.beam < catalogue else", ""),
+        "a full search that is cut": (
+            "measure/evaluation.py",
+            "cfg.beam if cfg.beam < catalogue else metrics.WIDTH",
+            "cfg.beam",
+        ),
+        "pass@50 of 6 samples": (
+            "measure/evaluation.py",
+            'lists["samples"], cfg.samples)',
+            'lists["samples"], most)',
+        ),
+    },
+    "run/test_folder.py::test_an_arm_and_sasrec_read_the_data_of_the_run_they_lie_in": {
+        "data of the folder itself alone": (
+            "run/folder.py",
+            "above if above.is_file() and not",
+            "above if False and not",
+        ),
+        "codes of the policy for SASRec": ("run/folder.py", "own = cfg.levels == 1 <", "own = False and 1 <"),
     },
     "run/test_whole_run.py::test_supervised_training_is_adamw_on_the_nll_of_every_item": {
         "training sequences that lose their last target": (

@@ -38,6 +38,15 @@ def test_the_command_repeats_the_evaluation_and_writes_predictions(tmp_path, mon
     assert f"{row['ndcg@10']:.4f}" in line.split()
 
 
+def test_a_run_with_a_sample_of_test_contexts_is_evaluated_on_the_same_sample(tmp_path, monkeypatch, capsys):
+    cfg, out = replace(CFG, test_contexts=9, seed=3), tmp_path / "top.jsonl"
+    run, data = make_run(tmp_path / "run", cfg), make_dataset()
+    call(monkeypatch, "--run", run, "--predictions", out)
+    assert capsys.readouterr().out.startswith("test split, 9 contexts of 24, a random sample;")
+    users = [json.loads(line)["user"] for line in out.read_text().splitlines()]
+    assert users == [data.users[user] for user in evaluation.sample(data.test, 9, 3).user]
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

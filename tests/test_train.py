@@ -13,9 +13,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minirec import settings, train
+from minirec.data import prepare
 from minirec.files import owned
+from minirec.measure import evaluation
 from minirec.run.supervised import epoch_rows
 from minirec.run.training import LINES
+from tests import whole_run
+from tests.small_run import make_run
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +92,39 @@ def test_a_run_ends_in_a_table_with_its_floors(straight):
     assert lines[-1]["nll"] < lines[0]["nll"]
     names = {"step", "epoch", "nll", "gradient_norm", "recall@10", "ndcg@10"}
     assert all(set(line) == names <= set(LINES) for line in lines)
+
+
+def test_floors_alone_train_nothing_and_may_be_asked_again(tmp_path, monkeypatch, capsys):
+    log = whole_run.write_log(tmp_path)
+    out = ["--floors", "--core", "0", "--out", str(tmp_path / "run"), "--seed", "1"]
+    for flags in ([], ["--test-contexts", "9"]):
+        monkeypatch.setattr(sys, "argv", ["train", *log, *out, *flags])
+        train.main()
+        shown = capsys.readouterr().out
+        assert f"{whole_run.USERS} users, {whole_run.ITEMS} items" in shown
+        assert ("9 contexts of 40, a random sample; " if flags else "40 contexts; ") in shown
+        rows = json.loads((tmp_path / "run/report.json").read_text())
+        assert [row["method"] for row in rows] == ["popularity", "markov", "item-kNN"]
+        cfg = settings.configure(settings.arguments([*log, *out, *flags]))
+        dataset, _ = prepare.read(cfg)
+        test = evaluation.sample(dataset.test, cfg.test_contexts, seed=1)
+        for row in rows:
+            want = evaluation.floors(dataset, test, cfg)[row["method"]].values["ndcg@10"]
+            assert row["ndcg@10"] == want.mean().item()
+    assert "random sample" in (tmp_path / "run/report.md").read_text()
+    assert {path.suffix for path in (tmp_path / "run").iterdir()} <= {".md", ".json", ".png"}
+
+
+def test_floors_alone_do_not_write_over_a_run(tmp_path, monkeypatch, capsys):
+    make_run(tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    flags = ["--floors", "--core", "0", "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["train", *whole_run.write_log(tmp_path), *flags])
+    with pytest.raises(SystemExit) as exit_:
+        train.main()
+    assert exit_.value.code == 2
+    assert "holds a run" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
 @pytest.mark.parametrize("sign", ["data.pt", "sasrec/checkpoint.pt", "checkpoint.pt"])

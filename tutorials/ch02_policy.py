@@ -435,9 +435,9 @@ book.say(
     f"The best floor is {floor}. The policy's NDCG@10 minus that floor's is {difference:+.4f} (95 % interval "
     f"{low:+.4f} to {high:+.4f}, over users). That is {difference / room:.0%} of the way from the floor to "
     f"the best from clicks. On the tail, the least clicked items, which have a third of the clicks, the policy "
-    f"finds {tails['policy']:.3f} of the targets and {floor} {tails[floor]:.3f}. (The floors count all "
-    f"{len(dataset.known):,} training users. The policy has learned from {len(dataset.train):,}; the others are left "
-    "to RL.)"
+    f"finds {tails['policy']:.3f} of the targets and {floor} {tails[floor]:.3f}. (The floors count "
+    f"all clicks of {len(dataset.users):,} users before the test targets. The policy has learned from "
+    f"{len(dataset.train):,} users.)"
 )
 
 # %% [markdown]

@@ -36,17 +36,17 @@ def _ppmi(train: Examples, items: int) -> Tensor:
         pair = torch.stack([item[:-distance][near], item[distance:][near]])
         pairs += [pair, pair.flip(0)]
         weights.append(torch.full((2 * pair.shape[1],), 1 / distance, dtype=torch.float64))
-    counts = _square(torch.cat(pairs, 1), torch.cat(weights), items)
+    counts = sparse(torch.cat(pairs, 1), torch.cat(weights), items, items)
     (one, other), count = counts.indices(), counts.values()
     margin = torch.zeros(items, dtype=torch.float64).index_add_(0, one, count)
     information = (count * margin.sum() / (margin[one] * margin[other])).log()
     keep = (information > 0) & (one != other)  # that an item comes with itself says nothing about others
-    return _square(counts.indices()[:, keep], information[keep], items)
+    return sparse(counts.indices()[:, keep], information[keep], items, items)
 
 
-def _square(index: Tensor, value: Tensor, items: int) -> Tensor:
-    """Make a sparse (N, N) matrix; values at one place add up."""
-    return torch.sparse_coo_tensor(index, value, (items, items), check_invariants=True).coalesce()
+def sparse(index: Tensor, value: Tensor, rows: int, columns: int) -> Tensor:
+    """Make a sparse matrix of values (E,) at the places index (2, E); values at one place add up."""
+    return torch.sparse_coo_tensor(index, value, (rows, columns), check_invariants=True).coalesce()
 
 
 def cooccurrence_vectors(train: Examples, items: int, dim: int, seed: int) -> Tensor:

@@ -1,25 +1,42 @@
 """Floors: scorers that know no codes and learn nothing but counts. A new one is entered in FLOORS below.
 
-Each takes training sequences and the number N of items, and returns a ``Scorer``. Equal scores fall back to
+Each takes sequences of events and the number N of items, and returns a ``Scorer``. Equal scores fall back to
 popularity, then to the smaller item index; in float64 popularity outweighs no real difference.
 """
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from minirec.data import dataset, vectors
-from minirec.records import PAD, Batch
+from minirec.data import contexts, dataset, vectors
+from minirec.records import CONDITION, PAD, Batch
 
 Scorer = Callable[[Batch], Tensor]  # a batch of B contexts to (B, N) float64, higher is better
 
 RECENCY = 0.6  # item-kNN: the weight of an event against the next; best of .5 to .8 on two validation splits
 GRID = 1e-6  # item-kNN: sums of similarities that round to one multiple of this are equal
+warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # torch's, of sparse products
+
+
+def before_test(data: dataset.Dataset) -> dataset.Examples:
+    """All that came before the test targets, one sequence per user; of a set of targets each item comes once.
+
+    Source: ours, as published item-kNN figures are fitted.
+    """
+    valid = replace(data.valid, stop=data.valid.stop + (data.valid.targets != PAD).sum(1))
+    parts = contexts.whole(data.known), valid, data.test
+    rows = torch.cat([torch.stack([part.user, part.start, part.stop]) for part in parts], 1)
+    rows = rows[:, rows[0].argsort(stable=True)]
+    user, start, stop = rows[:, rows[0].diff(append=rows.new_tensor([-1])) != 0]  # each user's longest
+    none = user.new_zeros(len(user), len(CONDITION))
+    return dataset.Examples(valid.events, start, stop, user, none, none[:, :0], user < 0)
 
 
 def popularity(train: dataset.Examples, items: int) -> Scorer:
-    """Score each item by its number of training events, the same for every context. Source: definition."""
+    """Score each item by its number of events, the same for every context. Source: definition."""
     count = torch.bincount(vectors.training_events(train)[1], minlength=items).double()  # (N,)
     return lambda batch: count.expand(len(batch), items)
 
@@ -27,14 +44,14 @@ def popularity(train: dataset.Examples, items: int) -> Scorer:
 def markov(train: dataset.Examples, items: int) -> Scorer:
     """Score each item by how often it came right after the context's last item: a first-order Markov chain.
 
-    A score is count(last → item) + popularity / (1 + training events). The second part is below 1, so it only
+    A score is count(last → item) + popularity / (1 + events). The second part is below 1, so it only
     orders equal counts. An empty history gets popularity alone. Source: definition; the tie rule is ours.
     """
     row, item = vectors.training_events(train)
     follows = row[1:] == row[:-1]
-    last, then = item[:-1][follows], item[1:][follows]
+    pair = torch.stack([1 + item[:-1][follows], item[1:][follows]])
     # Row i + 1 belongs to item i; row 0, for "no last item" (PAD), is empty.
-    counts = _sparse(last + 1, then, torch.ones(len(last), dtype=torch.float64), (items + 1, items))
+    counts = vectors.sparse(pair, torch.ones(pair.shape[1], dtype=torch.float64), items + 1, items)
     fill = torch.bincount(item, minlength=items).double() / (1 + len(item))  # (N,) popularity in [0, 1)
 
     def score(batch: Batch) -> Tensor:
@@ -48,17 +65,18 @@ def markov(train: dataset.Examples, items: int) -> Scorer:
 def item_knn(train: dataset.Examples, items: int) -> Scorer:
     """Score each item by its summed similarity to the items of the context, recent ones counting more.
 
-    The similarity of two items is the cosine between the sets of training sequences that hold them. All items
-    are neighbours, also of themselves, so nothing of size N × N is built: similarities are summed by way of
-    the sequences. An item last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``. Popularity
-    orders equal sums. Source: item-based nearest neighbours with cosine (definition); the rest is ours.
+    The similarity of two items is the cosine between the sets of sequences that hold them. All items are
+    neighbours, also of themselves; similarities are summed by way of the sequences, so nothing is N × N. An
+    item last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``. Popularity orders equal sums.
+    Source: item-based nearest neighbours with cosine (definition); the rest is ours.
     """
     row, item = vectors.training_events(train)
     fill = torch.bincount(item, minlength=items).double() / (1 + len(item))  # (N,) popularity in [0, 1)
-    row, item = torch.stack([row, item]).unique(dim=1)  # a set: once per sequence
+    pairs = (row * items + item).unique()  # a set: once per sequence
+    _, item = index = torch.stack([pairs // items, pairs % items])
     unit = torch.bincount(item, minlength=items).double()[item].rsqrt()  # each item's column has length 1
-    to_sequences = _sparse(row, item, unit, (int(train.user.max()) + 1, items))
-    to_items = to_sequences.T.coalesce()
+    to_items = vectors.sparse(index, unit, int(train.user.max()) + 1, items)
+    to_sequences = to_items.T.coalesce()
 
     def score(batch: Batch) -> Tensor:
         real = batch.seen != PAD  # (B, S)
@@ -66,18 +84,13 @@ def item_knn(train: dataset.Examples, items: int) -> Scorer:
         recency = torch.where(real, RECENCY ** age.double(), 0)
         weight = recency.new_zeros(len(batch), items)  # (B, N), by when an item was last seen
         weight.scatter_reduce_(1, batch.seen.clamp(min=0), recency, "amax")
-        total = torch.sparse.mm(to_items, torch.sparse.mm(to_sequences, weight.T.contiguous()))  # (N, B)
-        return (total.T / GRID).round() + fill  # (B, N)
+        parts = [part.to_sparse() @ to_sequences @ to_items for part in weight.split(32)]  # bounds memory
+        return (torch.cat(parts).to_dense() / GRID).round() + fill  # (B, N)
 
     return score
 
 
 FLOORS = {"popularity": popularity, "markov": markov, "item-kNN": item_knn}
-
-
-def _sparse(row: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A sparse matrix; values at one place add up."""
-    return torch.sparse_coo_tensor(torch.stack([row, column]), value, shape, check_invariants=True).coalesce()
 
 
 def top_k(scores: Tensor, seen: Tensor | None, k: int) -> Tensor:
@@ -91,5 +104,9 @@ def top_k(scores: Tensor, seen: Tensor | None, k: int) -> Tensor:
     """
     if seen is not None:  # PAD, -1, writes to an extra column
         scores = nn.functional.pad(scores, (1, 0)).scatter(1, 1 + seen, -torch.inf)[:, 1:]
-    value, order = scores.sort(dim=1, descending=True, stable=True)
-    return nn.functional.pad(order.masked_fill(value == -torch.inf, PAD), (0, k - scores.shape[1]), value=PAD)
+    least = scores.topk(min(k, scores.shape[1])).values[:, -1:]
+    tied = int((scores >= least).sum(1).max())  # so many items have what ties with the k-th of a row
+    order = scores.topk(tied).indices.sort().values
+    value, place = scores.gather(1, order).sort(dim=1, descending=True, stable=True)
+    order = order.gather(1, place).masked_fill(value == -torch.inf, PAD)
+    return nn.functional.pad(order, (0, k - tied), value=PAD)

@@ -5,7 +5,7 @@ list are exact, in expectation over the true law; on real data they are counted 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,11 +41,13 @@ class Result:
 def summary(result: Result) -> dict[str, float]:
     """Average a result over contexts, by the names of metrics.DEFINITIONS; what none has is left out."""
     row = {name: value.mean().item() for name, value in result.values.items()}
-    row |= {f"coverage@{k}": metrics.coverage(result.items, result.catalogue, k) for k in metrics.KS}
-    buckets = zip(metrics.BUCKETS, *result.buckets.sum(0).tolist(), strict=True)
+    searched = [k for k in metrics.KS if f"recall@{k}" in row]
+    row |= {f"coverage@{k}": metrics.coverage(result.items, result.catalogue, k) for k in searched}
+    buckets = zip(metrics.BUCKETS, *result.buckets.sum(0).tolist(), strict=True) if 10 in searched else ()
     row |= {f"{name} recall@10": found / mass for name, found, mass in buckets if mass > 0}
     if result.tied.any():
-        row |= {f"tied {m}": result.values[m][result.tied].mean().item() for m in ("recall@10", "ndcg@10")}
+        tied = [m for m in ("recall@10", "ndcg@10") if m in row]
+        row |= {f"tied {m}": result.values[m][result.tied].mean().item() for m in tied}
         row["tied contexts"] = int(result.tied.sum())
     return row | {"contexts": len(result.items)}
 
@@ -63,20 +65,27 @@ def batches(lengths: Tensor, cost: Cost) -> Iterator[Tensor]:
         yield rows
 
 
+def sample(examples: Examples, count: int, seed: int) -> Examples:
+    """At most ``count`` contexts, at random, and the same for a seed; 0 takes all of them."""
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
+    return examples.select(order[:count]) if 0 < count < len(examples) else examples
+
+
 def _evaluate(answer: Answer, cost: Cost, dataset: Dataset, examples: Examples, cfg: Config) -> Result:
-    """Loop over the contexts, in batches."""
+    """Loop over the contexts, in batches; at K beyond cfg.beam only a list of the whole catalogue counts."""
     if len(examples) == 0:
         raise InputError("this split has no contexts to evaluate; use a larger log or a smaller --core")
     catalogue = len(dataset.catalogue)
+    most = cfg.beam if cfg.beam < catalogue else metrics.WIDTH
     bucket, parts = metrics.popularity_buckets(dataset.known, catalogue), []
     groups = list(batches(examples.lengths, lambda length: cost(length) + 2 * catalogue))
     for rows in tqdm(groups, "evaluate", unit=" batches", delay=2, leave=False, disable=None):
         batch = examples.batch(rows, cfg.history)
         lists = {name: items.cpu() for name, items in answer(batch).items()}
         law, judge = _judge(dataset, batch)
-        part = judge(lists["top"])
+        part = judge(lists["top"], most)
         if "samples" in lists:
-            part |= metrics.pass_at_k(judge(lists["samples"]))
+            part |= metrics.pass_at_k(judge(lists["samples"], cfg.samples))
         if "free" in lists:
             part["hallucination"] = metrics.hallucination(lists["free"])
         part["buckets"] = metrics.by_bucket(lists["top"], law, bucket)
@@ -87,15 +96,15 @@ def _evaluate(answer: Answer, cost: Cost, dataset: Dataset, examples: Examples, 
     return Result(values, items, buckets, examples.tied, catalogue)
 
 
-def _judge(dataset: Dataset, batch: Batch) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
+def _judge(dataset: Dataset, batch: Batch) -> tuple[Tensor, Callable[[Tensor, int], dict[str, Tensor]]]:
     """The chance of each item to be a target (B, N), and the metrics of lists that go with it."""
     if dataset.law is not None:
         law = dataset.law(batch)
-        return law, lambda items: metrics.expected_metrics(items, law)
+        return law, lambda items, most: metrics.expected_metrics(items, law, most)
     law = torch.zeros(len(batch), 1 + len(dataset.catalogue), dtype=torch.float64)
     law = law.scatter_(1, 1 + batch.targets, 1)[:, 1:]  # PAD, -1, writes to an extra column
     law /= law.sum(1, keepdim=True)  # uniform on the set: recall@K is its expected hit rate
-    return law, lambda items: metrics.metrics(items, batch.targets)
+    return law, lambda items, most: metrics.metrics(items, batch.targets, most)
 
 
 def evaluate_scorer(scorer: baselines.Scorer, dataset: Dataset, examples: Examples, cfg: Config) -> Result:
@@ -104,15 +113,17 @@ def evaluate_scorer(scorer: baselines.Scorer, dataset: Dataset, examples: Exampl
     def answer(batch: Batch) -> dict[str, Tensor]:
         return {"top": baselines.top_k(scorer(batch), None if cfg.keep_seen else batch.seen, metrics.WIDTH)}
 
-    return _evaluate(answer, lambda length: 2 * len(dataset.catalogue), dataset, examples, cfg)
+    catalogue = len(dataset.catalogue)
+    return _evaluate(answer, lambda length: 2 * catalogue, dataset, examples, replace(cfg, beam=catalogue))
 
 
-def floors(dataset: Dataset, examples: Examples, cfg: Config) -> dict[str, Result]:
-    """Evaluate popularity, the first-order Markov chain and item-kNN, fitted on all training sequences.
+def floors(dataset: Dataset, examples: Examples, cfg: Config, split: str = "test") -> dict[str, Result]:
+    """Evaluate popularity, the first-order Markov chain and item-kNN, fitted on what came before the split.
 
     On a simulated world "true law" is among them, the best ranking. Raises InputError without contexts.
     """
-    scorers = {name: fit(dataset.known, len(dataset.catalogue)) for name, fit in baselines.FLOORS.items()}
+    known = baselines.before_test(dataset) if split == "test" else dataset.known
+    scorers = {name: fit(known, len(dataset.catalogue)) for name, fit in baselines.FLOORS.items()}
     scorers |= {"true law": dataset.law} if dataset.law else {}
     return {name: evaluate_scorer(scorer, dataset, examples, cfg) for name, scorer in scorers.items()}
 
@@ -124,8 +135,8 @@ def evaluate_policy(
     """Evaluate a policy by beam search under the trie, on the device of the trie.
 
     The beam is cfg.beam wide, plus the batch's longest past where seen items are taken out. ``full`` adds
-    Pass@K by cfg.samples rollouts, and hallucination. The policy comes out in evaluation mode. Raises
-    InputError if there are no contexts.
+    Pass@K by cfg.samples rollouts, and hallucination. K is at most the beam, unless that holds the catalogue,
+    or the samples. The policy comes out in evaluation mode. Raises InputError if there are no contexts.
     """
     generator, device = torch.Generator().manual_seed(cfg.seed), trie.codes.device
     samples = cfg.samples if full else 0

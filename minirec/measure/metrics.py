@@ -59,16 +59,16 @@ def drop_seen(items: Tensor, seen: Tensor) -> Tensor:
     return _compact(items, ~past, items.shape[1])
 
 
-def _at_every_k(**curves: Tensor) -> dict[str, Tensor]:
-    """The values at all KS of curves over K, (B, 50) each, by names such as ``hr@10``."""
-    return {f"{name}@{k}": curve[:, k - 1] for name, curve in curves.items() for k in KS}
+def _at_every_k(most: int, **curves: Tensor) -> dict[str, Tensor]:
+    """The values at KS up to ``most`` of curves over K, (B, 50) each, by names such as ``hr@10``."""
+    return {f"{name}@{k}": curve[:, k - 1] for name, curve in curves.items() for k in KS if k <= most}
 
 
-def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def metrics(items: Tensor, targets: Tensor, most: int = WIDTH) -> dict[str, Tensor]:
     """Compare ranked lists with target sets. An item repeated in a list counts once, at its first rank.
 
     items (B, W), best first, where PAD and HOLE match nothing; targets (B, n), PAD-filled. Returns hr,
-    recall, ndcg and mrr at all KS, as ``hr@10``. Raises ValueError without a target. Source: definition.
+    recall, ndcg and mrr at KS up to ``most``. Raises ValueError without a target. Source: definition.
 
     >>> values = metrics(torch.tensor([[3, 1, 2]]), torch.tensor([[1, 5]]))  # one of two, at rank 2
     >>> {name: round(values[name].item(), 4) for name in ("hr@1", "hr@5", "recall@5", "ndcg@5", "mrr@5")}
@@ -84,10 +84,11 @@ def metrics(items: Tensor, targets: Tensor) -> dict[str, Tensor]:
     # Hits of the ideal list among the first K, (B, 50); of graded gains: rewards.ideal
     places = torch.minimum(size[:, None], rank.long())
     recall, ndcg = hit.cumsum(1) / size[:, None], (hit * discount).cumsum(1) / discount.cumsum(0)[places - 1]
-    return _at_every_k(hr=hit.cummax(1).values, recall=recall, ndcg=ndcg, mrr=(hit / rank).cummax(1).values)
+    first = (hit / rank).cummax(1).values
+    return _at_every_k(most, hr=hit.cummax(1).values, recall=recall, ndcg=ndcg, mrr=first)
 
 
-def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
+def expected_metrics(items: Tensor, law: Tensor, most: int = WIDTH) -> dict[str, Tensor]:
     """The same metrics in expectation over one target, drawn from a known law (B, N) float64.
 
     With one target, hr and recall are the sum of the law over the list; ndcg weighs it with
@@ -103,7 +104,7 @@ def expected_metrics(items: Tensor, law: Tensor) -> dict[str, Tensor]:
     rank = torch.arange(1, WIDTH + 1, dtype=torch.float64, device=items.device)
     hits = chance.cumsum(1)
     ndcg = (chance / torch.log2(rank + 1)).cumsum(1)
-    return _at_every_k(hr=hits, recall=hits, ndcg=ndcg, mrr=(chance / rank).cumsum(1))
+    return _at_every_k(most, hr=hits, recall=hits, ndcg=ndcg, mrr=(chance / rank).cumsum(1))
 
 
 def pass_at_k(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -112,7 +113,7 @@ def pass_at_k(values: dict[str, Tensor]) -> dict[str, Tensor]:
     values are the ``metrics`` or ``expected_metrics`` of the samples, as of a list. Returns (B,) float64 by
     name. Source: OpenOneRec-RL's evaluation (2512.24762); on samples, not on beams (ours).
     """
-    return {f"pass@{k}": values[f"hr@{k}"] for k in KS}
+    return {f"pass@{k}": values[f"hr@{k}"] for k in KS if f"hr@{k}" in values}
 
 
 def hallucination(items: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def _panels(rows: int, columns: int, width: float, height: float, **options: Any
 def _methods(rows: Rows, arms: Sequence[str]) -> Any:
     figure, [[axes]] = _panels(1, 1, 6, 0.8 + 0.4 * len(rows))
     known = dict.fromkeys(FLOORS, "tab:gray") | {"true law": "tab:green"} | dict.fromkeys(arms, "tab:orange")
-    values = {row["method"]: row["ndcg@10"] for row in rows}
+    values = {row["method"]: row["ndcg@10"] for row in rows if "ndcg@10" in row}
     bars = axes.barh([*values], [*values.values()], color=[known.get(name, "tab:blue") for name in values])
     axes.bar_label(bars, fmt="%.4f", padding=3)
     axes.invert_yaxis()

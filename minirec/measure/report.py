@@ -46,6 +46,7 @@ class Results:
     arms: tuple[str, ...] = ()  # the methods that are arms of reinforcement learning
     lists: Sequence[Row] = ()  # a row per way of ranking closed sets
     notes: Words = ()  # what is to be said of reinforcement learning
+    whole: int = 0  # contexts of the split, where these are a sample
 
     @property
     def rows(self) -> list[Row]:
@@ -109,7 +110,7 @@ def differences(results: Results, seed: int) -> list[Row]:
     pairs = [pair for pair in pairs if methods.keys() >= {*pair}]
     compared = []
     for metric in COMPARED:
-        for pair in pairs:
+        for pair in [pair for pair in pairs if all(metric in methods[name].values for name in pair)]:
             interval = metrics.paired_bootstrap(*(methods[name].values[metric] for name in pair), seed)
             compared.append(dict(zip(DIFFERENCE, (*pair, metric, *interval), strict=True)))
     return compared
@@ -139,10 +140,19 @@ def sentences(compared: list[Row]) -> list[str]:
     return lines
 
 
+def contexts(results: Results) -> str:
+    """How many contexts were evaluated, how many targets are tied, and what floors were fitted on."""
+    tied = next(iter(results.methods.values())).tied
+    of = f" of {results.whole:,}, a random sample" if results.whole > len(tied) else ""
+    share = f"{tied.double().mean():.1%} of the targets tied in time; " if tied.any() else ""
+    known = "all before the targets" if results.split == "test" else "training"
+    return f"{len(tied):,} contexts{of}; {share}floors fitted on {known}"
+
+
 def text(results: Results, seed: int) -> str:
     """The report for the terminal: the tables, the intervals (``seed`` resamples), and what they say."""
     rows, compared = results.rows, differences(results, seed)
-    parts = [f"{results.split} split, {rows[0]['contexts']:,} contexts", table(rows, MAIN), table(rows, MORE)]
+    parts = [f"{results.split} split, {contexts(results)}", table(rows, MAIN), table(rows, MORE)]
     parts += [table(compared, DIFFERENCE), "\n".join(sentences(compared)), *_lists(results, table)]
     return "\n\n".join(part for part in (*parts, "\n".join(results.notes)) if part)
 
@@ -166,10 +176,11 @@ def _page(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes
     kind = COUNTED if dataset.law is None else EXACT
     past = "may be recommended again" if cfg.keep_seen else "are taken out of every list"
     parts = [f"# Results on the {results.split} split"]
-    parts += [f"{rows[0]['contexts']:,} contexts. {kind} Items of the user's past {past}."]
+    parts += [f"{contexts(results)}. {kind} Items of the user's past {past}."]
     parts += [markdown(rows, MAIN, bold=RANKING), _bullets(sentences(compared))]
-    parts += [markdown(rows, MORE, bold=MORE[1:]), "## Against each other"]
-    parts += ["Paired bootstrap over contexts, 95 % intervals.", markdown(compared, DIFFERENCE)]
+    parts += [markdown(rows, MORE, bold=MORE[1:])]
+    against = "## Against each other", "Paired bootstrap over contexts, 95 % intervals."
+    parts += [*against, markdown(compared, DIFFERENCE)] if compared else []
     if results.notes:
         parts += ["## Reinforcement learning", _bullets(results.notes)]
     parts += _lists(results, markdown)

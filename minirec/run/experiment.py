@@ -4,7 +4,6 @@ An arm is the settings of the run with an objective's own. Arms have the same co
 same number of rollouts; beside every arm of next items stands *supervised continued*.
 """
 
-import shutil
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ from minirec import settings
 from minirec.data.contexts import contexts
 from minirec.data.lists import PARTS, make_lists
 from minirec.errors import InputError, nearest
-from minirec.files import atomic
 from minirec.measure import probe, rankers, report
 from minirec.models import ranker
 from minirec.objectives import OBJECTIVES, settings_of
@@ -48,6 +46,8 @@ def arms(cfg: Config, given: Iterable[str] = ()) -> dict[str, Config]:
     chosen = {name: settings_of(cfg, name, **alone, out=f"{cfg.out}/{name}") for name in asked}
     for name in given:
         flag = "--" + name.replace("_", "-")
+        if cfg.floors and name in settings.LEARNING:
+            raise InputError(f"{flag}: it has no effect with --floors; leave one of them out")
         readers = [arm for arm, objective in OBJECTIVES.items() if name in (objective.reads or ())]
         if name in settings.REINFORCED - {"objective"} and not chosen:
             raise InputError(f"{flag}: without reinforcement learning it has no effect; add --objective")
@@ -86,15 +86,13 @@ def item_reward(cfg: Config, run: folder.Run) -> tuple[Reward, list[str]]:
     return model.to(run.processes.device), [f"{title}: the reward is a trained ranker", *about]
 
 
-def begin_arm(cfg: Config, base: Path) -> None:
-    """Make the folder of an arm on the run's data; InputError if it holds one with other settings."""
+def begin_arm(cfg: Config) -> None:
+    """Make the folder of an arm; InputError if it holds one with other settings."""
     out, path = Path(cfg.out), Path(cfg.out) / "config.json"
     if path.is_file():
         new = {name: value for name, value in vars(cfg).items() if name not in settings.ELSEWHERE | {"given"}}
         return folder.refuse_others(out, vars(settings.read(path)), new)
     out.mkdir(parents=True, exist_ok=True)
-    with open(base / "data.pt", "rb") as data, atomic(out / "data.pt") as copy:
-        shutil.copyfileobj(data, copy)
     settings.write(cfg, path)
 
 
@@ -112,7 +110,7 @@ def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> Reinforced:
     start = run.trained()
     if run.processes.rank == 0:
         for each in chosen.values():
-            begin_arm(each, run.folder)
+            begin_arm(each)
         print("", NOTE, sep="\n")
     run.processes.wait()  # the folders are there
     policies, notes = {}, [NOTE]

@@ -7,7 +7,7 @@
     report.md, report.json, *.png   the results, see measure/report.py
     ranker.pt, critic.pt, lists.pt, supervised_lists.pt  what arms share, where they need it
     lock            while a process trains: which
-    sasrec/, grpo/, ...             the baseline and the arms, a run folder each
+    sasrec/, grpo/, ...             the baseline and the arms, a run folder each on the data.pt above it
 
 On a simulated world data.pt holds no world: it is made again from the settings. Every ``.pt`` file says of
 which format it is, and on which data it was made, by a fingerprint of ids, splits and codes.
@@ -30,7 +30,7 @@ from minirec.data.codes import Codes
 from minirec.data.dataset import Catalogue, Dataset, Examples
 from minirec.errors import InputError
 from minirec.files import atomic, owned
-from minirec.measure.evaluation import evaluate_policy
+from minirec.measure.evaluation import evaluate_policy, sample
 from minirec.policy import Policy
 from minirec.run.machine import pick_device
 from minirec.settings import Config
@@ -82,7 +82,7 @@ class Run:
         path = self.folder / name
         state = load(path)
         if state.get("data") != self.fingerprint:
-            raise InputError(f"{path}: made on other data than those in {self.folder / 'data.pt'}")
+            raise InputError(f"{path}: made on other data than those in this run's data.pt")
         try:
             for part in {"policy", "best", "weights"} & state.keys():
                 refuse_infinite(path, state[part])
@@ -94,9 +94,7 @@ class Run:
 
     def valid(self, count: int) -> Examples:
         """At most ``count`` validation contexts, at random, and always the same."""
-        random = torch.Generator().manual_seed(self.cfg.seed)
-        order = torch.randperm(len(self.dataset.valid), generator=random)
-        return self.dataset.valid.select(order[:count])
+        return sample(self.dataset.valid, count, self.cfg.seed)
 
     def validate(self, policy: Policy, count: int, names: Sequence[str]) -> dict[str, float]:
         """The means of some metrics over as many validation contexts, by beams of 20."""
@@ -186,49 +184,50 @@ def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) ->
 def load_data(
     folder: Path, cfg: Config, known: Dataset | None = None
 ) -> tuple[Dataset, Codes, list[str], str]:
-    """Read data.pt, and make the simulated world again, unless the dataset is ``known`` from a sibling.
+    """Read data.pt, here or in the folder above, and make the simulated world again.
 
-    Returns the dataset, its codes, notes on both, and the fingerprint. Raises InputError for a file that is
-    not such a one.
+    Returns the dataset, or that ``known`` from a sibling, its codes, notes on both, and the fingerprint. For
+    SASRec, beside a policy of more levels, codes are made anew. Raises InputError for another file.
     """
-    path = folder / "data.pt"
+    path, above = folder / "data.pt", folder.resolve().parent / "data.pt"
+    path = above if above.is_file() and not path.is_file() else path
     data = load(path)
     try:
         splits = {name: Examples(**data[name]) for name in SPLITS if name in data}
         rest = {name: data[name] for name in ("users", "periods", "rating", "time")}
         rest["world"] = world.make_world(cfg) if data["simulated"] and known is None else None
         dataset = Dataset(catalogue=Catalogue(**data["catalogue"]), **rest, **splits)
-        return known or dataset, Codes(**data["codes"]), data["notes"], data["fingerprint"]
+        own = cfg.levels == 1 < data["codes"]["codes"].shape[1]
+        codes = prepare.encode(dataset, cfg)[0] if own else Codes(**data["codes"])
+        return known or dataset, codes, data["notes"], data["fingerprint"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not the data of a run ({error})") from error
 
 
 @contextmanager
 def begun(runs: list[Config]) -> Iterator[None]:
-    """Write config.json and data.pt of runs on the same data, unless they are there to go on with.
+    """Write config.json of runs and data.pt of the first, which all share, unless it is there to go on with.
 
     The folder of the first is this process's own while the block runs. Raises InputError before anything is
     written, if a folder holds a run or the data cannot be used.
     """
-    _refuse_runs(runs)
-    missing = [cfg for cfg in runs if not (Path(cfg.out) / "data.pt").is_file()]
-    notes = []
-    if missing and runs[0] not in missing:  # the data of the run is what it has, whatever became of the log
-        dataset, *_ = load_data(Path(runs[0].out), runs[0])
-    elif missing:
+    refuse_runs(runs)
+    out = Path(runs[0].out)
+    if missing := [] if (out / "data.pt").is_file() else runs:
         dataset, summary = prepare.read(runs[0])
-        notes = [summary]
-    encoded = [prepare.encode(dataset, cfg) for cfg in missing]
-    with owned(Path(runs[0].out)):
-        _refuse_runs(runs)  # that began, and ended, meanwhile
-        for cfg, (codes, more) in zip(missing, encoded, strict=True):
+        codes, more = prepare.encode(dataset, runs[0])
+    with owned(out):
+        refuse_runs(runs)  # that began, and ended, meanwhile
+        for cfg in missing:
             Path(cfg.out).mkdir(parents=True, exist_ok=True)
             settings.write(replace(cfg, resume=False), Path(cfg.out) / "config.json")
-            save_data(Path(cfg.out), dataset, codes, [*notes, *more])
+        if missing:
+            save_data(out, dataset, codes, [summary, *more])
         yield
 
 
-def _refuse_runs(runs: list[Config]) -> None:
+def refuse_runs(runs: list[Config]) -> None:
+    """Raise InputError if a run would begin in the folder of another."""
     for cfg in runs:
         if (Path(cfg.out) / "config.json").is_file() and not cfg.resume:
             raise InputError(f"{cfg.out} holds a run: go on by --resume, or name another folder by --out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minirec.measure.baselines import RECENCY, item_knn, markov, popularity, top_k
+from minirec.data.dataset import Catalogue, Dataset, Examples
+from minirec.measure.baselines import RECENCY, before_test, item_knn, markov, popularity, top_k
 from minirec.records import PAD, Batch
 from tests.small import examples
 
@@ -85,6 +87,41 @@ def test_floors_read_training_events_only(floor) -> None:
         return floor(examples(log, keep_out=1), ITEMS)(batch([[1], [2, 0], []]))
 
     assert torch.equal(scores([4, 5]), scores([3, 0]))
+
+
+def test_before_test_lie_all_histories_and_the_validation_targets() -> None:
+    # By user: training, validation targets, test targets. As two moments for all users would cut them.
+    users = [
+        ([0, 1, 2], [3], [4]),
+        ([5, 4], [3, 3], []),
+        ([1], [], [2]),
+        ([], [0, 5], [1]),
+        ([2, 2, 2], [], []),
+    ]
+    flat = [part for user in users for part in user]
+    events = torch.tensor([item for part in flat for item in part])
+    ends = torch.tensor([len(part) for part in flat]).cumsum(0).view(-1, 3)  # (U, 3)
+    start = torch.cat([torch.tensor([0]), ends[:-1, 2]])
+
+    def split(rows: list[int], first: Tensor, last: Tensor, targets: list[list[int]]) -> Examples:
+        padded = torch.tensor([[*dict.fromkeys(row), PAD, PAD][:2] for row in targets]).view(len(rows), -1)
+        few = examples([[0]] * len(rows))
+        return replace(
+            few, events=events, start=first[rows], stop=last[rows], user=torch.tensor(rows), targets=padded
+        )
+
+    windows = split([0, 0, 1, 2, 4], start, ends[:, 0], [[]] * 5)
+    first, last = torch.tensor([0, 1, *windows.start[2:]]), torch.tensor([1, 3, *windows.stop[2:]])
+    windows = replace(windows, start=first, stop=last, targets=windows.targets[:, :0])
+    valid = split([0, 1], start, ends[:, 0], [users[0][1], users[1][1]])
+    test = split([0, 2, 3], start, ends[:, 1], [users[u][2] for u in (0, 2, 3)])
+    fresh = windows.select(windows.user == 1)
+    data = Dataset(Catalogue([*"abcdef"]), [*"01234"], windows.select(windows.user != 1), valid, test, fresh)
+    known = before_test(data)
+    spans = zip(known.user.tolist(), known.start.tolist(), known.stop.tolist(), strict=True)
+    # User 1 has no test context, so nothing says where the repeat of item 3 belongs: it is left out.
+    want = {0: [0, 1, 2, 3], 1: [5, 4, 3], 2: [1], 3: [0, 5], 4: [2, 2, 2]}
+    assert {user: events[a:b].tolist() for user, a, b in spans} == want
 
 
 values = st.sampled_from([-math.inf, 0.0, 1.0, 2.0])

@@ -91,8 +91,8 @@ def test_full_evaluation_adds_samples_and_holes():
     free = rollout.beam(policy, prompt, trie, 50, constrained=False)[0]
     assert torch.equal(result.values["hallucination"], (free[:, :10] == -1).double().mean(1))
     assert 0 < result.values["hallucination"].mean() < 1
-    assert (result.values["pass@50"] >= result.values["pass@1"]).all()
-    assert 0 < result.values["pass@50"].mean() < 1
+    assert (result.values["pass@5"] >= result.values["pass@1"]).all()
+    assert 0 < result.values["pass@5"].mean() < 1
     assert (
         "pass@1"
         not in evaluation.evaluate_policy(policy, trie, data, data.test, replace(CFG, samples=0)).values
@@ -105,19 +105,53 @@ def test_pass_at_k_is_of_samples_and_not_of_the_beam(keep_seen):
     again = data.test.targets.clone()  # every second user comes back to the first item
     again[::2, 0] = data.test.events[data.test.start[::2]]
     data = replace(data, test=replace(data.test, targets=again))
-    result = evaluation.evaluate_policy(policy, trie, data, data.test, replace(CFG, keep_seen=keep_seen))
+    cfg = replace(CFG, keep_seen=keep_seen, samples=5)
+    result = evaluation.evaluate_policy(policy, trie, data, data.test, cfg)
     (rows,) = evaluation.batches(data.test.lengths, lambda length: 1)  # one batch, longest first
     batch = data.test.batch(rows, 4)
     noise = torch.rand(
-        USERS, CFG.samples, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(CFG.seed)
+        USERS, cfg.samples, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(cfg.seed)
     )
     prompt = policy.encode(batch.condition, trie.encode(batch.history))
     drawn = rollout.sample(policy, prompt, trie, noise).items[..., 0]
-    hit = (drawn == batch.targets).any(1)  # one target; all samples, as there are fewer than 50
+    hit = (drawn == batch.targets).any(1)  # one target; all five samples
     known = (batch.seen == batch.targets).any(1)
     assert (hit & known).any()
     want = hit if keep_seen else hit & ~known
-    assert torch.equal(result.values["pass@50"][rows], want.double())
+    assert torch.equal(result.values["pass@5"][rows], want.double())
+
+
+def at(row, stem):
+    """The K at which a row has a metric."""
+    return [int(name.split("@")[1]) for name in row if name.startswith(f"{stem}@")]
+
+
+@pytest.mark.parametrize("law", [None, fixed_law])
+@pytest.mark.parametrize(
+    ("beam", "places"),
+    [(1, [1]), (9, [1, 5]), (12, [1, 5, 10]), (ITEMS - 1, [1, 5, 10, 20]), (ITEMS, [*metrics.KS])],
+)
+def test_what_was_not_searched_is_not_measured(law, beam, places):
+    data, (policy, trie) = make_dataset(law), make_policy()
+    cfg = replace(CFG, beam=beam)
+    row = evaluation.summary(evaluation.evaluate_policy(policy, trie, data, data.test, cfg))
+    for stem in ("hr", "recall", "ndcg", "mrr", "coverage"):
+        assert at(row, stem) == places, stem
+    for name in ("tail recall@10", "tied recall@10", "tied ndcg@10"):
+        assert (name in row) == (10 in places), name
+    assert at(row, "pass") == [1, 5]  # of 6 samples
+    floors = evaluation.floors(data, data.test, cfg)  # which rank the whole catalogue
+    assert all(at(evaluation.summary(floor), "recall") == [*metrics.KS] for floor in floors.values())
+
+
+def test_a_sample_of_contexts_is_random_the_same_for_a_seed_and_none_at_all_for_0():
+    test = make_dataset().test
+    few = [evaluation.sample(test, 9, seed).user.tolist() for seed in (0, 0, 1)]
+    assert few[0] == few[1] != few[2]
+    assert len(set(few[0])) == 9
+    assert max(few[0]) > 9 < max(few[2])
+    for count in (0, USERS, USERS + 1):
+        assert evaluation.sample(test, count, 0) is test
 
 
 def test_target_sets_are_shared_out_over_the_buckets():

@@ -124,7 +124,7 @@ def test_the_files_of_a_report(tmp_path, results):
     rows = json.loads((tmp_path / "report.json").read_text())
     assert [(row["method"], row["split"]) for row in rows] == [(name, "test") for name in results.methods]
     assert rows[-1]["ndcg@10"] == results.methods["supervised"].values["ndcg@10"].mean().item()
-    assert {"recall@10", "hallucination", "coverage@10", "pass@10"} <= rows[-1].keys()
+    assert {"recall@10", "hallucination", "coverage@10", "pass@5"} <= rows[-1].keys()
     assert "hallucination" not in rows[0]
 
     page = (tmp_path / "report.md").read_text()
@@ -179,3 +179,28 @@ def test_garbage_in_metrics_is_one_line(tmp_path, garbage):
     (tmp_path / "metrics.jsonl").write_bytes(garbage)
     with pytest.raises(InputError, match=r"metrics\.jsonl"):
         pictures.lines_of(tmp_path)
+
+
+def test_a_beam_of_one_leaves_blanks_and_no_comparison(tmp_path):
+    data, (policy, trie) = make_dataset(), make_policy()
+    cfg = replace(CFG, beam=1, out=str(tmp_path))
+    methods = evaluation.floors(data, data.test, cfg)
+    methods["supervised"] = evaluation.evaluate_policy(policy, trie, data, data.test, cfg)
+    results = Results(methods, "test")
+    assert report.differences(results, seed=0) == []
+    shown = report.text(results, seed=0).split("\n\n")[1].splitlines()
+    assert len(shown[-1].split()) == 2 < len(shown[-2].split())  # the policy's name and hallucination
+    report.write(results, data, cfg, 1.0)
+    page = (tmp_path / "report.md").read_text()
+    assert "Against each other" not in page
+    assert "|  |\n||" not in page
+
+
+def test_a_heading_tells_a_sample_tied_targets_and_what_floors_were_fitted_on(results):
+    assert report.contexts(results) == (
+        "24 contexts; 33.3% of the targets tied in time; floors fitted on all before the targets"
+    )
+    few = replace(results, whole=1000, split="valid")
+    assert report.contexts(few).startswith("24 contexts of 1,000, a random sample; ")
+    assert report.contexts(few).endswith("floors fitted on training")
+    assert report.text(few, seed=0).startswith("valid split, 24 contexts of 1,000, a random sample; ")

@@ -56,6 +56,8 @@ def test_an_unknown_objective_names_the_nearest():
             "--rl-steps: without reinforcement learning it has no effect; add --objective",
         ),
         (["--no-repair"], "--repair: without reinforcement learning it has no effect; add --objective"),
+        (["--floors", "--epochs", "3"], "--epochs: it has no effect with --floors; leave one of them out"),
+        (["--tiny", "--floors", "--objective", "grpo"], "--objective: it has no effect with --floors"),
         (["--tiny", "--objective", "none", "--gate", "open"], "--gate: without reinforcement learning"),
     ],
 )

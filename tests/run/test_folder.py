@@ -4,17 +4,20 @@ import pickle
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import minirec
 from minirec import files
 from minirec.data.world import make_world
 from minirec.errors import InputError
+from minirec.policy import Policy
 from minirec.run import folder
-from minirec.settings import from_dict
+from minirec.settings import from_dict, write
 from tests.small_run import CFG, make_codes, make_dataset, make_run
 
 STATE = {"step": 3, "best": {"w": torch.arange(5.0)}, "names": ["a", "b"], "score": None}
@@ -268,3 +271,41 @@ def test_other_data_is_refused(tmp_path):
     folder.save(tmp_path / "data.pt", {"catalogue": {"ids": []}})
     with pytest.raises(InputError, match="not the data of a run"):
         folder.load_data(tmp_path, CFG)
+
+
+def test_an_arm_and_sasrec_read_the_data_of_the_run_they_lie_in(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    for name, cfg in (("grpo", CFG), ("sasrec", replace(CFG, levels=1))):
+        (run / name).mkdir()
+        write(cfg, run / name / "config.json")
+        policy = state["best"] if name == "grpo" else Policy(cfg, 1, 30).state_dict()
+        folder.save(run / name / "checkpoint.pt", {"best": policy, "data": state["data"]})
+    moved = tmp_path / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    run.rename(moved)  # a run moves as one
+    for path in (moved, moved / "grpo", moved / "sasrec"):
+        monkeypatch.chdir(path)  # also by a path that names no folder above
+        for place in (path, "."):
+            assert len(minirec.load(place).recommend(["item3"], top=3)) == 3
+    one, three = folder.find_run(moved / "sasrec"), folder.find_run(moved / "grpo")
+    assert one.trie.codes.tolist() == [[item] for item in range(30)]
+    assert three.trie.codes.tolist() == make_codes().codes.tolist()
+    (moved / "grpo").rename(tmp_path / "elsewhere" / "grpo")
+    with pytest.raises(InputError, match=r"grpo/data.pt: no such file"):
+        folder.find_run(tmp_path / "elsewhere" / "grpo")
+
+
+def test_data_are_written_once_for_a_run_and_sasrec(tmp_path):
+    words = {"world_items": 60, "world_users": 40, "codes": 8, "levels": 2, "out": str(tmp_path / "run")}
+    cfg = from_dict(words)
+    sasrec = replace(cfg, levels=1, out=f"{cfg.out}/sasrec")
+    with folder.begun([cfg, sasrec]):
+        pass
+    found = sorted(path.relative_to(tmp_path / "run").as_posix() for path in tmp_path.rglob("*.*"))
+    assert found == ["config.json", "data.pt", "sasrec/config.json"]
+    with pytest.raises(InputError, match="holds a run"), folder.begun([cfg, sasrec]):
+        pass
+    before = (tmp_path / "run/data.pt").read_bytes()
+    with folder.begun([replace(each, resume=True, data="gone.csv") for each in (cfg, sasrec)]):
+        assert (tmp_path / "run/data.pt").read_bytes() == before  # whatever became of the log

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minirec import evaluate
+from minirec import evaluate, train
 from minirec.data import codes
 from minirec.data.contexts import contexts
 from minirec.data.vectors import item_vectors
+from minirec.measure import evaluation, pictures
 from minirec.measure.exact import entropy, expected_reward, item_logprobs
 from minirec.measure.exact import kl as divergence
 from minirec.run.folder import find_run
@@ -108,8 +109,8 @@ def test_an_arm_is_adam_on_the_loss_of_its_own_rollouts(run, arm):
 
 def probed(run, policy, start, step):
     """The numbers of the probe, with an item's expected reward by its probability."""
-    cfg, trie, valid, random = run.cfg, run.trie, run.dataset.valid, torch.Generator()
-    rows = torch.randperm(len(valid), generator=random.manual_seed(cfg.seed))  # 40 of at most 64
+    cfg, trie, valid = run.cfg, run.trie, run.dataset.valid
+    rows = torch.arange(len(valid))  # all 40, as there may be 64
     batch, items = contexts_of(valid, rows, cfg.history), trie.codes.tolist()
     noise = uniform("rollouts", cfg, step, len(rows), cfg.group, trie.levels)
     rewards = torch.zeros(len(rows), cfg.group, dtype=torch.float64)
@@ -156,13 +157,34 @@ def test_every_method_of_the_report_is_measured_on_the_test_split(run, monkeypat
         assert f"{rows[name]['ndcg@10']:.4f}" in line
 
 
-def test_floors_know_the_users_that_are_left_to_reinforcement_learning(run):
-    known, test = run.dataset.known, run.dataset.test
-    count = [0] * len(run.trie)
-    for a, b in zip(known.start.tolist(), known.stop.tolist(), strict=True):
-        for item in known.events[a:b].tolist():
-            count[item] += 1
-    order = sorted(range(len(count)), key=lambda item: -count[item])
-    places = [order.index(target) for target in test.targets[:, 0].tolist()]
-    want = sum(1 / torch.tensor(place + 2.0).log2().item() for place in places if place < 10) / len(places)
+def popular(events, targets):
+    """ndcg@10 of a ranking by the number of events, against one target each."""
+    order = torch.bincount(events, minlength=whole_run.ITEMS).argsort(descending=True, stable=True).tolist()
+    places = [order.index(target) for target in targets[:, 0].tolist()]
+    return sum(1 / torch.tensor(place + 2.0).log2().item() for place in places if place < 10) / len(places)
+
+
+def test_floors_know_what_came_before_the_targets_and_no_more(run):
+    data = run.dataset
+    assert len(data.fresh)
+    assert data.test.user.tolist() == data.valid.user.tolist() == list(range(whole_run.USERS))
+    for split in ("valid", "test"):
+        examples = getattr(data, split)
+        spans = zip(examples.start.tolist(), examples.stop.tolist(), strict=True)
+        events = torch.cat([examples.events[a:b] for a, b in spans])  # of every user up to the target
+        want = popular(events, examples.targets)
+        got = evaluation.floors(data, examples, run.cfg, split)["popularity"].values["ndcg@10"].mean().item()
+        assert got == pytest.approx(want)
     assert whole_run.table(run.folder)["popularity"]["ndcg@10"] == pytest.approx(want)
+
+
+def test_all_methods_are_measured_on_the_same_sample_of_test_contexts(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pictures, "draw", lambda *_: [])
+    cfg = replace(run.cfg, test_contexts=9, out=str(tmp_path))
+    train.finish(replace(run, cfg=cfg), {"supervised": run}, ({"GRPO": run.trained()}, [], []), 0.0)
+    assert "test split, 9 contexts of 40, a random sample; " in capsys.readouterr().out
+    rows = whole_run.table(tmp_path)
+    assert {row["contexts"] for row in rows.values()} == {9}
+    test = evaluation.sample(run.dataset.test, 9, cfg.seed)
+    want = ndcg(run.trained(), run.trie, test, cfg.history, top=cfg.beam)
+    assert rows["supervised"]["ndcg@10"] == rows["GRPO"]["ndcg@10"] == pytest.approx(want, rel=1e-6)
