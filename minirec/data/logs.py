@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,9 @@ NUMBERS = {  # columns of numbers: the least value, and what is said of a value 
 }
 
 
-# The columns (E,) of E events: "user" and "item", rows in the lists of external ids, int64; where the log has
-# them, "group", numbered by first appearance, int64, "rating", float64, and "time", float64 in any unit: only
-# order and equality of times are used.
+# The columns (E,) of E events: "user", "item" and, where the log has it, "group", rows in the lists of
+# external ids, int64; where the log has them, "rating", float64, and "time", float64 in any unit: only order
+# and equality of times are used.
 Events = dict[str, np.ndarray]
 
 
@@ -42,23 +43,28 @@ def load(cfg: Config) -> tuple[Dataset, str]:
     unique = without_duplicates(events)
     kept, ids = numbered(k_core(unique, cfg.core), ids)
     total, distinct, rest = (len(part["user"]) for part in (events, unique, kept))
-    users, items = map(len, ids.values())
+    users, items = (len(ids[role]) for role in ("user", "item"))
     if min(users, items) < 2:
         left = f"{users} users and {items} items are left of {total:,} events with --core {cfg.core}"
         raise InputError(f"{path}: {left}; expected at least 2 of each: use a smaller --core or a larger log")
-    line = timeline(kept)
+    line = timeline(kept, ids)
     parts = splits.split(line, cfg.split, cfg.history)
     made = catalogue.make_catalogue(ids["item"], _side_information(path, cfg.items), cfg.columns)
     unseen = items - len(vectors.training_events(parts[0])[1].unique())
     gone = f"{total - distinct:,} duplicates and {distinct - rest:,} outside the k-core dropped"
     left = f"{users:,} users, {items:,} items, {rest:,} events; {unseen:,} items never occur in training"
-    rating, time = (None if a is None else torch.from_numpy(a) for a in (line.rating, line.time))
-    dataset = Dataset(made, ids["user"], *parts, rating=rating, time=time)
-    return dataset, f"{total:,} events read, {gone}; {left}"
+    share = f"{parts[2].tied.double().mean():.1%} of test targets have the time of the event before them"
+    order = f"{share}; such ties are in random order, the same in every run"
+    if line.time is None:
+        order = "the log has no times: the order of its events in the file is taken for the order of time"
+    given = {"rating": line.rating, "time": line.time, "start": line.start}
+    tensors = {name: torch.from_numpy(column) for name, column in given.items() if column is not None}
+    dataset = Dataset(made, ids["user"], *parts, **tensors)
+    return dataset, f"{total:,} events read, {gone}; {left}\n{order}"
 
 
 def read(path: Path, columns: str = "") -> tuple[Events, dict[str, list[str]]]:
-    """Read a log's events in the order of the file, and the ids of users and items; InputError if broken."""
+    """Read a log's events in the order of the file, and its external ids; InputError if it is broken."""
     table = _sequences(path) if tables.kind(path) == ".txt" and not columns else tables.rows(path)
     _, header = next(table)
     where = tables.positions(path, header, columns)
@@ -77,7 +83,7 @@ def read(path: Path, columns: str = "") -> tuple[Events, dict[str, list[str]]]:
     if not ids["user"]:
         raise InputError(f"{path}, line 2: a header and no events; expected one event per line")
     events = {role: np.array(column) for role, column in values.items()}
-    return events, {role: list(ids[role]) for role in ("user", "item")}
+    return events, {role: list(names) for role, names in ids.items() if names}
 
 
 def select(events: Events, rows: np.ndarray) -> Events:
@@ -86,11 +92,11 @@ def select(events: Events, rows: np.ndarray) -> Events:
 
 
 def without_duplicates(events: Events) -> Events:
-    """Drop events with the user, item, time and group of an earlier one in the file. Source: ours."""
+    """Keep one of the events that share user, item, time and group, the one rated lowest. Source: ours."""
     if "time" not in events:
         return events  # without times a repeat cannot be told from a duplicate
     keys = [events[role] for role in ("user", "item", "time", "group") if role in events]
-    order = np.lexsort(keys)  # stable, so the first of equals is the first in the file
+    order = np.lexsort([events.get("rating", keys[0]), *keys])  # the order of the file changes nothing
     again = np.all([key[order][1:] == key[order][:-1] for key in keys], axis=0)
     return select(events, np.delete(np.arange(len(order)), order[1:][again]))
 
@@ -108,7 +114,7 @@ def k_core(events: Events, core: int) -> Events:
 
 
 def numbered(events: Events, ids: dict[str, list[str]]) -> tuple[Events, dict[str, list[str]]]:
-    """Number users and items anew by first appearance, and forget the ids of those without events."""
+    """Number what has ids anew by first appearance, and forget the ids of those without events."""
     new, left = {}, {}
     for role, names in ids.items():
         old, first, inverse = np.unique(events[role], return_index=True, return_inverse=True)
@@ -117,17 +123,36 @@ def numbered(events: Events, ids: dict[str, list[str]]) -> tuple[Events, dict[st
     return events | new, left
 
 
-def timeline(events: Events) -> splits.Timeline:
+def timeline(events: Events, ids: dict[str, list[str]]) -> splits.Timeline:
     """Sort the events of users who are numbered without a gap by user and time. Source: ours.
 
-    A user's events at one time keep the order of the file, but those of one group stay together. Without
-    times the order of the file is the order of time, whatever the groups.
+    A user's events at one time are in random order, by a hash of the user's and the item's id: the order of a
+    file, often by item, would tell what comes next. Those of one group stay together. Without times the order
+    of the file is the order of time, whatever the groups.
     """
-    keys = [events[role] for role in ("group", "time") if role in events and "time" in events]
-    events = select(events, np.lexsort([*keys, events["user"]]))  # the last key leads; stable
+    keys = [events["user"]]  # the last leads; equals stay in the order of the file
+    if "time" in events:
+        keys = [*_ties(events, ids), events["time"], *keys]
+    events = select(events, np.lexsort(keys))
     count = np.bincount(events["user"])
     stop = count.cumsum()
     return splits.Timeline(events["item"], stop - count, stop, *map(events.get, ("time", "group", "rating")))
+
+
+def _ties(events: Events, ids: dict[str, list[str]]) -> list[np.ndarray]:
+    """Sort keys for ties in time: when their group began, then numbers drawn for their group and item."""
+    hashed = {}
+    for role in ids:
+        digests = (blake2b(name.encode(), digest_size=8).digest() for name in ids[role])
+        hashed[role] = np.frombuffer(b"".join(digests), "<u8")[events[role]]
+    drawn = [hashed["user"] ^ hashed[role] for role in ("item", "group") if role in ids]
+    for odd in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):  # as SplitMix64 mixes: each user has an own order
+        drawn = [(number ^ (number >> np.uint64(32))) * np.uint64(odd) for number in drawn]
+    if "group" in ids:
+        began = np.full(len(ids["group"]), events["time"].max())
+        np.minimum.at(began, events["group"], events["time"])
+        drawn.append(began[events["group"]])
+    return drawn
 
 
 def _side_information(log: Path, items: str) -> Path | None:
