@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from minirec import evaluate
+from minirec.data import logs
 from minirec.measure import evaluation
 from tests.small_run import CFG, make_dataset, make_policy, make_run
 
@@ -36,6 +37,20 @@ def test_the_command_repeats_the_evaluation_and_writes_predictions(tmp_path, mon
     )
     line = next(line for line in shown.splitlines() if line.startswith("supervised"))
     assert f"{row['ndcg@10']:.4f}" in line.split()
+
+
+def test_the_log_of_a_run_is_written_for_recbole(tmp_path, monkeypatch, capsys):
+    call(monkeypatch, "--run", make_run(tmp_path / "run"), "--recbole", tmp_path / "data" / "small")
+    assert "popularity" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "data" / "small").iterdir()) == [
+        "small.inter",
+        "small.item",
+    ]
+    data = make_dataset()
+    events, ids = logs.read(tmp_path / "data" / "small" / "small.inter")
+    again = logs.timeline(events, ids)
+    assert ids["user"] == data.users
+    assert [ids["item"][i] for i in again.item] == [data.catalogue.ids[i] for i in data.test.events]
 
 
 @pytest.mark.parametrize(

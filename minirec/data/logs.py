@@ -53,14 +53,12 @@ def load(cfg: Config) -> tuple[Dataset, str]:
     unseen = items - len(vectors.training_events(parts[0])[1].unique())
     gone = f"{total - distinct:,} duplicates and {distinct - rest:,} outside the k-core dropped"
     left = f"{users:,} users, {items:,} items, {rest:,} events; {unseen:,} items never occur in training"
-    share = f"{parts[2].tied.double().mean():.1%} of test targets have the time of the event before them"
-    order = f"{share}; such ties are in random order, the same in every run"
+    order = f"{parts[2].tied.double().mean():.1%} of test targets have the time of the event before them"
     if line.time is None:
         order = "the log has no times: the order of its events in the file is taken for the order of time"
-    given = {"rating": line.rating, "time": line.time, "start": line.start}
-    tensors = {name: torch.from_numpy(column) for name, column in given.items() if column is not None}
-    dataset = Dataset(made, ids["user"], *parts, **tensors)
-    return dataset, f"{total:,} events read, {gone}; {left}\n{order}"
+    more = {name: getattr(line, name) for name in ("rating", "time", "start")}
+    more = {name: torch.from_numpy(column) for name, column in more.items() if column is not None}
+    return Dataset(made, ids["user"], *parts, **more), f"{total:,} events read, {gone}; {left}\n{order}"
 
 
 def read(path: Path, columns: str = "") -> tuple[Events, dict[str, list[str]]]:
@@ -126,9 +124,8 @@ def numbered(events: Events, ids: dict[str, list[str]]) -> tuple[Events, dict[st
 def timeline(events: Events, ids: dict[str, list[str]]) -> splits.Timeline:
     """Sort the events of users who are numbered without a gap by user and time. Source: ours.
 
-    A user's events at one time are in random order, by a hash of the user's and the item's id: the order of a
-    file, often by item, would tell what comes next. Those of one group stay together. Without times the order
-    of the file is the order of time, whatever the groups.
+    A user's events at one time are in random order, by a hash of user and item, as the order of a file, often
+    by item, tells what comes next; those of one group stay together. Without times it is the order of time.
     """
     keys = [events["user"]]  # the last leads; equals stay in the order of the file
     if "time" in events:

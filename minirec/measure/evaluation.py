@@ -46,7 +46,7 @@ def summary(result: Result) -> dict[str, float]:
     row |= {f"{name} recall@10": found / mass for name, found, mass in buckets if mass > 0}
     if result.tied.any():
         row |= {f"tied {m}": result.values[m][result.tied].mean().item() for m in ("recall@10", "ndcg@10")}
-        row["tied contexts"] = int(result.tied.sum())
+        row["tied share"] = result.tied.double().mean().item()
     return row | {"contexts": len(result.items)}
 
 

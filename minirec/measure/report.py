@@ -142,9 +142,14 @@ def sentences(compared: list[Row]) -> list[str]:
 def text(results: Results, seed: int) -> str:
     """The report for the terminal: the tables, the intervals (``seed`` resamples), and what they say."""
     rows, compared = results.rows, differences(results, seed)
-    parts = [f"{results.split} split, {rows[0]['contexts']:,} contexts", table(rows, MAIN), table(rows, MORE)]
+    parts = [f"{results.split} split, {_contexts(rows[0])}", table(rows, MAIN), table(rows, MORE)]
     parts += [table(compared, DIFFERENCE), "\n".join(sentences(compared)), *_lists(results, table)]
     return "\n\n".join(part for part in (*parts, "\n".join(results.notes)) if part)
+
+
+def _contexts(row: Row) -> str:
+    tied = f", {row['tied share']:.1%} of them with the target tied in time" if "tied share" in row else ""
+    return f"{row['contexts']:,} contexts{tied}"
 
 
 def _lists(results: Results, draw: Callable[[Sequence[Row], Words], str]) -> list[str]:
@@ -166,7 +171,7 @@ def _page(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes
     kind = COUNTED if dataset.law is None else EXACT
     past = "may be recommended again" if cfg.keep_seen else "are taken out of every list"
     parts = [f"# Results on the {results.split} split"]
-    parts += [f"{rows[0]['contexts']:,} contexts. {kind} Items of the user's past {past}."]
+    parts += [f"{_contexts(rows[0])}. {kind} Items of the user's past {past}."]
     parts += [markdown(rows, MAIN, bold=RANKING), _bullets(sentences(compared))]
     parts += [markdown(rows, MORE, bold=MORE[1:]), "## Against each other"]
     parts += ["Paired bootstrap over contexts, 95 % intervals.", markdown(compared, DIFFERENCE)]
