@@ -7,6 +7,7 @@ from argparse import ArgumentParser, BooleanOptionalAction
 from dataclasses import replace
 from pathlib import Path
 
+from minirec.data import recbole
 from minirec.errors import InputError, command, usage_error
 from minirec.measure import evaluation, report
 from minirec.run.folder import find_run
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, type=Path, help="run folder")
     parser.add_argument("--split", choices=("test", "valid"), default="test", help="[test]")
     parser.add_argument("--predictions", type=Path, help="write the top 50 of every context as JSON lines")
+    parser.add_argument("--recbole", type=Path, help="folder NAME for the log as RecBole's NAME.inter, .item")
     parser.add_argument("--keep-seen", action=BooleanOptionalAction, help="let items of the past come again")
     args = parser.parse_args()
     if args.predictions and not args.predictions.parent.is_dir():
@@ -36,6 +38,8 @@ def main() -> None:
     cfg, dataset, whole = run.cfg, run.dataset, getattr(run.dataset, args.split)
     if args.keep_seen is not None:
         cfg = replace(cfg, keep_seen=args.keep_seen)
+    if args.recbole:
+        recbole.write(args.recbole, dataset)
     examples = evaluation.sample(whole, cfg.test_contexts, cfg.seed)
     methods = evaluation.floors(dataset, examples, cfg, args.split)
     for name, each in runs.items():

@@ -44,6 +44,7 @@ class DataConfig:
     data: str = setting("", "log: csv, tsv, .dat, .inter, .txt, json lines, parquet; gzipped or zipped too")
     columns: str = setting("", "names or positions: user=..,item=..,time=..,rating=..,group=..")
     items: str = setting("", "side information: a csv keyed by item, or a json of item to attributes")
+    item_codes: str = setting("", "json of item to codes made elsewhere; sets --levels and --codes")
     split: Literal["last", "group", "time"] = setting("last", "what is left out: last item, group, time")
     core: int = setting(5, "keep users and items with at least this many events (k-core); 0 keeps all")
 

@@ -47,10 +47,10 @@ def main() -> None:
     """Train a policy, and SASRec for the table; reinforce the policy; evaluate all; write the report."""
     began = time.monotonic()
     given = settings.arguments()
-    cfg = settings.configure(given)
+    cfg = prepare.shaped(settings.configure(given))
     chosen = experiment.arms(cfg, given)  # what cannot be reinforced is said before anything is trained
     processes = machine.Distributed(cfg)
-    sasrec = replace(cfg, levels=1, sasrec=False, out=f"{cfg.out}/sasrec")
+    sasrec = replace(cfg, levels=1, item_codes="", sasrec=False, out=f"{cfg.out}/sasrec")
     baselines = {"SASRec": sasrec} if cfg.sasrec and cfg.levels > 1 else {}
     again = [] if cfg.resume else ["--resume", "--out", cfg.out]
     again = f"to go on: {shlex.join(['python', *sys.orig_argv[1:], *again])}"

@@ -43,6 +43,7 @@ def make_dataset(law=None):
         valid=examples(events, start, stop - 2, events[stop - 2][:, None]),
         test=examples(events, start, stop - 1, events[stop - 1][:, None], tied=torch.arange(USERS) % 3 == 0),
         world=SimpleNamespace(law=law) if law else None,
+        start=start,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from minirec import evaluate
+from minirec.data import logs
 from minirec.measure import evaluation
 from tests.small_run import CFG, make_dataset, make_policy, make_run
 
@@ -45,6 +46,20 @@ def test_a_run_with_a_sample_of_test_contexts_is_evaluated_on_the_same_sample(tm
     assert capsys.readouterr().out.startswith("test split, 9 contexts of 24, a random sample;")
     users = [json.loads(line)["user"] for line in out.read_text().splitlines()]
     assert users == [data.users[user] for user in evaluation.sample(data.test, 9, 3).user]
+
+
+def test_the_log_of_a_run_is_written_for_recbole(tmp_path, monkeypatch, capsys):
+    call(monkeypatch, "--run", make_run(tmp_path / "run"), "--recbole", tmp_path / "data" / "small")
+    assert "popularity" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "data" / "small").iterdir()) == [
+        "small.inter",
+        "small.item",
+    ]
+    data = make_dataset()
+    events, ids, _ = logs.read(tmp_path / "data" / "small" / "small.inter")
+    again = logs.timeline(events, ids)
+    assert ids["user"] == data.users
+    assert [ids["item"][i] for i in again.item] == [data.catalogue.ids[i] for i in data.test.events]
 
 
 @pytest.mark.parametrize(

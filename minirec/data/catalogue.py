@@ -3,7 +3,9 @@
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from minirec.errors import InputError
 from minirec.records import PAD
 
 TITLES = ("title", "movie_title", "name", "description")  # the first that a table has is shown to people
-TOPICS = ("genres", "genre", "topics", "topic", "categories", "category")  # columns
+TOPICS = ("genres", "genre", "class", "topics", "topic", "categories", "category")  # columns
 VOCABULARY = 2000  # attributes kept, the most frequent first
 JSON_MOST = 1 << 26  # bytes of a json, unpacked; as objects they take up to thirty times that
 
@@ -22,16 +24,16 @@ JSON_MOST = 1 << 26  # bytes of a json, unpacked; as objects they take up to thi
 def make_catalogue(ids: list[str], path: Path | None = None, columns: str = "") -> Catalogue:
     """Make the catalogue of N external item ids, with the side information of a file where there is one.
 
-    The file is a json of item to a list of attributes, or a csv, whose item column is named by ``columns``,
-    is one of ``COLUMNS["item"]``, or is the first. Each word of a description is an attribute, as is each
-    value of another column, separated by ``|``. Raises InputError if it is broken or knows none of the items.
+    The file is a json of item to a list of attributes, or to named values, or a table, whose item column is
+    named by ``columns``, is one of ``COLUMNS["item"]``, or is the first. Each word of a description is an
+    attribute, as is each value of another column, separated by ``|``, or by spaces in RecBole's token_seq.
+    Raises InputError if it is broken or knows none of the items.
     """
     if path is None:
         return Catalogue(ids)
-    is_json = tables.kind(path) == ".json"
-    attributes, titles = (_from_json(path), {}) if is_json else _from_table(path, columns)
+    attributes, titles = _attributes(path, columns)
     if attributes.keys().isdisjoint(ids):
-        wanted = f"ids such as '{ids[0]}' in its {'keys' if is_json else 'item column'}"
+        wanted = f"ids such as '{ids[0]}' in its item column, or in the keys of a json"
         raise InputError(f"{path}: knows none of the log's {len(ids):,} items; expected {wanted}")
     known = [attributes.get(item, set()) for item in ids]
     shown = [titles.get(item, item) for item in ids] if titles else None
@@ -78,25 +80,46 @@ def features(attributes: list[set[str]]) -> torch.Tensor | None:
     return torch.from_numpy(vectors) if vocabulary else None
 
 
-def _from_json(path: Path) -> dict[str, set[str]]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a json, an object of item to list; InputError if it is broken or no object."""
     try:
         content = json.loads("".join(tables.lines(path, JSON_MOST, JSON_MOST)))  # often one single line
     except (json.JSONDecodeError, RecursionError) as error:  # the second: nested too deeply
         raise InputError(f"{path}: {error}; expected json, an object of item to list") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}, line 1: expected an object of item to list, got {type(content).__name__}")
-    for item, values in content.items():
-        if not isinstance(values, list) or not all(isinstance(value, (str, int)) for value in values):
-            raise InputError(f"{path}, item '{item}': expected a list of words or numbers")
-    return {item: set(map(str, values)) for item, values in content.items()}
+    return content
 
 
-def _from_table(path: Path, columns: str) -> tuple[dict[str, set[str]], dict[str, str]]:
+def words(path: Path, item: str, value: Any) -> list[str]:
+    """The words and numbers of a list in a json; InputError if it is none."""
+    if not isinstance(value, list) or not all(isinstance(part, (str, int, float)) for part in value):
+        raise InputError(f"{path}, item '{item}': expected a list of words or numbers")
+    return list(map(str, value))
+
+
+def _from_json(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Stream a json of item to list, or to named values, as the rows of a table."""
+    content = {}
+    for item, value in read_json(path).items():
+        named = value if isinstance(value, dict) else {"": words(path, item, value)}
+        lists = {name: v if isinstance(v, list) else [v] for name, v in named.items() if v is not None}
+        content[item] = {name: "|".join(words(path, item, v)) for name, v in lists.items()}
+    names = list(dict.fromkeys(name for cells in content.values() for name in cells))
+    yield 1, ["item", *names]
+    yield from ((1, [item, *(cells.get(name, "") for name in names)]) for item, cells in content.items())
+
+
+def _attributes(path: Path, columns: str) -> tuple[dict[str, set[str]], dict[str, str]]:
     """Read the attributes and the titles of a table's items; its rows of one item add up."""
-    table = tables.rows(path)
+    if tables.kind(path) == ".user":
+        raise InputError(f"{path}: RecBole's table of users; expected that of items, .item")
+    table = _from_json(path) if tables.kind(path) == ".json" else tables.rows(path)
     _, header = next(table)
     key = tables.find([tables.named(columns).get("item", "item"), *tables.COLUMNS["item"]], header) or 0
     title = tables.find(TITLES, header)
+    types = next(tables.lines(path)).split("\t") if tables.kind(path) == ".item" else []
+    spaced = {name.split(":")[0] for name in types if name.strip().endswith(":token_seq")}
     attributes, titles = defaultdict(set), {}
     for line, row in table:
         if not (item := row[key]):
@@ -108,5 +131,6 @@ def _from_table(path: Path, columns: str) -> tuple[dict[str, set[str]], dict[str
             if name.lower() == "description":  # free text: every word is an attribute
                 known.update(re.findall(r"\w+", value.lower()))
             elif position not in (key, title):
-                known.update(f"{name}={part}" for part in value.split("|") if part)
+                parts = value.split(" " if name in spaced else "|")
+                known.update(f"{name}={part}" for part in parts if part)
     return attributes, titles

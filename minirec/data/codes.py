@@ -9,11 +9,13 @@ import itertools
 import math
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from minirec.data import catalogue
 from minirec.errors import InputError
 from minirec.records import check
 
@@ -38,10 +40,11 @@ class Codes:
             raise ValueError("codes: two items share a code tuple; each needs its own")
 
 
-def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
+def fit(vectors: Tensor, levels: int, codes: int, seed: int, chosen: Tensor | None = None) -> Codes:
     """Give each of N items, vectors (N, D), a different tuple of ``levels`` codes out of V = ``codes``.
 
-    Level by level, k-means runs on the residuals. Then each item takes the nearest centroids, and items that
+    Level by level, k-means runs on the residuals, and each item takes the nearest centroid; or an item has
+    the codes of ``chosen`` (N, L), made elsewhere, and a centroid is the mean of its items. Then those that
     share a tuple are moved (see ``_settle``). With one level, V = N, code i is item i, and its centroid is
     its vector. Raises InputError if a value is not finite, or if there are more items than tuples. Source:
     residual quantisation into semantic IDs after TIGER (2305.05065). k-means in place of the RQ-VAE, and
@@ -53,21 +56,40 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int) -> Codes:
     """
     if len(broken := (~vectors.isfinite().all(1)).nonzero()):
         raise InputError(f"item vectors: row {int(broken[0])} is not finite; all must be numbers")
-    if levels == 1:
+    if levels == 1 and chosen is None:
         return Codes(torch.arange(len(vectors))[:, None], len(vectors), vectors.float()[None], 0)
     if (items := len(vectors)) > codes**levels:
         fits = next(size for size in itertools.count(codes) if size**levels >= items)
-        room = f"{levels} levels of {codes} codes ({codes**levels} tuples)"
-        why = f"{items} items do not fit into {room}"
-        raise InputError(f"{why}; the smallest that fits is --codes {fits}")
+        fault = f"{items} items do not fit into {levels} levels of {codes} codes ({codes**levels} tuples)"
+        raise InputError(f"{fault}; the smallest that fits is --codes {fits}")
     generator = torch.Generator().manual_seed(seed)
-    residual, fitted = vectors.float(), []
-    for _ in tqdm(range(levels), "item codes", delay=2, leave=False):
-        fitted.append(_kmeans(residual, codes, generator))
-        residual = residual - fitted[-1][_nearest(residual, fitted[-1])]
-    centroids = torch.stack(fitted)
-    tuples, moved = _settle(vectors, centroids)
-    return Codes(tuples, codes, centroids, moved)
+    residual, centroids, taken = vectors.float(), torch.zeros(levels, codes, vectors.shape[1]), []
+    for level in tqdm(range(levels), "item codes", delay=2, leave=False):
+        if chosen is None:
+            centroids[level] = _kmeans(residual, codes, generator)
+            taken.append(_nearest(residual, centroids[level]))
+        else:
+            taken.append(chosen[:, level])
+            count = torch.bincount(taken[-1], minlength=codes).clamp(min=1)[:, None]
+            centroids[level] = centroids[level].index_add(0, taken[-1], residual) / count
+        residual = residual - centroids[level, taken[-1]]
+    order = residual.double().square().sum(1).sort(stable=True).indices
+    return _settle(vectors, centroids, torch.stack(taken, 1), order.tolist())
+
+
+def read(path: Path) -> dict[str, list[int]]:
+    """Read codes made elsewhere, a json of item to L numbers or words, as MiniOneRec's ``.index.json``.
+
+    Each level's are numbered by length, then letters. InputError if it is broken, or the items' L differ.
+    """
+    rows = {item: catalogue.words(path, item, value) for item, value in catalogue.read_json(path).items()}
+    lengths = {len(row): f"'{item}' has {len(row)}" for item, row in rows.items()}
+    if len(lengths) != 1 or 0 in lengths:
+        wanted = "expected equally many codes for each item, one or more"
+        raise InputError(f"{path}: {', '.join(lengths.values()) or 'it is empty'}; {wanted}")
+    levels = [sorted({*level}, key=lambda c: (len(c), c)) for level in zip(*rows.values(), strict=True)]
+    number = [{code: i for i, code in enumerate(level)} for level in levels]
+    return {item: list(map(dict.__getitem__, number, row)) for item, row in rows.items()}
 
 
 def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
@@ -119,37 +141,35 @@ def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor
     return torch.stack(starts)
 
 
-def _settle(vectors: Tensor, centroids: Tensor) -> tuple[Tensor, int]:
-    """Give each vector (N, D) a tuple that no other has; returns (N, L) tuples and how many items moved.
+def _settle(vectors: Tensor, centroids: Tensor, chosen: Tensor, order: list[int]) -> Codes:
+    """Give each vector (N, D) a tuple that no other has: its chosen codes (N, L), where that can be.
 
-    Items are served by squared distance to the centroid sum of their nearest tuple, then by index. Each tuple
-    goes to the first item whose nearest it is; then, in the same order, the others get a ``_free_tuple``.
+    In the order of the items, those nearest to the centroid sum of their codes first, each tuple goes to the
+    first that chose it; then, in the same order, the others get a ``_free_tuple``.
     """
-    levels, nearest, residual = len(centroids), [], vectors.float()
-    for level in centroids:
-        nearest.append(_nearest(residual, level))
-        residual = residual - level[nearest[-1]]
-    tuples = [tuple(row) for row in torch.stack(nearest, 1).tolist()]
-    order = residual.double().square().sum(1).sort(stable=True).indices.tolist()
+    tuples = [tuple(row) for row in chosen.tolist()]
     first = {tuples[i]: i for i in reversed(order)}  # of equal tuples the first in the order stays
     left = [i for i in order if first[tuples[i]] != i]
-    prefixes = [slice(length) for length in range(1, levels + 1)]
+    prefixes = [slice(length) for length in range(1, len(centroids) + 1)]
     used = Counter(item[prefix] for item in first for prefix in prefixes)  # occupied tuples under a prefix
     for i in left:
-        tuples[i] = _free_tuple(vectors[i].double(), centroids, used)
+        tuples[i] = _free_tuple(vectors[i].double(), centroids, tuples[i], used)
         used.update(tuples[i][prefix] for prefix in prefixes)
-    return torch.tensor(tuples), len(left)
+    return Codes(torch.tensor(tuples), centroids.shape[1], centroids, len(left))
 
 
-def _free_tuple(vector: Tensor, centroids: Tensor, used: Counter[tuple]) -> tuple:
+def _free_tuple(vector: Tensor, centroids: Tensor, chosen: tuple, used: Counter[tuple]) -> tuple:
     """Find a free tuple for a vector (D,); ``used`` counts the occupied tuples under each prefix.
 
-    Level by level it takes the nearest code that has a free tuple under it: a search of L × V codes, not V^L.
+    Level by level it takes the chosen code while that has a free tuple under it, then the nearest that has
+    one: a search of L × V codes, not V^L.
     """
     levels, size, _ = centroids.shape
     item: tuple = ()
     for level in range(levels):
         distance = (vector - centroids[level]).square().sum(1)  # (V,)
+        if item == chosen[:level]:
+            distance[chosen[level]] = -1.0
         full = [code for code in range(size) if used[(*item, code)] == size ** (levels - 1 - level)]
         distance[full] = torch.inf
         item += (int(distance.argmin()),)

@@ -92,6 +92,7 @@ class Dataset:
     world: World | None = None
     rating: Tensor | None = None  # (E,) float64, of the splits' events
     time: Tensor | None = None  # (E,) int64 or float64, likewise
+    start: Tensor | None = None  # (U,) each user's first event; the next user's follow the last
 
     @property
     def law(self) -> Callable[[Batch], Tensor] | None:

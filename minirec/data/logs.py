@@ -4,6 +4,7 @@ from array import array
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from minirec.settings import Config
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MISSING = {"", "NA", "N/A", "NULL", "null", "None", "nan", "NaN", "\\N"}  # what files say where no id is
 
-# The columns (E,) of E events: "user" and "item", rows in the lists of external ids, int64; where the log has
-# them, "group", numbered by first appearance, int64, "rating", float64, and "time" in any unit, int64, or
-# float64 where one has a fraction: only order and equality of times are used.
+# The columns (E,) of E events: "user", "item" and, where the log has it, "group", rows in the lists of
+# external ids, int64; where the log has them, "rating", float64, and "time" in any unit, int64, or float64
+# where one has a fraction: only order and equality of times are used.
 Events = dict[str, np.ndarray]
 
 
@@ -39,15 +40,19 @@ def load(cfg: Config) -> tuple[Dataset, str]:
     if min(users, items) < 2:
         left = f"{users} users and {items} items are left of {total:,} events with --core {cfg.core}"
         raise InputError(f"{path}: {left}; expected at least 2 of each: use a smaller --core or a larger log")
-    line = timeline(kept)
+    line = timeline(kept, ids)
     parts = splits.split(line, cfg.split, cfg.history)
     made = catalogue.make_catalogue(ids["item"], _side_information(path, cfg.items), cfg.columns)
     unseen = items - len(vectors.training_events(parts[0])[1].unique())
     gone = f"{total - distinct:,} duplicates and {distinct - rest:,} outside the k-core dropped"
     left = f"{users:,} users, {items:,} items, {rest:,} events; {unseen:,} items never occur in training"
-    rating, time = (None if a is None else torch.from_numpy(a) for a in (line.rating, line.time))
-    dataset = Dataset(made, ids["user"], *parts, rating=rating, time=time)
-    return dataset, "\n".join([f"{total:,} events read, {gone}; {left}", *notes])
+    order = f"{parts[2].tied.double().mean():.1%} of test targets have the time of the event before them"
+    if line.time is None:
+        order = "the log has no times: the order of its events in the file is taken for the order of time"
+    more = {name: getattr(line, name) for name in ("rating", "time", "start")}
+    more = {name: torch.from_numpy(column) for name, column in more.items() if column is not None}
+    summary = "\n".join([f"{total:,} events read, {gone}; {left}", order, *notes])
+    return Dataset(made, ids["user"], *parts, **more), summary
 
 
 def read(path: Path, columns: str = "", times: str = "q") -> tuple[Events, dict[str, list[str]], list[str]]:
@@ -95,11 +100,11 @@ def select(events: Events, rows: np.ndarray) -> Events:
 
 
 def without_duplicates(events: Events) -> Events:
-    """Drop events with the user, item, time and group of an earlier one in the file. Source: ours."""
+    """Keep one of the events that share user, item, time and group, the one rated lowest. Source: ours."""
     if "time" not in events:
         return events  # without times a repeat cannot be told from a duplicate
     keys = [events[role] for role in ("user", "item", "time", "group") if role in events]
-    order = np.lexsort(keys)  # stable, so the first of equals is the first in the file
+    order = np.lexsort([events.get("rating", keys[0]), *keys])  # the order of the file changes nothing
     again = np.all([key[order][1:] == key[order][:-1] for key in keys], axis=0)
     return select(events, np.delete(np.arange(len(order)), order[1:][again]))
 
@@ -117,7 +122,7 @@ def k_core(events: Events, core: int) -> Events:
 
 
 def numbered(events: Events, ids: dict[str, list[str]]) -> tuple[Events, dict[str, list[str]]]:
-    """Number users and items anew by first appearance, and forget the ids of those without events."""
+    """Number what has ids anew by first appearance, and forget the ids of those without events."""
     new, left = {}, {}
     for role, names in ids.items():
         old, first, inverse = np.unique(events[role], return_index=True, return_inverse=True)
@@ -126,17 +131,35 @@ def numbered(events: Events, ids: dict[str, list[str]]) -> tuple[Events, dict[st
     return events | new, left
 
 
-def timeline(events: Events) -> splits.Timeline:
+def timeline(events: Events, ids: dict[str, list[str]]) -> splits.Timeline:
     """Sort the events of users who are numbered without a gap by user and time. Source: ours.
 
-    A user's events at one time keep the order of the file, but those of one group stay together. Without
-    times the order of the file is the order of time, whatever the groups.
+    A user's events at one time are in random order, by a hash of user and item, as the order of a file, often
+    by item, tells what comes next; those of one group stay together. Without times it is the order of time.
     """
-    keys = [events[role] for role in ("group", "time") if role in events and "time" in events]
-    events = select(events, np.lexsort([*keys, events["user"]]))  # the last key leads; stable
+    keys = [events["user"]]  # the last leads; equals stay in the order of the file
+    if "time" in events:
+        keys = [*_ties(events, ids), events["time"], *keys]
+    events = select(events, np.lexsort(keys))
     count = np.bincount(events["user"])
     stop = count.cumsum()
     return splits.Timeline(events["item"], stop - count, stop, *map(events.get, ("time", "group", "rating")))
+
+
+def _ties(events: Events, ids: dict[str, list[str]]) -> list[np.ndarray]:
+    """Sort keys for ties in time: when their group began, then numbers drawn for their group and item."""
+    hashed = {}
+    for role in ids:
+        digests = (blake2b(name.encode(), digest_size=8).digest() for name in ids[role])
+        hashed[role] = np.frombuffer(b"".join(digests), "<u8")[events[role]]
+    drawn = [hashed["user"] ^ hashed[role] for role in ("item", "group") if role in ids]
+    for odd in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):  # as SplitMix64 mixes: each user has an own order
+        drawn = [(number ^ (number >> np.uint64(32))) * np.uint64(odd) for number in drawn]
+    if "group" in ids:
+        began = np.full(len(ids["group"]), events["time"].max())
+        np.minimum.at(began, events["group"], events["time"])
+        drawn.append(began[events["group"]])
+    return drawn
 
 
 def _side_information(log: Path, items: str) -> Path | None:

@@ -1,12 +1,15 @@
 """From a log or the simulated world to a Dataset and the codes of its items."""
 
+import math
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from minirec.data import codes, contexts, logs, vectors, world
 from minirec.data.dataset import Dataset
-from minirec.settings import Config
+from minirec.errors import InputError
+from minirec.settings import Config, check_value
 
 
 def read(cfg: Config) -> tuple[Dataset, str]:
@@ -24,9 +27,34 @@ def read(cfg: Config) -> tuple[Dataset, str]:
     return dataset, summary
 
 
+def shaped(cfg: Config) -> Config:
+    """Take --levels and --codes of a new run from its --item-codes; InputError if given ones contradict."""
+    if not cfg.item_codes or cfg.resume:
+        return cfg
+    rows = list(codes.read(Path(cfg.item_codes)).values())
+    most = max(cfg.codes * ("codes" in cfg.given), 1 + max(map(max, rows)))  # more than it has leave room
+    shape = {"levels": check_value("levels", len(rows[0])), "codes": check_value("codes", most)}
+    for name, value in shape.items():
+        if name in cfg.given and getattr(cfg, name) != value:
+            raise InputError(f"--{name}: {cfg.item_codes} has {value}; leave --{name} out")
+    return replace(cfg, **shape)
+
+
 def encode(dataset: Dataset, cfg: Config) -> tuple[codes.Codes, list[str]]:
     """Give every item its codes, with one level its own number; return them, and a summary of them."""
-    one, items = cfg.levels == 1, len(dataset.catalogue)
-    points = torch.zeros(items, 1) if one else vectors.item_vectors(dataset, cfg.seed)
-    fitted = codes.fit(points, cfg.levels, cfg.codes, cfg.seed)
-    return fitted, [] if one else [codes.summary(fitted, points)]
+    ids, chosen = dataset.catalogue.ids, None
+    if cfg.levels == 1 and not cfg.item_codes:
+        return codes.fit(torch.zeros(len(ids), 1), 1, cfg.codes, cfg.seed), []
+    if cfg.item_codes:
+        table = codes.read(Path(cfg.item_codes))
+        if missing := [item for item in ids if item not in table]:
+            lack = f"no codes for {len(missing):,} of the log's {len(ids):,} items"
+            raise InputError(f"{cfg.item_codes}: {lack}; the first is '{missing[0]}'")
+        chosen = torch.tensor([table[item] for item in ids])
+    points = vectors.item_vectors(dataset, cfg.seed)
+    fitted = codes.fit(points, cfg.levels, cfg.codes, cfg.seed, chosen)
+    notes = [codes.summary(fitted, points)]
+    if chosen is None and cfg.codes >= len(ids):
+        why = f"{cfg.codes} codes a level for {len(ids)} items: hardly any are shared, and little is learned"
+        notes.append(f"{why} of one item from others; --codes {1 + math.isqrt(len(ids) - 1)} fits")
+    return fitted, notes

@@ -104,7 +104,7 @@ class World:
         titles = [f"topic {a} · {b} · {c} ({'AB'[half]})" for (a, b, c), half in places]
         ids, users = ([str(i) for i in range(n)] for n in (len(titles), len(user)))
         items = Catalogue(ids, titles, self.features)
-        return Dataset(items, users, *splits, periods=len(self.bias), world=self)
+        return Dataset(items, users, *splits, periods=len(self.bias), world=self, start=start)
 
     def gains(self, user: Tensor, items: Tensor, novel: int, trend: int, history: Tensor) -> Tensor:
         """The true gains of items (B, C) for users (B,) and a need, (B, C) float32 in [0, 1].

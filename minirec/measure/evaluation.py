@@ -48,7 +48,7 @@ def summary(result: Result) -> dict[str, float]:
     if result.tied.any():
         tied = [m for m in ("recall@10", "ndcg@10") if m in row]
         row |= {f"tied {m}": result.values[m][result.tied].mean().item() for m in tied}
-        row["tied contexts"] = int(result.tied.sum())
+        row["tied share"] = result.tied.double().mean().item()
     return row | {"contexts": len(result.items)}
 
 

@@ -31,7 +31,7 @@ DEFINITIONS = {
     "tail recall@10": "the same for the least popular third",
     "tied recall@10": "recall@10 over the contexts whose target has the time stamp of the event before it",
     "tied ndcg@10": "ndcg@10 over the same contexts",
-    "tied contexts": "number of those contexts",
+    "tied share": "their share of all contexts",
     "contexts": "number of contexts evaluated",
 }  # every column of a report
 

@@ -38,7 +38,7 @@ from minirec.tasks import Processes
 from minirec.trie import Trie
 
 SPLITS = ("train", "valid", "test", "fresh")
-FORMAT = 1  # of the .pt files
+FORMAT = 2  # of the .pt files
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) ->
     """
     splits = {name: vars(part) for name in SPLITS if (part := getattr(dataset, name)) is not None}
     rest = {"users": dataset.users, "periods": dataset.periods, "simulated": dataset.world is not None}
-    rest |= {"rating": dataset.rating, "time": dataset.time, "notes": notes}
+    rest |= {"rating": dataset.rating, "time": dataset.time, "start": dataset.start, "notes": notes}
     digest = hashlib.sha256(repr((dataset.catalogue.ids, dataset.users)).encode())
     parts = [codes.codes, *(tensor for split in splits.values() for tensor in split.values())]
     parts += [dataset.rating, dataset.time, dataset.catalogue.features, dataset.catalogue.topics]
@@ -194,7 +194,7 @@ def load_data(
     data = load(path)
     try:
         splits = {name: Examples(**data[name]) for name in SPLITS if name in data}
-        rest = {name: data[name] for name in ("users", "periods", "rating", "time")}
+        rest = {name: data[name] for name in ("users", "periods", "rating", "time", "start")}
         rest["world"] = world.make_world(cfg) if data["simulated"] and known is None else None
         dataset = Dataset(catalogue=Catalogue(**data["catalogue"]), **rest, **splits)
         own = cfg.levels == 1 < data["codes"]["codes"].shape[1]

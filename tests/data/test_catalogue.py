@@ -98,6 +98,49 @@ def test_json(tmp_path):
     assert made.features[2:].abs().sum() == 0
 
 
+def test_words_of_a_token_seq_are_attributes_and_a_title_stays_whole(tmp_path):
+    """RecBole's .item: a type stands behind each name, and token_seq is separated by spaces."""
+    text = "item_id:token\tmovie_title:token_seq\tclass:token_seq\tstudio:token\n"
+    text += "a\tToy Story\tDrama War\tBig One\nb\tHeat\tWar\tBig One\nc\tEmma\tDrama\tA|B\nd\tJaws\t\tA|B\n"
+    made = catalogue.make_catalogue(list("abcd"), write(tmp_path / "ml.item", text))
+    assert made.titles == ["Toy Story", "Heat", "Emma", "Jaws"]
+    assert made.topics.tolist() == [[0, 1], [1, -1], [0, -1], [-1, -1]]
+    assert made.features.shape == (4, 5)  # Drama, War, Big One, A and B
+
+
+def test_named_values_of_a_json_are_the_columns_of_a_table(tmp_path):
+    """MiniOneRec's .item.json."""
+    table = {
+        "0": {"title": "Red mug", "description": "A RED mug", "brand": "Cups", "categories": ["Home", "Tea"]},
+        "1": {
+            "title": "Tea pot",
+            "description": "red; round",
+            "brand": None,
+            "categories": ["Tea", "Home"],
+            "price": 3.5,
+        },
+        "2": {"title": "", "categories": "Home"},
+    }
+    path = write(tmp_path / "x.item.json.gz", json.dumps(table), packed=True)
+    made = catalogue.make_catalogue(["0", "1", "2", "3"], path)
+    assert made.titles == ["Red mug", "Tea pot", "2", "3"]
+    assert made.topics.tolist() == [[0, 1], [0, 1], [0, -1], [-1, -1]]
+    assert made.features.shape == (4, 3)  # red, Home and Tea
+
+
+def test_a_table_of_users_is_refused(tmp_path):
+    path = write(tmp_path / "ml.user.gz", "user_id:token\tage:token\na\t24\n", packed=True)
+    with pytest.raises(
+        InputError, match=r"ml.user.gz: RecBole's table of users; expected that of items, .item$"
+    ):
+        catalogue.make_catalogue(["a", "b"], path)
+
+
+def test_a_log_that_also_describes_its_items_may_be_given(tmp_path):
+    made = catalogue.make_catalogue(["a"], write(tmp_path / "log.csv", "user,item,title\nu,a,A\n"))
+    assert made.titles == ["A"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -110,11 +153,13 @@ def test_json(tmp_path):
         ("x.json", "[1]", "x.json, line 1: expected an object of item to list, got list"),
         ("x.json", '{"a": 3}', "x.json, item 'a': expected a list of words or numbers"),
         ("x.json", '{"a": [[]]}', "x.json, item 'a': expected a list"),
+        ("x.json", '{"a": {"title": {"en": "A"}}}', "x.json, item 'a': expected a list of words or numbers"),
+        ("x.json", '{"": {"title": "A"}}', "x.json, line 1, column 'item': empty; expected an item id"),
         ("x.json", "[" * 200_000, "x.json: maximum recursion depth exceeded"),
         (
             "x.json",
             '{"z": [1]}',
-            "x.json: knows none of the log's 2 items; expected ids such as 'a' in its k",
+            "x.json: knows none of the log's 2 items; expected ids such as 'a' in its item column",
         ),
         ("x.csv", "item,title\nz,Z\n", "x.csv: knows none of the log's 2 items"),
         ("x.csv", "item,title\na,A\n,B\n", "x.csv, line 3, column 'item': empty"),

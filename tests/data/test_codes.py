@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import product
 
@@ -73,9 +74,10 @@ def test_same_seed_same_codes(space: tuple[Tensor, int, int]) -> None:
     st.integers(2, 27),
     st.sampled_from([(2, 6), (3, 3)]),
     st.booleans(),
+    st.booleans(),
 )
 def test_repair_is_the_written_greedy_rule(
-    seed: int, items: int, space: tuple[int, int], duplicates: bool
+    seed: int, items: int, space: tuple[int, int], duplicates: bool, elsewhere: bool
 ) -> None:
     # With centroids of falling scale, most of a small space's items collide.
     levels, size = space
@@ -85,7 +87,6 @@ def test_repair_is_the_written_greedy_rule(
         vectors = vectors[torch.arange(items) % (items // 2)]
     every = list(product(range(size), repeat=levels))
     taken: set[tuple[int, ...]] = set()
-    got, moved = codes._settle(vectors, centroids)
 
     def has_room(prefix: tuple[int, ...]) -> bool:
         return any(t[: len(prefix)] == prefix and t not in taken for t in every)
@@ -98,7 +99,10 @@ def test_repair_is_the_written_greedy_rule(
         return prefix
 
     own = [nearest(v, (), free_only=False) for v in vectors]
+    if elsewhere:  # codes that somebody else chose: none need be the nearest
+        own = [every[(7 * i * i + seed) % len(every)] for i in range(items)]
     order = sorted(range(items), key=lambda i: (error(vectors[i], own[i], centroids), i))
+    settled = codes._settle(vectors, centroids, torch.tensor(own), order)
     result: dict[int, tuple[int, ...]] = {}
     for i in order:
         if own[i] not in taken:
@@ -109,8 +113,8 @@ def test_repair_is_the_written_greedy_rule(
             keep = max(n for n in range(levels) if has_room(own[i][:n]))
             result[i] = nearest(vectors[i], own[i][:keep], free_only=True)
             taken.add(result[i])
-    assert got.tolist() == [list(result[i]) for i in range(items)]
-    assert moved == sum(result[i] != own[i] for i in range(items))
+    assert settled.codes.tolist() == [list(result[i]) for i in range(items)]
+    assert settled.moved == sum(result[i] != own[i] for i in range(items))
 
 
 def test_a_move_is_the_smallest_to_a_free_last_code() -> None:
@@ -127,9 +131,9 @@ def test_a_move_is_the_smallest_to_a_free_last_code() -> None:
 def test_the_nearest_of_a_collision_stays() -> None:
     centroids = torch.tensor([[[0.0], [10.0]], [[0.0], [1.0]]])
     vectors = torch.tensor([[0.2], [0.1], [10.0]])  # items 0 and 1 both want the tuple (0, 0)
-    got, moved = codes._settle(vectors, centroids)
-    assert got.tolist() == [[0, 1], [0, 0], [1, 0]]
-    assert moved == 1
+    settled = codes._settle(vectors, centroids, torch.tensor([[0, 0], [0, 0], [1, 0]]), [1, 0, 2])
+    assert settled.codes.tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert settled.moved == 1
 
 
 def test_too_many_items_names_the_size_that_fits() -> None:
@@ -161,6 +165,64 @@ def test_one_level_is_the_item_itself() -> None:
     assert fitted.size == 7
     assert torch.equal(fitted.centroids, vectors[None])
     assert codes.usage(fitted, vectors)[0]["residual"] == 0
+
+
+# --- codes made elsewhere ---------------------------------------------------------------------------------
+
+
+def test_words_are_numbered_by_level_by_length_and_letters(tmp_path) -> None:
+    """As MiniOneRec's .index.json; numbers may leave gaps, and item 7 is not in the log."""
+    words = {"5": ["<a_102>", "<b_3>"], "6": ["<a_9>", "<b_30>"], "7": ["<a_102>", "<b_02>"]}
+    (tmp_path / "x.index.json").write_text(json.dumps(words))
+    assert codes.read(tmp_path / "x.index.json") == {"5": [1, 0], "6": [0, 2], "7": [1, 1]}
+    (tmp_path / "x.json").write_text(json.dumps({"a": [256, 517], "b": [300, 512], "c": [9, 512]}))
+    assert codes.read(tmp_path / "x.json") == {"a": [1, 1], "b": [2, 0], "c": [0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"a": [1, 2], "b": [3, 4], "c": [1]}',
+            "'b' has 2, 'c' has 1; expected equally many codes for each item, one or more$",
+        ),
+        ('{"a": []}', "x.json: 'a' has 0; expected"),
+        ("{}", "x.json: it is empty; expected"),
+        ('{"a": "<a_1><b_2>"}', "x.json, item 'a': expected a list of words or numbers$"),
+        ('{"a": [[1]]}', "x.json, item 'a': expected a list of words or numbers$"),
+        ("[[1, 2]]", "x.json, line 1: expected an object of item to list, got list$"),
+        ('{"a": [1', "x.json: Expecting ',' delimiter.*expected json, an object of item to list$"),
+    ],
+)
+def test_a_broken_file_of_codes_is_one_line(tmp_path, text: str, message: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        codes.read(tmp_path / "x.json")
+
+
+def test_codes_that_fit_are_kept_and_their_centroids_are_means_of_residuals() -> None:
+    vectors = torch.tensor([[0.0, 0.0], [2.0, 0.0], [10.0, 4.0], [10.0, 8.0]])
+    chosen = torch.tensor([[2, 0], [2, 1], [0, 0], [0, 1]])
+    adopted = codes.fit(vectors, 2, 3, 0, chosen)
+    assert torch.equal(adopted.codes, chosen)
+    assert adopted.moved == 0
+    assert adopted.centroids[0].tolist() == [[10, 6], [0, 0], [1, 0]]  # code 1 is nobody's
+    assert adopted.centroids[1].tolist() == [[-0.5, -1], [0.5, 1], [0, 0]]
+
+
+def test_our_own_codes_are_adopted_as_they_are() -> None:
+    vectors = grouped(groups=8, each=10)
+    fitted = codes.fit(vectors, 3, 16, seed=0)
+    assert torch.equal(codes.fit(vectors, 3, 16, 0, fitted.codes).codes, fitted.codes)
+
+
+def test_a_collision_of_codes_made_elsewhere_changes_as_late_a_code_as_it_can() -> None:
+    vectors = torch.tensor([[0.0], [0.1], [0.2], [9.0]])
+    adopted = codes.fit(vectors, 2, 3, 0, torch.tensor([[1, 0], [1, 0], [1, 1], [0, 0]]))
+    assert adopted.moved == 1
+    assert adopted.codes[:, 0].tolist() == [1, 1, 1, 0]  # although a first code elsewhere may be nearer
+    with pytest.raises(InputError, match=r"4 items do not fit into 2 levels of 1 codes.*--codes 2$"):
+        codes.fit(vectors, 2, 1, 0, torch.zeros(4, 2, dtype=torch.int64))
 
 
 # --- k-means ----------------------------------------------------------------------------------------------

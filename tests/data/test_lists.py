@@ -213,7 +213,8 @@ def random_events(seed, users=8, size=24):
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000), size=st.integers(2, 4))
 def test_sets_of_a_log_are_those_cut_by_hand(tmp_path_factory, part, seed, size):
-    events = [("u0", f"i{i}", 3, 0) for i in range(len(GENRES))] + random_events(seed)  # every item occurs
+    first = [("u0", f"i{i}", 3, i / 100) for i in range(len(GENRES))]  # every item occurs
+    events = first + random_events(seed)
     dataset = log(tmp_path_factory.mktemp("log"), events)
     recent = lists.RECENT_EVENTS * len(GENRES)
     expected = by_hand(dataset, events, part, size, recent)

@@ -184,7 +184,7 @@ def test_summary_holds_together():
         share[i].item() * row.get(f"{name} recall@10", 0.0) for i, name in enumerate(metrics.BUCKETS)
     )
     assert by_bucket == pytest.approx(row["recall@10"])
-    assert row["tied contexts"] == 8
+    assert row["tied share"] == 1 / 3
     assert row["tied ndcg@10"] == pytest.approx(result.values["ndcg@10"][::3].mean().item())
     untied = evaluation.summary(replace(result, tied=torch.zeros(USERS, dtype=torch.bool)))
     assert not any(name.startswith("tied") for name in untied)

@@ -47,6 +47,15 @@ def test_the_terminal_table_fits(results):
     assert methods == ["method", "popularity", "markov", "item-kNN", "supervised"]  # floors first
 
 
+def test_the_share_of_tied_targets_stands_above_the_table(tmp_path, results):
+    report.write(results, make_dataset(), replace(CFG, out=str(tmp_path)), 1.0)
+    said = "24 contexts, 33.3% of them with the target tied in time"
+    assert report.text(results, seed=0).startswith(f"test split, {said}\n")
+    assert f"\n{said}. Counted" in (tmp_path / "report.md").read_text()
+    free = {name: replace(x, tied=torch.zeros_like(x.tied)) for name, x in results.methods.items()}
+    assert report.text(Results(free, "test"), seed=0).startswith("test split, 24 contexts\n")
+
+
 def test_differences_are_of_the_means_with_an_interval(results):
     compared = report.differences(results, seed=0)
     assert len(compared) == 2 * 3
