@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from minirec.errors import InputError, command, usage_error
-from minirec.measure import evaluation, report
+from minirec.measure import report
+from minirec.run import experiment, machine
 from minirec.run.folder import find_run
-from minirec.run.machine import keep_freed_memory
 
 
 @command()
 def main() -> None:
-    """Repeat the evaluation of a run folder and print its table."""
+    """Repeat the evaluation of a run folder, its arms included, and print the tables."""
     parser = ArgumentParser(prog="python -m minirec.evaluate", description=main.__doc__)
     parser.error = usage_error  # type: ignore[method-assign]
     parser.add_argument("--run", required=True, type=Path, help="run folder")
@@ -27,21 +27,17 @@ def main() -> None:
         raise InputError(f"--predictions: there is no folder {args.predictions.parent}")
 
     run = find_run(args.run, "auto")
-    if run.processes.device.type == "cpu":
-        keep_freed_memory()
-    runs = {"supervised": run}
-    if (args.run / "sasrec").is_dir():  # not so with --no-sasrec, and with --levels 1
-        runs = {"SASRec": find_run(args.run / "sasrec", "auto")} | runs
-    policies = {name: each.trained() for name, each in runs.items()}  # what does not fit is said first
-    cfg, dataset, examples = run.cfg, run.dataset, getattr(run.dataset, args.split)
+    machine.prepare(run.cfg, run.processes.device)
     if args.keep_seen is not None:
-        cfg = replace(cfg, keep_seen=args.keep_seen)
-    methods = evaluation.floors(dataset, examples, cfg)
-    for name, each in runs.items():
-        methods[name] = evaluation.evaluate_policy(policies[name], each.trie, dataset, examples, cfg)
+        run = replace(run, cfg=replace(run.cfg, keep_seen=args.keep_seen))
+    results = experiment.measured(run, args.split)
+    report.say(report.text(results, run.cfg.seed))
     if args.predictions:
-        report.write_predictions(args.predictions, methods["supervised"], dataset, examples)
-    print(report.text(report.Results(methods, args.split), cfg.seed))
+        policy, examples = results.methods["supervised"], getattr(run.dataset, args.split)
+        report.write_predictions(args.predictions, policy, run.dataset, examples)
+        report.say(
+            "", f"written: {args.predictions}, the top 50 of the supervised policy, a line per context"
+        )
 
 
 if __name__ == "__main__":

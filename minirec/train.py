@@ -11,25 +11,21 @@ import torch
 
 from minirec import settings
 from minirec.errors import InputError, command
-from minirec.measure import evaluation, report
+from minirec.measure import report
 from minirec.run import experiment, folder, machine, supervised
+from minirec.run.training import LINES
 
 
-def finish(runs: dict[str, folder.Run], reinforced: experiment.Reinforced, began: float) -> None:
-    """Evaluate beside the floors on the test split, and write and print the report."""
-    run, (arms, lists, notes) = runs["supervised"], reinforced
-    cfg, dataset = run.cfg, run.dataset
-    policies = {name: (each.trained(), each.trie) for name, each in runs.items()}
-    policies |= {name: (policy, run.trie) for name, policy in arms.items()}
-    methods = evaluation.floors(dataset, dataset.test, cfg)
-    for name, (policy, trie) in policies.items():
-        methods[name] = evaluation.evaluate_policy(policy, trie, dataset, dataset.test, cfg)
-    results = report.Results(methods, "test", tuple(arms), lists, notes)
-    print("\n" + report.text(results, cfg.seed))
-    seconds = time.monotonic() - began
+def finish(run: folder.Run, notes: list[str], began: float) -> None:
+    """Evaluate beside the floors on the test split, write and print the report, and say what comes next."""
+    results, cfg, dataset = experiment.measured(run, "test"), run.cfg, run.dataset
+    report.say(report.text(results, cfg.seed))
+    results, seconds = replace(results, notes=[*notes, *results.notes]), time.monotonic() - began
     written = report.write(results, dataset, cfg, seconds, run.notes)
-    print(f"\n{seconds:.0f} s; written: {', '.join(map(str, written))}")
-    print("Read next: minirec/records.py, then the files in the order of minirec/__init__.py.")
+    report.say("", f"{seconds:.0f} s; written to {cfg.out}: {', '.join(path.name for path in written)}")
+    user = dataset.users[dataset.test.user[0]]
+    print(shlex.join([sys.orig_argv[0], "-m", "minirec.recommend", "--run", cfg.out, f"--user={user}"]))
+    report.say(f"asks it. Then read {cfg.out}/report.md, with every column and what it means.")
 
 
 @command()
@@ -38,24 +34,29 @@ def main() -> None:
     began = time.monotonic()
     given = settings.arguments()
     cfg = settings.configure(given)
-    chosen = experiment.arms(cfg, given)  # what cannot be reinforced is said before anything is trained
+    arms = experiment.arms(cfg, given)  # what cannot be reinforced is said before anything is trained
     processes = machine.Distributed(cfg)
     sasrec = replace(cfg, levels=1, sasrec=False, out=f"{cfg.out}/sasrec")
-    baselines = {"SASRec": sasrec} if cfg.sasrec and cfg.levels > 1 else {}
+    baselines = {"SASRec, the baseline": sasrec} if cfg.sasrec and cfg.levels > 1 else {}
+    stages = [*baselines, "supervised, the policy", *map(experiment.label, arms.values()), "evaluation"]
+    headings = [f"{i}/{len(stages)} {name}" for i, name in enumerate(stages, 1)]
     again = [] if cfg.resume else ["--resume", "--out", cfg.out]
-    again = f"to go on: {shlex.join(['python', *sys.orig_argv[1:], *again])}"
+    again = f"to go on: {shlex.join([*sys.orig_argv, *again])}"
     first = processes.rank == 0
     try:
         with folder.begun([cfg, *baselines.values()]) if first else nullcontext():
             processes.wait()  # for the data
             run = folder.open_run(cfg, processes)
-            runs = {name: folder.open_run(each, processes, run) for name, each in baselines.items()}
-            runs["supervised"] = run
-            for each in runs.values():
-                supervised.train(each)
-            reinforced = experiment.reinforce_all(run, chosen)
+            models = [*(folder.open_run(each, processes, run) for each in baselines.values()), run]
             if first:
-                finish(runs, reinforced, began)
+                report.say(*run.notes, *(f"{name}: {LINES[name]}" for name in ("nll", "ndcg@10")))
+            for heading, each in zip(headings, models, strict=False):
+                supervised.train(each, heading)
+            chosen = dict(zip(headings[len(models) :], arms.values(), strict=False))
+            notes = experiment.reinforce_all(run, chosen)
+            if first:
+                report.say("", headings[-1])
+                finish(run, notes, began)
         processes.close()
     except KeyboardInterrupt:
         if first and (Path(cfg.out) / "config.json").is_file():

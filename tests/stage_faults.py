@@ -29,7 +29,7 @@ STAGES = {
     "run/test_whole_lists.py::test_every_way_of_ranking_is_measured_on_the_lists_of_the_test": {
         "the table on the lists of validation": (
             "run/lists.py",
-            'self.run.cfg, self.sources["test"]',
+            "self.run.cfg, self.sources[split]",
             'self.run.cfg, self.sources["valid"]',
         ),
         "a floor that knows the lists of the test": (
@@ -147,14 +147,19 @@ STAGES = {
             'out=f"{cfg.out}/baseline"',
         ),
         "the policy's numbers in the row of SASRec": (
-            "evaluate.py",
-            'find_run(args.run / "sasrec", "auto")',
-            'find_run(args.run, "auto")',
+            "run/experiment.py",
+            '{"SASRec": below.pop("sasrec")}',
+            '{"SASRec": run}',
         ),
         "policies on the validation split": (
-            "train.py",
-            "evaluate_policy(policy, trie, dataset, dataset.test, cfg)",
-            "evaluate_policy(policy, trie, dataset, dataset.valid, cfg)",
+            "run/experiment.py",
+            "runs[name].trie, dataset, examples, cfg)",
+            "runs[name].trie, dataset, dataset.valid, cfg)",
+        ),
+        "the numbers of the first arm in all rows": (
+            "run/experiment.py",
+            "_below(run, path.parent) for path",
+            '_below(run, run.folder / "continued") for path',
         ),
     },
     "run/test_whole_run.py::test_floors_know_the_users_that_are_left_to_reinforcement_learning": {

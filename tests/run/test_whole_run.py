@@ -9,6 +9,7 @@ from minirec import evaluate
 from minirec.data import codes
 from minirec.data.contexts import contexts
 from minirec.data.vectors import item_vectors
+from minirec.measure import report
 from minirec.measure.exact import entropy, expected_reward, item_logprobs
 from minirec.measure.exact import kl as divergence
 from minirec.run.folder import find_run
@@ -150,10 +151,9 @@ def test_every_method_of_the_report_is_measured_on_the_test_split(run, monkeypat
     assert {name: rows[name]["ndcg@10"] for name in want} == pytest.approx(want, rel=1e-6)
     monkeypatch.setattr("sys.argv", ["evaluate", "--run", str(run.folder)])
     evaluate.main()
-    shown = capsys.readouterr().out.splitlines()
-    for name in ("popularity", "SASRec", "supervised"):
-        line = next(line for line in shown if line.startswith(name)).split()
-        assert f"{rows[name]['ndcg@10']:.4f}" in line
+    shown = capsys.readouterr().out
+    assert report.table(list(rows.values()), report.MAIN) in shown  # as train printed it, with the arms
+    assert report.table(list(rows.values()), report.MORE) in shown
 
 
 def test_floors_know_the_users_that_are_left_to_reinforcement_learning(run):
