@@ -158,8 +158,8 @@ STAGES = {
         ),
         "the numbers of the first arm in all rows": (
             "run/experiment.py",
-            "_below(run, path.parent) for path",
-            '_below(run, run.folder / "continued") for path',
+            "find_run(path.parent, device, run) for path",
+            'find_run(run.folder / "continued", device, run) for path',
         ),
     },
     "run/test_whole_run.py::test_floors_know_the_users_that_are_left_to_reinforcement_learning": {

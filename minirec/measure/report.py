@@ -38,7 +38,7 @@ DIFFERENCE = ["method", "minus", "metric", "difference", "low", "high"]
 SUPERVISED, CONTINUED, TRUTH = "supervised", OBJECTIVES["continued"].title, "true law"
 EXACT = "Exact: hr, recall, ndcg and mrr are expectations over the true law of the simulated world."
 COUNTED = "Counted against the held-out targets, over the full catalogue."
-LISTS = "ndcg@5 of rankings of closed sets, by need; the last need was held out; popularity is recent"
+LISTS = "ndcg@5 of rankings of closed sets, by need; the last was held out; popularity counts recent events"
 METHODS = {name: floor.__doc__ for name, floor in FLOORS.items()} | {
     TRUTH: "the ranking by the world's own probabilities: nothing can be above it, so it is never bold.",
     "SASRec": "a transformer with one code per item, trained by cross-entropy.",
@@ -170,10 +170,9 @@ def text(results: Results, seed: int) -> str:
     rows, compared = results.rows, differences(results, seed)
     parts = [f"{results.split} split, {rows[0]['contexts']:,} contexts", table(rows, MAIN), table(rows, MORE)]
     for metric in COMPARED if compared else ():
+        here = [row for row in compared if row["metric"] == metric]
         parts += [f"{metric}: differences, with 95 % intervals over contexts"]
-        parts += [
-            table([row for row in compared if row["metric"] == metric], DIFFERENCE[:2] + DIFFERENCE[3:])
-        ]
+        parts += [table(here, [name for name in DIFFERENCE if name != "metric"])]
     parts += ["\n".join(sentences(compared)), *_lists(results, table), "\n".join(results.notes)]
     return "\n\n".join(filter(None, parts))
 
@@ -188,10 +187,9 @@ def _bullets(lines: Words) -> str:
 
 def _methods(names: Sequence[str]) -> str:
     """What methods are; of an arm it is the first line of the file of its objective."""
-    known = {
-        each.title: sys.modules[each.signal.__module__].__doc__ for each in OBJECTIVES.values()
-    } | METHODS
-    lines = {name: (known.get(name.split(",")[0]) or "not described").splitlines()[0] for name in names}
+    arms = {each.title: sys.modules[each.signal.__module__].__doc__ for each in OBJECTIVES.values()}
+    known = {name: (arms | METHODS).get(name.split(",")[0]) or "not described" for name in names}
+    lines = {name: text.splitlines()[0] for name, text in known.items()}
     return _bullets([f"`{name}`: {line.removeprefix(f'{name}: ')}" for name, line in lines.items()])
 
 

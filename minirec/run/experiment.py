@@ -15,7 +15,7 @@ from minirec.data.contexts import contexts
 from minirec.data.lists import PARTS, make_lists
 from minirec.errors import InputError, nearest
 from minirec.files import atomic
-from minirec.measure import evaluation, probe, rankers, report
+from minirec.measure import evaluation, pictures, probe, rankers, report
 from minirec.models import ranker
 from minirec.objectives import OBJECTIVES, settings_of
 from minirec.policy import Policy
@@ -150,10 +150,13 @@ def measured(run: folder.Run, split: str) -> report.Results:
     """Measure all that a run folder holds on a split, beside the floors, in this process alone."""
     run = replace(run, processes=Processes(run.processes.device))
     cfg, dataset, examples = run.cfg, run.dataset, getattr(run.dataset, split)
-    below = {path.parent.name: _below(run, path.parent) for path in run.folder.glob("*/checkpoint.pt")}
+    paths, device = run.folder.glob("*/checkpoint.pt"), run.processes.device
+    below = {path.parent.name: folder.find_run(path.parent, device, run) for path in paths}
     runs = {"SASRec": below.pop("sasrec")} if "sasrec" in below else {}
     arms = {name: below.pop(name) for name in OBJECTIVES if name in below}
     notes = [f"{name}: left out, as no such objective is known here" for name in sorted(below)]
+    done = {name: [{"step": 0}, *pictures.lines_of(arm.folder)][-1]["step"] for name, arm in arms.items()}
+    notes += [f"{name}: not at its end" for name, arm in arms.items() if done[name] < arm.cfg.rl_steps]
     items = {label(arm.cfg): arm for name, arm in arms.items() if not OBJECTIVES[name].lists}
     runs |= {"supervised": run} | items
     policies = {name: each.trained() for name, each in runs.items()}  # what does not fit is said first
@@ -168,9 +171,3 @@ def measured(run: folder.Run, split: str) -> report.Results:
         rows, about = shared.compare({name: arm.trained() for name, arm in listwise.items()}, arm, split)
         notes += about
     return report.Results(methods, split, tuple(items), rows, notes)
-
-
-def _below(run: folder.Run, place: Path) -> folder.Run:
-    """The run in a folder below that of another, on the same data."""
-    cfg = replace(settings.read(place / "config.json"), out=str(place))
-    return folder.open_run(cfg, run.processes, run)

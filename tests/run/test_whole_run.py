@@ -1,5 +1,6 @@
 """A run of next items, every stage of it against the same stage written out."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from minirec.data.vectors import item_vectors
 from minirec.measure import report
 from minirec.measure.exact import entropy, expected_reward, item_logprobs
 from minirec.measure.exact import kl as divergence
+from minirec.run import experiment
 from minirec.run.folder import find_run
 from minirec.run.supervised import epoch_rows, learning_rate
 from tests import literal_run, whole_run
@@ -154,6 +156,19 @@ def test_every_method_of_the_report_is_measured_on_the_test_split(run, monkeypat
     shown = capsys.readouterr().out
     assert report.table(list(rows.values()), report.MAIN) in shown  # as train printed it, with the arms
     assert report.table(list(rows.values()), report.MORE) in shown
+
+
+def test_what_is_left_out_or_not_at_its_end_is_said(run, tmp_path):
+    moved = tmp_path / "run"
+    shutil.copytree(run.folder, moved)
+    (moved / "grpo").rename(moved / "best")
+    log = moved / "continued" / "metrics.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    results = experiment.measured(find_run(moved, torch.device("cpu")), "test")
+    assert results.arms == ("supervised continued",)
+    first, second = results.notes
+    assert first.startswith("best: left out")
+    assert second == "continued: not at its end"
 
 
 def test_floors_know_the_users_that_are_left_to_reinforcement_learning(run):
