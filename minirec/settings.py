@@ -7,6 +7,7 @@ minute on the built-in world.
 import argparse
 import json
 import shlex
+import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -257,7 +258,8 @@ def command_line(cfg: Config) -> str:
         {name for name, value in vars(cfg).items() if value != vars(p)[name]} for p in (Config(), TINY)
     ]
     tiny = len(changed[1].difference(cfg.given)) < len(changed[0].difference(cfg.given))
-    words, named = ["python", "-m", "minirec.train", *["--tiny"] * tiny], changed[tiny].union(cfg.given)
+    words = [*sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1], *["--tiny"] * tiny]
+    named = changed[tiny].union(cfg.given)
     for name in [name for name in TYPES if name in named - {"out", "resume", "given"}]:
         flag, value = name.replace("_", "-"), getattr(cfg, name)
         words += [f"--{'' if value else 'no-'}{flag}"] if TYPES[name] is bool else [f"--{flag}", str(value)]

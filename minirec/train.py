@@ -24,8 +24,9 @@ def finish(run: folder.Run, notes: list[str], began: float) -> None:
     written = report.write(results, dataset, cfg, seconds, run.notes)
     report.say("", f"{seconds:.0f} s; written to {cfg.out}: {', '.join(path.name for path in written)}")
     user = dataset.users[dataset.test.user[0]]
-    print(shlex.join([sys.orig_argv[0], "-m", "minirec.recommend", "--run", cfg.out, f"--user={user}"]))
-    report.say(f"asks it. Then read {cfg.out}/report.md, with every column and what it means.")
+    ask = [sys.orig_argv[0], "-m", "minirec.recommend", "--run", cfg.out, f"--user={user}"]
+    print(f"Ask it: {shlex.join(ask)}")  # in one piece, whatever the width
+    report.say(f"Then read {cfg.out}/report.md, which says what all methods and columns are.")
 
 
 @command()

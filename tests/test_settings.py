@@ -1,4 +1,5 @@
 import shlex
+import sys
 from dataclasses import asdict, fields, replace
 
 import pytest
@@ -36,9 +37,15 @@ def test_every_field_has_one_line_of_help(capsys):
         "--data a/Log.csv --columns user=u,item=i --keep-seen --no-sasrec",
     ],
 )
-def test_the_command_of_a_run_gives_its_settings_again(flags):
+@pytest.mark.parametrize("command", ["python -m minirec.train", "python best.py"])
+def test_the_command_of_a_run_gives_its_settings_again(monkeypatch, command, flags):
+    monkeypatch.setattr(sys, "orig_argv", [*command.split(), *flags.split()])
+    monkeypatch.setattr(sys, "argv", ["its path", *flags.split()])
     cfg = parse(*flags.split())
-    again = parse(*shlex.split(settings.command_line(cfg))[3:])
+    words = shlex.split(settings.command_line(cfg))
+    script = len(command.split())
+    assert words[:script] == command.split()
+    again = parse(*words[script:])
     assert replace(again, out=cfg.out, given=cfg.given) == cfg
     assert set(again.given) - {"out", "fresh", "keep_seen"} == set(cfg.given) - {"keep_seen"}
 

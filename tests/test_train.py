@@ -91,7 +91,7 @@ def test_a_run_ends_in_a_table_with_its_floors(straight):
     repeated = {line for line in lines if len(line) > 9 and lines.count(line) > 1}
     assert {line.split()[0] for line in repeated} <= {"epoch", "method"}  # headers of tables
     ask = next(line for line in lines if "minirec.recommend" in line)
-    assert subprocess.run(shlex.split(ask), capture_output=True, check=True).stdout
+    assert subprocess.run(shlex.split(ask.removeprefix("Ask it: ")), capture_output=True, check=True).stdout
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [2, 4, 6]
     assert lines[-1]["nll"] < lines[0]["nll"]
