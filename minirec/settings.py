@@ -201,10 +201,6 @@ def from_dict(values: dict[str, Any], preset: Config | None = None) -> Config:
     """Make a Config from named values, the rest from a preset or the defaults.
 
     Raises InputError for what ``check_value`` refuses, or a width that is no multiple of twice the heads.
-
-    >>> from_dict({"epocs": 3})
-    Traceback (most recent call last):
-    minirec.errors.InputError: unknown setting 'epocs'; did you mean epochs?
     """
     cfg = replace(preset or Config(), **{name: check_value(name, value) for name, value in values.items()})
     if cfg.width % (2 * cfg.heads):

@@ -50,6 +50,11 @@ def test_the_command_of_a_run_gives_its_settings_again(monkeypatch, command, fla
     assert set(again.given) - {"out", "fresh", "keep_seen"} == set(cfg.given) - {"keep_seen"}
 
 
+def test_an_unknown_setting_names_the_nearest():
+    with pytest.raises(InputError, match=r"unknown setting 'epocs'; did you mean epochs\?"):
+        settings.from_dict({"epocs": 3})
+
+
 def test_tiny_is_a_preset_and_flags_go_over_it():
     assert parse("--tiny") == replace(TINY, keep_seen=True)
     flags = "--tiny", "--epochs", "3", "--no-sasrec", "--no-keep-seen"

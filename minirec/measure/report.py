@@ -92,12 +92,6 @@ def table(rows: Sequence[Row], columns: Words) -> str:
     """Lay rows out as aligned plain text: words to the left, numbers to the right, missing values blank.
 
     Columns for which the terminal has no room are left out.
-
-    >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "supervised", "hr@10": 0.5}]
-    >>> print(table(rows, ["method", "hr@10"]))
-    method       hr@10
-    markov      0.2500
-    supervised  0.5000
     """
     padded, room = [], get_terminal_size(ENDLESS).columns + 2
     for column in zip(*_cells(rows, columns), strict=True):  # a name, and the cells below it
@@ -112,12 +106,7 @@ def table(rows: Sequence[Row], columns: Words) -> str:
 def markdown(rows: Sequence[Row], columns: Words, bold: Words = ()) -> str:
     """Lay rows out as a Markdown table; in the columns ``bold`` the largest number, with its equals, is bold.
 
-    >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "supervised", "hr@10": 0.5}]
-    >>> print(markdown(rows, ["method", "hr@10"], bold=["hr@10"]))
-    | method | hr@10 |
-    |---|---|
-    | markov | 0.2500 |
-    | supervised | **0.5000** |
+    What the true law reaches is beyond all methods, so it is not bold.
     """
     header, *body = _cells(rows, columns, bold)
     lines = ["| " + " | ".join(line) + " |" for line in (header, *body)]
@@ -142,12 +131,7 @@ def differences(results: Results, seed: int) -> list[Row]:
 
 
 def sentences(compared: list[Row]) -> list[str]:
-    """Say in words which methods are above the supervised policy, and which it is above.
-
-    >>> row = dict(zip(DIFFERENCE, ("supervised", "item-kNN", "ndcg@10", -0.01, -0.02, 0.0), strict=True))
-    >>> sentences([row])
-    ['item-kNN is above the supervised policy on ndcg@10 by 0.0100 (95 % interval 0.0000 to 0.0200).']
-    """
+    """Say in words which methods are above the supervised policy, and which it is above."""
     lines = []
     for metric in COMPARED:
         here = [row for row in compared if row["metric"] == metric and row["method"] == SUPERVISED]

@@ -97,6 +97,10 @@ def test_a_floor_above_the_policy_is_said(results):
         "The supervised policy is above popularity on ndcg@10.",
         "markov is above the supervised policy on ndcg@10 by 0.1250 (95 % interval 0.1250 to 0.1250).",
     ]
+    edge = dict(zip(report.DIFFERENCE, ("supervised", "item-kNN", "ndcg@10", -0.01, -0.02, 0.0), strict=True))
+    assert report.sentences([edge]) == [
+        "item-kNN is above the supervised policy on ndcg@10 by 0.0100 (95 % interval 0.0000 to 0.0200)."
+    ]
     level = "popularity is level with the supervised policy on ndcg@10."
     assert sentences(popularity=policy)[0] == level
 
