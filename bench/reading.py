@@ -32,7 +32,7 @@ print(len(events["user"]), seconds, busy, before, peak(), size)
 def make(path: Path) -> None:
     """Write a log in MovieLens' layout, the times in order."""
     random = np.random.default_rng(0)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         file.write("userId,movieId,rating,timestamp\n")
         for start in range(0, EVENTS, CHUNK):
             users, items = random.integers(USERS, size=CHUNK), random.integers(ITEMS, size=CHUNK)

@@ -36,8 +36,11 @@ Around it, from a file to a Dataset; what judges items; what is measured; a run;
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read by torch: threads that wait shall not spin
 
 if TYPE_CHECKING:
     from minirec.run.recommender import Recommender

@@ -2,10 +2,14 @@
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
+
+ALIASES = {"lr": "rate", "learning-rate": "rate", "hidden": "width", "dim": "width", "d-model": "width"}
+ALIASES |= {"max-len": "history", "generations": "group"}  # what others call a setting
 
 
 class InputError(ValueError):
@@ -15,13 +19,15 @@ class InputError(ValueError):
 def nearest(word: str, valid: Iterable[str]) -> str:
     """End an error message with the valid word closest to a wrong one, or else with some of the valid words.
 
-    >>> nearest("epocs", ["epochs", "batch"])
-    '; did you mean epochs?'
+    >>> nearest("epocs", ["epochs", "batch"]), nearest("--num_layers", ["--layers"])
+    ('; did you mean epochs?', '; did you mean --layers?')
     >>> nearest("zzz", ["last", "group"])
     '; choose from last, group'
     """
     valid = list(valid)
-    close = difflib.get_close_matches(word, valid, n=1)
+    name = re.sub("^(n|num)-|-size$", "", word.lstrip("-").replace("_", "-"))
+    close = [each for each in valid if each.lstrip("-") == ALIASES.get(name, name)]
+    close = close or difflib.get_close_matches(word, valid, n=1)
     some = ", ".join(valid[:12]) + (", ..." if len(valid) > 12 else "")
     return f"; did you mean {close[0]}?" if close else f"; choose from {some}"
 

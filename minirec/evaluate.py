@@ -10,13 +10,13 @@ from pathlib import Path
 from minirec.data import recbole
 from minirec.errors import InputError, command, usage_error
 from minirec.measure import evaluation, report
+from minirec.run import experiment, machine
 from minirec.run.folder import find_run
-from minirec.run.machine import keep_freed_memory
 
 
 @command()
 def main() -> None:
-    """Repeat the evaluation of a run folder and print its table."""
+    """Repeat the evaluation of a run folder, its arms included, and print the tables."""
     parser = ArgumentParser(prog="python -m minirec.evaluate", description=main.__doc__)
     parser.error = usage_error  # type: ignore[method-assign]
     parser.add_argument("--run", required=True, type=Path, help="run folder")
@@ -29,24 +29,19 @@ def main() -> None:
         raise InputError(f"--predictions: there is no folder {args.predictions.parent}")
 
     run = find_run(args.run, "auto")
-    if run.processes.device.type == "cpu":
-        keep_freed_memory()
-    runs = {"supervised": run}
-    if (args.run / "sasrec").is_dir():  # not so with --no-sasrec, and with --levels 1
-        runs = {"SASRec": find_run(args.run / "sasrec", "auto")} | runs
-    policies = {name: each.trained() for name, each in runs.items()}  # what does not fit is said first
-    cfg, dataset, whole = run.cfg, run.dataset, getattr(run.dataset, args.split)
+    machine.prepare(run.cfg, run.processes.device)
     if args.keep_seen is not None:
-        cfg = replace(cfg, keep_seen=args.keep_seen)
+        run = replace(run, cfg=replace(run.cfg, keep_seen=args.keep_seen))
     if args.recbole:
-        recbole.write(args.recbole, dataset)
-    examples = evaluation.sample(whole, cfg.test_contexts, cfg.seed)
-    methods = evaluation.floors(dataset, examples, cfg, args.split)
-    for name, each in runs.items():
-        methods[name] = evaluation.evaluate_policy(policies[name], each.trie, dataset, examples, cfg)
+        recbole.write(args.recbole, run.dataset)
+    results = experiment.measured(run, args.split)
+    report.say(report.text(results, run.cfg.seed))
     if args.predictions:
-        report.write_predictions(args.predictions, methods["supervised"], dataset, examples)
-    print(report.text(report.Results(methods, args.split, whole=len(whole)), cfg.seed))
+        examples = evaluation.sample(getattr(run.dataset, args.split), run.cfg.test_contexts, run.cfg.seed)
+        report.write_predictions(args.predictions, results.methods["supervised"], run.dataset, examples)
+        report.say(
+            "", f"written: {args.predictions}, the top 50 of the supervised policy, a line per context"
+        )
 
 
 if __name__ == "__main__":

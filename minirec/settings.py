@@ -6,6 +6,8 @@ minute on the built-in world.
 
 import argparse
 import json
+import shlex
+import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -28,7 +30,7 @@ class RunConfig:
     out: str = setting("", "run folder (default: runs/NAME)")
     seed: int = setting(0, "seed of everything that is drawn", most=2**31 - 1)
     device: str = setting("auto", "auto, cpu, mps, cuda or cuda:N")
-    threads: int = setting(0, "CPU threads; 0 leaves it to torch", most=1024)
+    threads: int = setting(0, "CPU threads; 0: 1 with --width below 128, else torch's own", most=1024)
     sasrec: bool = setting(True, "also train the one-code-per-item baseline, SASRec, for the table")
     keep_seen: bool = setting(False, "let items of the user's past be recommended again (the world does)")
     floors: bool = setting(False, "read the log and evaluate the floors alone; nothing is trained")
@@ -64,9 +66,7 @@ class WorldConfig:
 class PolicyConfig:
     """Item codes, and the decoder-only transformer over them."""
 
-    levels: int = setting(
-        3, "codes per item L; 1 gives each item a code of its own (SASRec)", least=1, most=32
-    )
+    levels: int = setting(3, "codes per item L; 1: each has one of its own (SASRec)", least=1, most=32)
     codes: int = setting(256, "codes per level V (ignored with --levels 1)", least=1)
     history: int = setting(50, "most recent items the policy sees", least=1, most=10_000)
     width: int = setting(128, "model width d", least=2, most=2**14)
@@ -205,10 +205,6 @@ def from_dict(values: dict[str, Any], preset: Config | None = None) -> Config:
     """Make a Config from named values, the rest from a preset or the defaults.
 
     Raises InputError for what ``check_value`` refuses, or a width that is no multiple of twice the heads.
-
-    >>> from_dict({"epocs": 3})
-    Traceback (most recent call last):
-    minirec.errors.InputError: unknown setting 'epocs'; did you mean epochs?
     """
     cfg = replace(preset or Config(), **{name: check_value(name, value) for name, value in values.items()})
     if cfg.width % (2 * cfg.heads):
@@ -233,25 +229,41 @@ def read(path: Path) -> Config:
 
 def arguments(argv: list[str] | None = None) -> dict[str, str | bool]:
     """Read the flags of ``minirec.train``, by the names of their settings; InputError for an unknown one."""
-    about = "Train a generative recommender on a click log or on the built-in world."
-    parser = argparse.ArgumentParser("python -m minirec.train", description=about, allow_abbrev=False)
+    about = "Train a generative recommender on a click log or on the built-in world. [default]"
+    usage = "python -m minirec.train [--tiny | --data FILE] [--FLAG VALUE ...]"
+    parser = argparse.ArgumentParser(usage=usage, description=about, allow_abbrev=False)
     parser.argument_default = argparse.SUPPRESS  # what is not given is not there
-    parser.add_argument("--tiny", action="store_true", help="the whole run in seconds, on the built-in world")
+    parser.add_argument("--tiny", action="store_true", help="all of it in minutes, on the built-in world")
     for section in SECTIONS:
         group = parser.add_argument_group(section.__name__.removesuffix("Config").lower(), section.__doc__)
         for f in fields(section):
-            flag = "--" + f.name.replace("_", "-")
+            flag, kind = "--" + f.name.replace("_", "-"), TYPES[f.name]
             text = f.metadata["help"] + ("" if f.default in ("", False) else f" [{f.default}]")
-            if TYPES[f.name] is bool:
+            if kind is bool:
                 group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
             else:
-                group.add_argument(flag, metavar=f.name.split("_")[-1].upper(), help=text)
+                value = {int: "N", float: "X", str: "WORD"}.get(kind) or f"{{{','.join(get_args(kind))}}}"
+                group.add_argument(flag, metavar=value, help=text)
     parser.error = usage_error  # type: ignore[method-assign]
     known, unknown = parser.parse_known_args(argv)
     if unknown:
         hint = nearest(unknown[0].split("=")[0], parser._option_string_actions)
         raise InputError(f"unknown argument '{unknown[0]}'{hint}")
     return vars(known)
+
+
+def command_line(cfg: Config) -> str:
+    """The command that makes a run again in another folder: what was named, over the preset that it had."""
+    changed = [
+        {name for name, value in vars(cfg).items() if value != vars(p)[name]} for p in (Config(), TINY)
+    ]
+    tiny = len(changed[1].difference(cfg.given)) < len(changed[0].difference(cfg.given))
+    words = [*sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1], *["--tiny"] * tiny]
+    named = changed[tiny].union(cfg.given)
+    for name in [name for name in TYPES if name in named - {"out", "resume", "given"}]:
+        flag, value = name.replace("_", "-"), getattr(cfg, name)
+        words += [f"--{'' if value else 'no-'}{flag}"] if TYPES[name] is bool else [f"--{flag}", str(value)]
+    return shlex.join([*words, "--out", "runs/again"])
 
 
 def configure(given: dict[str, str | bool]) -> Config:

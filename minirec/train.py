@@ -13,33 +13,34 @@ from minirec import settings
 from minirec.data import prepare
 from minirec.errors import InputError, command
 from minirec.files import owned
-from minirec.measure import evaluation, report
+from minirec.measure import report
 from minirec.run import experiment, folder, machine, supervised
+from minirec.run.training import LINES
+from minirec.tasks import Processes
 
 
-def finish(run: folder.Run, runs: dict[str, folder.Run], reinforced: experiment.Reinforced, began: float):
-    """Evaluate what was trained beside the floors on the test split, and write and print the report."""
-    cfg, dataset, (arms, lists, notes) = run.cfg, run.dataset, reinforced
-    policies = {name: (each.trained(), each.trie) for name, each in runs.items()}
-    policies |= {name: (policy, run.trie) for name, policy in arms.items()}
-    test = evaluation.sample(dataset.test, cfg.test_contexts, cfg.seed)
-    methods = evaluation.floors(dataset, test, cfg)
-    methods |= {name: evaluation.evaluate_policy(*of, dataset, test, cfg) for name, of in policies.items()}
-    results = report.Results(methods, "test", tuple(arms), lists, notes, whole=len(dataset.test))
-    print("\n" + report.text(results, cfg.seed))
-    seconds = time.monotonic() - began
+def finish(run: folder.Run, notes: list[str], began: float) -> None:
+    """Evaluate beside the floors on the test split, write and print the report, and say what comes next."""
+    results, cfg, dataset = experiment.measured(run, "test"), run.cfg, run.dataset
+    report.say(report.text(results, cfg.seed))
+    results, seconds = replace(results, notes=[*notes, *results.notes]), time.monotonic() - began
     written = report.write(results, dataset, cfg, seconds, run.notes)
-    print(f"\n{seconds:.0f} s; written: {', '.join(map(str, written))}")
-    print("Read next: minirec/records.py, then the files in the order of minirec/__init__.py.")
+    report.say("", f"{seconds:.0f} s; written to {cfg.out}: {', '.join(path.name for path in written)}")
+    if not run.trie:
+        return
+    user = dataset.users[dataset.test.user[0]]
+    ask = [sys.orig_argv[0], "-m", "minirec.recommend", "--run", cfg.out, f"--user={user}"]
+    print(f"Ask it: {shlex.join(ask)}")  # in one piece, whatever the width
+    report.say(f"Then read {cfg.out}/report.md, which says what all methods and columns are.")
 
 
 def floors(cfg: settings.Config, began: float) -> None:
     """Read the data, and evaluate the floors alone; InputError if the folder holds a run."""
     folder.refuse_runs([cfg])
     dataset, summary = prepare.read(cfg)
-    print(summary)
+    report.say(summary)
     with owned(Path(cfg.out)):
-        finish(folder.Run(cfg, dataset, None, None, [summary]), {}, ({}, [], []), began)
+        finish(folder.Run(cfg, dataset, None, Processes(), [summary]), [], began)
 
 
 @command()
@@ -48,12 +49,14 @@ def main() -> None:
     began = time.monotonic()
     given = settings.arguments()
     cfg = prepare.shaped(settings.configure(given))
-    chosen = experiment.arms(cfg, given)  # what cannot be reinforced is said before anything is trained
+    arms = experiment.arms(cfg, given)  # what cannot be reinforced is said before anything is trained
     processes = machine.Distributed(cfg)
     sasrec = replace(cfg, levels=1, item_codes="", sasrec=False, out=f"{cfg.out}/sasrec")
-    baselines = {"SASRec": sasrec} if cfg.sasrec and cfg.levels > 1 else {}
+    baselines = {"SASRec, the baseline": sasrec} if cfg.sasrec and cfg.levels > 1 else {}
+    stages = [*baselines, "supervised, the policy", *map(experiment.label, arms.values()), "evaluation"]
+    headings = [f"{i}/{len(stages)} {name}" for i, name in enumerate(stages, 1)]
     again = [] if cfg.resume else ["--resume", "--out", cfg.out]
-    again = f"to go on: {shlex.join(['python', *sys.orig_argv[1:], *again])}"
+    again = f"to go on: {shlex.join([*sys.orig_argv, *again])}"
     first = processes.rank == 0
     try:
         if cfg.floors:
@@ -61,13 +64,16 @@ def main() -> None:
         with folder.begun([cfg, *baselines.values()]) if first else nullcontext():
             processes.wait()  # for the data
             run = folder.open_run(cfg, processes)
-            runs = {name: folder.open_run(each, processes, run) for name, each in baselines.items()}
-            runs["supervised"] = run
-            for each in runs.values():
-                supervised.train(each)
-            reinforced = experiment.reinforce_all(run, chosen)
+            models = [*(folder.open_run(each, processes, run) for each in baselines.values()), run]
             if first:
-                finish(run, runs, reinforced, began)
+                report.say(*run.notes, *(f"{name}: {LINES[name]}" for name in ("nll", "ndcg@10")))
+            for heading, each in zip(headings, models, strict=False):
+                supervised.train(each, heading)
+            chosen = dict(zip(headings[len(models) :], arms.values(), strict=False))
+            notes = experiment.reinforce_all(run, chosen)
+            if first:
+                report.say("", headings[-1])
+                finish(run, notes, began)
         processes.close()
     except KeyboardInterrupt:
         if first and (Path(cfg.out) / "config.json").is_file():

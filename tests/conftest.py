@@ -9,7 +9,9 @@ import os
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch reads it
-    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+import minirec  # isort: skip  # noqa: F401  before torch, whose waiting threads then do not spin
 
 import torch
 from hypothesis import settings

@@ -29,7 +29,7 @@ STAGES = {
     "run/test_whole_lists.py::test_every_way_of_ranking_is_measured_on_the_lists_of_the_test": {
         "the table on the lists of validation": (
             "run/lists.py",
-            'self.run.cfg, self.sources["test"]',
+            "self.run.cfg, self.sources[split]",
             'self.run.cfg, self.sources["valid"]',
         ),
         "a floor that knows the lists of the test": (
@@ -147,14 +147,19 @@ STAGES = {
             'out=f"{cfg.out}/baseline"',
         ),
         "the policy's numbers in the row of SASRec": (
-            "evaluate.py",
-            'find_run(args.run / "sasrec", "auto")',
-            'find_run(args.run, "auto")',
+            "run/experiment.py",
+            '{"SASRec": below.pop("sasrec")}',
+            '{"SASRec": run}',
         ),
         "policies on the validation split": (
-            "train.py",
-            "evaluate_policy(*of, dataset, test, cfg)",
-            "evaluate_policy(*of, dataset, dataset.valid, cfg)",
+            "run/experiment.py",
+            "runs[name].trie, dataset, examples, cfg)",
+            "runs[name].trie, dataset, dataset.valid, cfg)",
+        ),
+        "the numbers of the first arm in all rows": (
+            "run/experiment.py",
+            "find_run(path.parent, device, run) for path",
+            'find_run(run.folder / "continued", device, run) for path',
         ),
     },
     "run/test_whole_run.py::test_floors_know_what_came_before_the_targets_and_no_more": {
@@ -176,9 +181,9 @@ STAGES = {
     },
     "run/test_whole_run.py::test_all_methods_are_measured_on_the_same_sample_of_test_contexts": {
         "a sample for floors alone": (
-            "train.py",
-            "evaluate_policy(*of, dataset, test, cfg)",
-            "evaluate_policy(*of, dataset, dataset.test, cfg)",
+            "run/experiment.py",
+            "runs[name].trie, dataset, examples, cfg)",
+            "runs[name].trie, dataset, whole, cfg)",
         ),
     },
     "measure/test_baselines.py::test_before_test_lie_all_histories_and_the_validation_targets": {

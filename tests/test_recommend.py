@@ -53,6 +53,15 @@ def test_seen_items_are_left_out_also_those_before_the_window(loaded):
     )
 
 
+def test_numbers_are_ids(run):
+    found = find_run(run)
+    catalogue = replace(found.dataset.catalogue, ids=[str(i) for i in range(ITEMS)])
+    users = [str(u) for u in range(len(found.dataset.users))]
+    numbered = Recommender(replace(found, dataset=replace(found.dataset, catalogue=catalogue, users=users)))
+    assert numbered.recommend([3, 17, "29"]) == numbered.recommend(["3", "17", "29"])
+    assert numbered.for_user(7) == numbered.for_user("7")
+
+
 def test_an_empty_history_is_answered(loaded):
     rows = loaded.recommend([], top=3)
     assert [row["item"] for row in rows] == [f"item{i}" for i in exact([]).topk(3).indices.tolist()]

@@ -1,3 +1,5 @@
+import shlex
+import sys
 from dataclasses import asdict, fields, replace
 
 import pytest
@@ -22,6 +24,35 @@ def test_every_field_has_one_line_of_help(capsys):
     text = capsys.readouterr().out
     assert all(f"--{f.name.replace('_', '-')}" in text for f in flags)
     assert max(map(len, text.splitlines())) <= 80
+    assert "{last,group,time}" in text  # the accepted values
+    assert text.count("\n") < 150
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--tiny",
+        "--tiny --objective recast --no-repair --seed 3 --ranker trained",
+        "--epochs 3 --objective flexrec --rl-steps 400",  # named, though it is the default
+        "--data a/Log.csv --columns user=u,item=i --keep-seen --no-sasrec",
+    ],
+)
+@pytest.mark.parametrize("command", ["python -m minirec.train", "python best.py"])
+def test_the_command_of_a_run_gives_its_settings_again(monkeypatch, command, flags):
+    monkeypatch.setattr(sys, "orig_argv", [*command.split(), *flags.split()])
+    monkeypatch.setattr(sys, "argv", ["its path", *flags.split()])
+    cfg = parse(*flags.split())
+    words = shlex.split(settings.command_line(cfg))
+    script = len(command.split())
+    assert words[:script] == command.split()
+    again = parse(*words[script:])
+    assert replace(again, out=cfg.out, given=cfg.given) == cfg
+    assert set(again.given) - {"out", "fresh", "keep_seen"} == set(cfg.given) - {"keep_seen"}
+
+
+def test_an_unknown_setting_names_the_nearest():
+    with pytest.raises(InputError, match=r"unknown setting 'epocs'; did you mean epochs\?"):
+        settings.from_dict({"epocs": 3})
 
 
 def test_tiny_is_a_preset_and_flags_go_over_it():
@@ -64,6 +95,10 @@ def test_the_run_folder_is_named_after_the_data():
         (["--mask", "auto"], "'auto' is not valid"),
         (["--given", "epochs"], "unknown argument '--given'"),
         (["--epochs"], "expected one argument"),
+        (["--lr", "1"], "did you mean --rate?"),
+        (["--learning_rate=1"], "did you mean --rate?"),
+        (["--batch-size", "1"], "did you mean --batch?"),
+        (["--n_layers", "1"], "did you mean --layers?"),
         (["--resume", "--out", "nowhere"], "holds no run"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -86,7 +87,16 @@ def test_a_run_ends_in_a_table_with_its_floors(straight):
     assert all(name in printed for name in rows)
     assert all(0 <= row["ndcg@10"] <= row["recall@10"] <= 1 for row in rows.values())
     assert all(row["ndcg@10"] <= rows["true law"]["ndcg@10"] for row in rows.values())
-    assert "Read next" in printed
+    assert re.findall(r"^\d/\d .*?(?=:|$)", printed, re.M) == [
+        "1/3 SASRec, the baseline",
+        "2/3 supervised, the policy",
+        "3/3 evaluation",
+    ]
+    lines = printed.splitlines()
+    repeated = {line for line in lines if len(line) > 9 and lines.count(line) > 1}
+    assert {line.split()[0] for line in repeated} <= {"epoch", "method"}  # headers of tables
+    ask = next(line for line in lines if "minirec.recommend" in line)
+    assert subprocess.run(shlex.split(ask.removeprefix("Ask it: ")), capture_output=True, check=True).stdout
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [2, 4, 6]
     assert lines[-1]["nll"] < lines[0]["nll"]
@@ -152,7 +162,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_a_way_to_go_on(straight, tmp_path):
     _, error = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in error
-    assert "to go on: python -m minirec.train" in error
+    assert f"to go on: {sys.executable} -m minirec.train" in error
     assert error.strip().endswith(f"--resume --out {folder}\nstopped")
     run("--resume", "--out", folder)
     assert_same_run(straight[0], folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import minirec  # isort: skip  before torch, whose waiting threads then do not spin
+
 import inspect
 import subprocess
 import sys
@@ -13,7 +15,6 @@ import matplotlib
 import numpy as np
 import torch
 
-import minirec
 from minirec.run.recommender import Recommender
 
 ROOT = Path(__file__).parents[1]

@@ -1,6 +1,6 @@
 """The pictures of a run; nothing is drawn where matplotlib is missing.
 
-methods.png    ndcg@10 by method
+methods.png    ndcg@10 by method, and the differences with their intervals
 learning.png   supervised training
 arms.png       reinforcement learning: validation, and the exact value beside its estimate
 groups.png     what groups of rollouts hold, before and after ReCast's repair
@@ -8,7 +8,6 @@ groups.png     what groups of rollouts hold, before and after ReCast's repair
 
 import importlib.util
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from minirec.errors import InputError
 from minirec.files import atomic
 from minirec.measure.baselines import FLOORS
 from minirec.objectives import OBJECTIVES
+from minirec.settings import read
 
 Rows = list[dict[str, Any]]
 
@@ -37,13 +37,14 @@ def curve(lines: Rows, *names: str) -> list[list[float]]:
     return [[line[name] for line in lines if line.keys() >= {*names}] for name in names]
 
 
-def draw(run: Path, rows: Rows, arms: Sequence[str] = ()) -> list[Path]:
-    """Draw the pictures of a run that there is data for; ``arms`` names the rows that RL trained."""
+def draw(run: Path, rows: Rows, compared: Rows) -> list[Path]:
+    """Draw the pictures of a run that there is data for: its table, and the differences of its methods."""
     if importlib.util.find_spec("matplotlib") is None:
         return []
     logs = {name: lines for name in OBJECTIVES if (lines := lines_of(run / name))}
-    figures = {"methods.png": _methods(rows, arms), "learning.png": _learning(lines_of(run))}
-    figures |= {"arms.png": logs and _arms(logs), "groups.png": _groups(logs.get("recast", []))}
+    scales = {n: "NDCG" if OBJECTIVES[n].lists else read(run / n / "config.json").reward for n in logs}
+    figures = {"methods.png": _methods(rows, compared), "learning.png": _learning(lines_of(run))}
+    figures |= {"arms.png": logs and _arms(logs, scales), "groups.png": _groups(logs.get("recast", []))}
     drawn = [run / name for name, figure in figures.items() if figure]
     for path in drawn:
         with atomic(path) as file:
@@ -59,14 +60,23 @@ def _panels(rows: int, columns: int, width: float, height: float, **options: Any
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def _methods(rows: Rows, arms: Sequence[str]) -> Any:
-    figure, [[axes]] = _panels(1, 1, 6, 0.8 + 0.4 * len(rows))
-    known = dict.fromkeys(FLOORS, "tab:gray") | {"true law": "tab:green"} | dict.fromkeys(arms, "tab:orange")
+def _methods(rows: Rows, compared: Rows) -> Any:
+    compared = [row for row in compared if row["metric"] == "ndcg@10"]
+    arms = [row for row in compared if row["method"] != "supervised"]
+    figure, [panels] = _panels(1, 1 + bool(compared), 6, 0.8 + 0.4 * max(len(rows), len(arms)))
+    known = dict.fromkeys(FLOORS, "tab:gray") | {row["method"]: "tab:orange" for row in arms}
     values = {row["method"]: row["ndcg@10"] for row in rows if "ndcg@10" in row}
-    bars = axes.barh([*values], [*values.values()], color=[known.get(name, "tab:blue") for name in values])
-    axes.bar_label(bars, fmt="%.4f", padding=3)
-    axes.invert_yaxis()
-    axes.set(xmargin=0.15, xlabel=f"ndcg@10, {rows[0]['split']}")
+    colours = [(known | {"true law": "tab:green"}).get(name, "tab:blue") for name in values]
+    panels[0].bar_label(panels[0].barh([*values], [*values.values()], color=colours), fmt="%.4f", padding=3)
+    panels[0].set(xlim=(0, 1.25 * max(values.values())), xlabel=f"ndcg@10, {rows[0]['split']}")
+    for row in arms or compared:
+        name, ends = f"{row['method']} minus {row['minus']}", [row[x] for x in ("low", "difference", "high")]
+        panels[-1].plot(ends, [name] * 3, "C0|-")
+        panels[-1].set(xlabel="difference of ndcg@10, 95 % interval")
+        panels[-1].locator_params(axis="x", nbins=5)
+    for axes in panels:
+        axes.invert_yaxis()
+        axes.axvline(0, color="tab:gray", linewidth=0.8)
     return figure
 
 
@@ -79,23 +89,24 @@ def _learning(lines: Rows) -> Any:
     for axes, (label, points) in zip(panels, drawn.items(), strict=True):
         axes.plot(*points, marker=".")
         axes.set(xlabel="epoch", ylabel=label)
+    figure.suptitle("supervised")
     return figure
 
 
-def _arms(logs: dict[str, Rows]) -> Any:
-    """One row of panels per kind of arm: validation on the left; on the right an arm's exact value as a line
-    and the estimate from its rollouts, with two standard errors, as points."""
-    judged = {name: "ndcg@5" if OBJECTIVES[name].lists else "ndcg@10" for name in logs}
-    figure, panels = _panels(len({*judged.values()}), 2, 4, 3.2)
-    for (left, right), metric in zip(panels, dict.fromkeys(judged.values()), strict=True):
-        for i, name in enumerate(name for name in logs if judged[name] == metric):
-            lines, colour, title = logs[name], f"C{i}", OBJECTIVES[name].title
+def _arms(logs: dict[str, Rows], scales: dict[str, str]) -> Any:
+    """One row of panels per kind of reward: validation on the left; on the right an arm's exact value as a
+    line and the estimate from its rollouts, with two standard errors, as points."""
+    figure, panels = _panels(len({*scales.values()}), 2, 4, 3.2)
+    for (left, right), scale in zip(panels, dict.fromkeys(scales.values()), strict=True):
+        metric = "ndcg@5" if scale == "NDCG" else "ndcg@10"
+        for name in (name for name in logs if scales[name] == scale):
+            lines, colour, title = logs[name], f"C{[*logs].index(name)}", OBJECTIVES[name].title
             left.plot(*curve(lines, "step", metric), marker=".", color=colour, label=title)
             right.plot(*curve(lines, "step", "exact_reward"), color=colour, label=title)
             *points, errors = curve(lines, "step", "estimate", "estimate_error")
             right.errorbar(*points, [2 * error for error in errors], fmt=".", color=colour)
         left.set(xlabel="batches of rollouts", ylabel=f"validation {metric}")
-        right.set(xlabel="batches of rollouts", ylabel="the arm's own reward: exact (line), estimate")
+        right.set(xlabel="batches of rollouts", ylabel=f"reward ({scale})", title="exact (line) and estimate")
         left.legend(fontsize="small")
     return figure
 
@@ -109,4 +120,5 @@ def _groups(lines: Rows) -> Any:
         axes.stackplot(*points, labels=OUTCOMES.values())
         axes.set(xlabel="batches of rollouts", ylabel="share of groups", title=stage, ylim=(0, 1))
     panels[0].legend(fontsize="small", loc="lower left")
+    figure.suptitle("ReCast: what its groups hold")
     return figure

@@ -1,14 +1,16 @@
 """The end of a run: a table for the terminal, report.md for people, report.json for programs.
 
-The lists of a policy are written from here too, as JSON lines.
 Where a floor or SASRec is above the supervised policy on ndcg@10 or recall@10, a sentence says so.
 """
 
 import json
-import platform
+import sys
+import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from platform import python_version
+from shutil import get_terminal_size
 from typing import Any
 
 import torch
@@ -17,11 +19,13 @@ from minirec.data.dataset import Dataset, Examples
 from minirec.errors import escaped
 from minirec.files import atomic
 from minirec.measure import metrics, pictures
+from minirec.measure.baselines import FLOORS
 from minirec.measure.evaluation import Result, summary
 from minirec.objectives import OBJECTIVES
 from minirec.records import PAD
-from minirec.settings import Config
+from minirec.settings import Config, command_line
 
+ENDLESS = sys.maxsize, 1  # the size of no terminal
 Row = dict[str, Any]
 Words = Sequence[str]
 
@@ -34,7 +38,17 @@ DIFFERENCE = ["method", "minus", "metric", "difference", "low", "high"]
 SUPERVISED, CONTINUED, TRUTH = "supervised", OBJECTIVES["continued"].title, "true law"
 EXACT = "Exact: hr, recall, ndcg and mrr are expectations over the true law of the simulated world."
 COUNTED = "Counted against the held-out targets, over the full catalogue."
-LISTS = "ndcg@5 of rankings of closed candidate sets, by need; the last need was held out of training"
+LISTS = "ndcg@5 of rankings of closed sets, by need; the last was held out; popularity counts recent events"
+METHODS = {name: floor.__doc__ for name, floor in FLOORS.items()} | {
+    TRUTH: "the ranking by the world's own probabilities: nothing can be above it, so it is never bold.",
+    "SASRec": "a transformer with one code per item, trained by cross-entropy.",
+    SUPERVISED: "the policy over item codes, trained by NLL on clicks; every arm starts from it.",
+    "random": "a random order.",
+    "item mean": "items by their mean gain for the need, in training.",
+    "list start": "the supervised policy, taught to emit lists in its own order; the arms start from it.",
+    "list-wise supervised": "NLL on rankings by the gains that training sees, with the steps of an arm.",
+    "list-level GRPO": "GRPO with one advantage for the whole list, from its NDCG.",
+}
 
 
 @dataclass(frozen=True)
@@ -62,37 +76,38 @@ def _cell(value: Any, best: Any = None) -> str:
 
 def _cells(rows: Sequence[Row], columns: Words, bold: Words = ()) -> list[list[str]]:
     """Header and cells as text; a column that no row has is left out."""
-    values = {name: [row[name] for row in rows if row.get(name) is not None] for name in columns}
-    best = {name: max(values[name], default=None) for name in bold}
-    columns = [name for name in columns if values[name]]
+    columns = [name for name in columns if any(row.get(name) is not None for row in rows)]
+    reached = [row for row in rows if row.get("method") != TRUTH]
+    best = {name: max((row[name] for row in reached if name in row), default=None) for name in bold}
     return [columns, *([_cell(row.get(name), best.get(name)) for name in columns] for row in rows)]
+
+
+def say(*lines: str) -> None:
+    """Print lines, and go on below where one is wider than the terminal."""
+    wrapped = {"width": get_terminal_size(ENDLESS).columns, "subsequent_indent": "  "}
+    for line in "\n".join(lines).split("\n"):
+        print(textwrap.fill(line, **wrapped, break_on_hyphens=False), flush=True)
 
 
 def table(rows: Sequence[Row], columns: Words) -> str:
     """Lay rows out as aligned plain text: words to the left, numbers to the right, missing values blank.
 
-    >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "supervised", "hr@10": 0.5}]
-    >>> print(table(rows, ["method", "hr@10"]))
-    method       hr@10
-    markov      0.2500
-    supervised  0.5000
+    Columns for which the terminal has no room are left out.
     """
-    padded = []
+    padded, room = [], get_terminal_size(ENDLESS).columns + 2
     for column in zip(*_cells(rows, columns), strict=True):  # a name, and the cells below it
-        width, words = max(map(len, column)), any(isinstance(row.get(column[0]), str) for row in rows)
-        padded.append([cell.ljust(width) if words else cell.rjust(width) for cell in column])
+        size, words = max(map(len, column)), any(isinstance(row.get(column[0]), str) for row in rows)
+        room -= size + 2
+        if room < 0 and padded:
+            break
+        padded.append([cell.ljust(size) if words else cell.rjust(size) for cell in column])
     return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
 
 
 def markdown(rows: Sequence[Row], columns: Words, bold: Words = ()) -> str:
     """Lay rows out as a Markdown table; in the columns ``bold`` the largest number, with its equals, is bold.
 
-    >>> rows = [{"method": "markov", "hr@10": 0.25}, {"method": "supervised", "hr@10": 0.5}]
-    >>> print(markdown(rows, ["method", "hr@10"], bold=["hr@10"]))
-    | method | hr@10 |
-    |---|---|
-    | markov | 0.2500 |
-    | supervised | **0.5000** |
+    What the true law reaches is beyond all methods, so it is not bold.
     """
     header, *body = _cells(rows, columns, bold)
     lines = ["| " + " | ".join(line) + " |" for line in (header, *body)]
@@ -117,12 +132,7 @@ def differences(results: Results, seed: int) -> list[Row]:
 
 
 def sentences(compared: list[Row]) -> list[str]:
-    """Say in words which methods are above the supervised policy, and which it is above.
-
-    >>> row = dict(zip(DIFFERENCE, ("supervised", "item-kNN", "ndcg@10", -0.01, -0.02, 0.0), strict=True))
-    >>> sentences([row])
-    ['item-kNN is above the supervised policy on ndcg@10 by 0.0100 (95 % interval 0.0000 to 0.0200).']
-    """
+    """Say in words which methods are above the supervised policy, and which it is above."""
     lines = []
     for metric in COMPARED:
         here = [row for row in compared if row["metric"] == metric and row["method"] == SUPERVISED]
@@ -153,8 +163,12 @@ def text(results: Results, seed: int) -> str:
     """The report for the terminal: the tables, the intervals (``seed`` resamples), and what they say."""
     rows, compared = results.rows, differences(results, seed)
     parts = [f"{results.split} split, {contexts(results)}", table(rows, MAIN), table(rows, MORE)]
-    parts += [table(compared, DIFFERENCE), "\n".join(sentences(compared)), *_lists(results, table)]
-    return "\n\n".join(part for part in (*parts, "\n".join(results.notes)) if part)
+    for metric in COMPARED if compared else ():
+        here = [row for row in compared if row["metric"] == metric]
+        parts += [f"{metric}: differences, with 95 % intervals over contexts"]
+        parts += [table(here, [name for name in DIFFERENCE if name != "metric"])]
+    parts += ["\n".join(sentences(compared)), *_lists(results, table), "\n".join(results.notes)]
+    return "\n\n".join(filter(None, parts))
 
 
 def _lists(results: Results, draw: Callable[[Sequence[Row], Words], str]) -> list[str]:
@@ -165,14 +179,18 @@ def _bullets(lines: Words) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _settings(cfg: Config) -> list[str]:
-    default = asdict(Config(out=cfg.out, given=cfg.given, resume=cfg.resume))
-    changed = {name.replace("_", "-"): value for name, value in asdict(cfg).items() if value != default[name]}
-    return [f"`--{flag}`" if value is True else f"`--{flag} {value}`" for flag, value in changed.items()]
+def _methods(names: Sequence[str]) -> str:
+    """What methods are; of an arm it is the first line of the file of its objective."""
+    arms = {each.title: sys.modules[each.signal.__module__].__doc__ for each in OBJECTIVES.values()}
+    known = {name: (arms | METHODS).get(name.split(",")[0]) or "not described" for name in names}
+    lines = {name: text.splitlines()[0] for name, text in known.items()}
+    return _bullets([f"`{name}`: {line.removeprefix(f'{name}: ')}" for name, line in lines.items()])
 
 
-def _page(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Words) -> str:
-    rows, compared = results.rows, differences(results, cfg.seed)
+def _page(
+    results: Results, compared: list[Row], dataset: Dataset, cfg: Config, notes: Words, drawn: Words
+) -> str:
+    rows = results.rows
     kind = COUNTED if dataset.law is None else EXACT
     past = "may be recommended again" if cfg.keep_seen else "are taken out of every list"
     parts = [f"# Results on the {results.split} split"]
@@ -187,27 +205,30 @@ def _page(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes
     data = [f"{len(dataset.users):,} users, {len(dataset.catalogue):,} items"]
     data += [f"{name}: {len(getattr(dataset, name)):,} contexts" for name in ("train", "valid", "test")]
     data += [line.strip() for note in notes for line in note.splitlines()]
-    machine = [f"wall time {seconds:.0f} s, {torch.get_num_threads()} CPU threads"]
-    machine += [f"torch {torch.__version__}, Python {platform.python_version()}"]
+    data += [f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}, Python {python_version()}"]
     columns, every = set().union(*rows), metrics.DEFINITIONS.items()
     meanings = [f"`{name}`: {text}" for name, text in every if name.replace("@K", "@10") in columns]
-    parts += ["## What the columns mean", _bullets(meanings), "## Data", _bullets(data)]
-    parts += ["## Settings that differ from the defaults", _bullets(_settings(cfg) or ["none"])]
-    parts += ["## Run", _bullets(machine)]
-    return "\n\n".join(part for part in parts if part)
+    parts += [f"![{name}]({name})" for name in drawn]
+    parts += ["## What the methods are", _methods([row["method"] for row in (*rows, *results.lists)])]
+    parts += ["## What the columns mean", _bullets(meanings), "## Data and run", _bullets(data)]
+    parts += ["To make it again:", f"```bash\n{command_line(cfg)}\n```"]
+    return "\n\n".join(filter(None, parts))
 
 
 def write(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Words = ()) -> list[Path]:
     """Write report.json, report.md, lists.json if lists were ranked, and the pictures; returns the files."""
     folder, rows = Path(cfg.out), results.rows
+    compared = differences(results, cfg.seed)
+    drawn = pictures.draw(folder, rows, compared)
     pages = {"report.json": json.dumps(rows, indent=1)}
-    pages["report.md"] = _page(results, dataset, cfg, seconds, notes)
+    notes = [*notes, f"wall time {seconds:.0f} s"]
+    pages["report.md"] = _page(results, compared, dataset, cfg, notes, [path.name for path in drawn])
     if results.lists:
         pages["lists.json"] = json.dumps(results.lists, indent=1)
     for name, page in pages.items():
         with atomic(folder / name) as file:
             file.write(f"{page}\n".encode())
-    return [*(folder / name for name in pages), *pictures.draw(folder, rows, results.arms)]
+    return [*(folder / name for name in pages), *drawn]
 
 
 def write_predictions(path: Path, result: Result, dataset: Dataset, examples: Examples) -> None:

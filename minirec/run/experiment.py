@@ -5,6 +5,7 @@ same number of rollouts; beside every arm of next items stands *supervised conti
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from minirec import settings
 from minirec.data.contexts import contexts
 from minirec.data.lists import PARTS, make_lists
 from minirec.errors import InputError, nearest
-from minirec.measure import probe, rankers, report
+from minirec.measure import evaluation, pictures, probe, rankers, report
 from minirec.models import ranker
 from minirec.objectives import OBJECTIVES, settings_of
 from minirec.policy import Policy
 from minirec.run import folder, lists, reinforced
+from minirec.run.training import LINES
 from minirec.settings import Config
-from minirec.tasks import NextItem, Reward, hit
+from minirec.tasks import NextItem, Processes, Reward, hit
 
 VALID = 1000  # contexts of a line's validation
 IMPRESSIONS = 250  # per user of the simulated world, for a trained ranker
@@ -27,9 +29,6 @@ NOTE = (
     "claim. Without NLL, and where advantages sum to 0, the loss in metrics.jsonl is "
     "near 0 while a policy learns, as its ratio is 1; the gradient is not 0."
 )
-
-# Policies of arms of next items by what tables call them, a row per way of ranking closed sets, and notes
-Reinforced = tuple[dict[str, Policy], list[report.Row], list[str]]
 
 
 def arms(cfg: Config, given: Iterable[str] = ()) -> dict[str, Config]:
@@ -60,8 +59,8 @@ def arms(cfg: Config, given: Iterable[str] = ()) -> dict[str, Config]:
 
 def label(cfg: Config) -> str:
     """What tables call an arm: a reward that is made from the world's truth says so."""
-    simulated = cfg.reward == "ranker" and cfg.ranker != "trained"
-    return OBJECTIVES[cfg.objective].title + (", simulated reward" if simulated else "")
+    objective, simulated = OBJECTIVES[cfg.objective], cfg.reward == "ranker" and cfg.ranker != "trained"
+    return objective.title + (", simulated reward" if simulated and not objective.lists else "")
 
 
 def item_reward(cfg: Config, run: folder.Run) -> tuple[Reward, list[str]]:
@@ -96,13 +95,13 @@ def begin_arm(cfg: Config) -> None:
     settings.write(cfg, path)
 
 
-def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> Reinforced:
-    """Run arms one after another, each from the supervised policy in the run folder.
+def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> list[str]:
+    """Run arms, by their headings, each from the supervised policy in the run folder; returns notes on them.
 
     Raises InputError if supervised training left no users to RL, or an arm cannot be run on this data.
     """
     if not chosen:
-        return {}, [], []
+        return []
     if run.dataset.fresh is None:
         why = f"supervised training in {run.folder} saw every user; train anew with --fresh 0.2"
         raise InputError(f"--objective: {why}")
@@ -111,10 +110,10 @@ def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> Reinforced:
     if run.processes.rank == 0:
         for each in chosen.values():
             begin_arm(each)
-        print("", NOTE, sep="\n")
+        report.say("", NOTE, *(f"{name}: {LINES[name]}" for name in reinforced.PRINTED if name != "ndcg@10"))
     run.processes.wait()  # the folders are there
-    policies, notes = {}, [NOTE]
-    for each in chosen.values():
+    notes = [NOTE]
+    for heading, each in chosen.items():
         if not OBJECTIVES[each.objective].lists:
             reward, about = item_reward(each, run)
             notes += about
@@ -123,24 +122,51 @@ def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> Reinforced:
                 each, run.trie, contexts(run.dataset.fresh), reward, probe=judged, processes=run.processes
             )
             validate = partial(run.validate, count=VALID, names=("ndcg@10", "hallucination"))
-            policies[label(each)] = reinforced.train_arm(run, start, task, validate, about)
-    rows, about = list_arms(run, chosen, start)
-    return policies, rows, notes + about
+            reinforced.train_arm(run, start, task, validate, heading, *about)
+    return notes + list_arms(run, chosen, start)
 
 
-def list_arms(run: folder.Run, chosen: dict[str, Config], start: Policy) -> tuple[list[dict], list[str]]:
-    """Run the arms that rank closed sets, from one list start, and measure them beside floors."""
-    listwise = [each for name, each in chosen.items() if OBJECTIVES[name].lists]
+def list_arms(run: folder.Run, chosen: dict[str, Config], start: Policy) -> list[str]:
+    """Run the arms that rank closed sets, from one list start, and then their control; returns notes."""
+    listwise = {heading: each for heading, each in chosen.items() if OBJECTIVES[each.objective].lists}
     if not listwise:
-        return [], []
+        return []
     try:
         sources = {part: make_lists(run.cfg, run.dataset, part) for part in PARTS}
     except InputError as error:
         if run.cfg.objective != "all":
             raise
-        return [], [f"no list arms: {error}"]
-    shared, trained = lists.ListArms(run, start, sources), {}
-    for each in listwise:
-        title = OBJECTIVES[each.objective].title
-        trained[title] = reinforced.train_arm(run, shared.start, shared.task(each), shared.validate)
-    return shared.compare(trained, listwise[0])
+        return [f"no list arms: {error}"]
+    shared = lists.ListArms(run, start, sources)
+    for heading, each in listwise.items():
+        reinforced.train_arm(run, shared.start, shared.task(each), shared.validate, heading)
+    shared.control(next(iter(listwise.values())))
+    return []
+
+
+def measured(run: folder.Run, split: str) -> report.Results:
+    """Measure all that a run folder holds on a split, beside the floors, in this process alone."""
+    run = replace(run, processes=Processes(run.processes.device))
+    cfg, dataset, whole = run.cfg, run.dataset, getattr(run.dataset, split)
+    examples = evaluation.sample(whole, cfg.test_contexts, cfg.seed)
+    paths, device = run.folder.glob("*/checkpoint.pt"), run.processes.device
+    below = {path.parent.name: folder.find_run(path.parent, device, run) for path in paths}
+    runs = {"SASRec": below.pop("sasrec")} if "sasrec" in below else {}
+    arms = {name: below.pop(name) for name in OBJECTIVES if name in below}
+    notes = [f"{name}: left out, as no such objective is known here" for name in sorted(below)]
+    done = {name: [{"step": 0}, *pictures.lines_of(arm.folder)][-1]["step"] for name, arm in arms.items()}
+    notes += [f"{name}: not at its end" for name, arm in arms.items() if done[name] < arm.cfg.rl_steps]
+    items = {label(arm.cfg): arm for name, arm in arms.items() if not OBJECTIVES[name].lists}
+    runs |= ({"supervised": run} if run.trie else {}) | items
+    policies = {name: each.trained() for name, each in runs.items()}  # what does not fit is said first
+    methods, rows = evaluation.floors(dataset, examples, cfg, split), []
+    for name, policy in policies.items():
+        methods[name] = evaluation.evaluate_policy(policy, runs[name].trie, dataset, examples, cfg)
+    listwise = {label(arm.cfg): arm for name, arm in arms.items() if OBJECTIVES[name].lists}
+    if listwise and (run.folder / "supervised_lists.pt").is_file():  # made when all have been trained
+        arm = replace(next(iter(listwise.values())).cfg, out=cfg.out)
+        sources = {part: make_lists(arm, dataset, part) for part in PARTS}
+        shared = lists.ListArms(replace(run, cfg=arm), policies["supervised"], sources)
+        rows, about = shared.compare({name: arm.trained() for name, arm in listwise.items()}, arm, split)
+        notes += about
+    return report.Results(methods, split, tuple(items), rows, notes, len(whole))

@@ -239,14 +239,14 @@ def open_run(cfg: Config, processes: Processes, sibling: Run | None = None) -> R
     return Run(cfg, dataset, Trie(codes.codes, codes.size).to(processes.device), processes, *rest)
 
 
-def find_run(folder: str | Path, device: str | torch.device = "cpu") -> Run:
+def find_run(folder: str | Path, device: str | torch.device = "cpu", sibling: Run | None = None) -> Run:
     """Open the folder of a run that has begun to train; InputError where it is none, or has no data.pt."""
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         why = "no such run folder, as it has no config.json; python -m minirec.train --tiny makes runs/tiny"
         raise InputError(f"{folder}: {why}")
     cfg = replace(settings.read(folder / "config.json"), out=str(folder))
-    return open_run(cfg, Processes(pick_device(device)))
+    return open_run(cfg, Processes(pick_device(device)), sibling)
 
 
 def refuse_others(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

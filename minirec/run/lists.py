@@ -12,7 +12,7 @@ from torch import Tensor
 from minirec import rollout
 from minirec.data.lists import ListSource
 from minirec.data.vectors import item_vectors
-from minirec.measure import metrics, probe, rankings, report
+from minirec.measure import metrics, probe, rankings
 from minirec.models.critic import Critic, fill_lists, train_critic
 from minirec.models.fit import minimise
 from minirec.objectives import OBJECTIVES
@@ -105,15 +105,13 @@ class ListArms:
         run = replace(self.run, cfg=replace(arm, out=self.run.cfg.out))
         return run.kept("supervised_lists.pt", reads, make, copy.deepcopy(self.start))
 
-    def compare(self, trained: dict[str, Policy], arm: Config) -> tuple[list[report.Row], list[str]]:
-        """ndcg@5 on test lists by need, floors first, and lines about them; in the first process.
+    def compare(self, trained: dict[str, Policy], arm: Config, split: str) -> tuple[list[dict], list[str]]:
+        """ndcg@5 on the lists of a split by need, floors first, and lines about them.
 
         The policies are by what tables call them, and one is the arm of one advantage per list.
         """
-        run, cfg, test = self.run, self.run.cfg, self.sources["test"]
+        run, cfg, test = self.run, self.run.cfg, self.sources[split]
         policies = {"list start": self.start, "list-wise supervised": self.control(arm)} | trained
-        if run.processes.rank:
-            return [], []
         results = rankings.list_floors(self.sources["known"], test, len(run.trie), cfg.seed)
         results |= {name: rankings.rank_for_needs(each, run.trie, test) for name, each in policies.items()}
         rows = []
@@ -121,7 +119,7 @@ class ListArms:
             scores = {need: values[rankings.METRIC].nanmean().item() for need, values in needs.items()}
             rows.append({"method": name} | {n: x for n, x in scores.items() if not math.isnan(x)})
         share = f"{cfg.feedback:.0%} of the gains are seen in training, the critic's mean stands for the rest"
-        notes = [f"lists: {len(test):,} test sets of {cfg.candidates}; {share}"]
+        notes = [f"lists: {len(test):,} {split} sets of {cfg.candidates}; {share}"]
         means = {title: rankings.trained_needs(results[title]).mean(0) for title in trained}  # (S,) each
         baseline = OBJECTIVES["list"].title
         base = means.pop(baseline)

@@ -46,16 +46,21 @@ def keep_freed_memory() -> None:
             ctypes.CDLL(None).mallopt(parameter, value)
 
 
+def prepare(cfg: Config, device: torch.device) -> None:
+    """Set the number of threads, so that the numbers of a small policy are the same on every laptop."""
+    if cfg.threads or cfg.width < 128:
+        torch.set_num_threads(cfg.threads or 1)
+    if device.type == "cpu":
+        keep_freed_memory()
+
+
 class Distributed(Processes):
     """This process among those that ``torchrun`` started, or alone."""
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(pick_device(cfg.device))
         self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-        if cfg.threads:
-            torch.set_num_threads(cfg.threads)
-        if self.device.type == "cpu":
-            keep_freed_memory()
+        prepare(cfg, self.device)
         if self.count > 1 and not dist.is_initialized():
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=timedelta(hours=6))  # the first one alone evaluates

@@ -17,26 +17,30 @@ class Recommender:
     def __init__(self, run: Run) -> None:
         self.policy, self.trie, self.dataset, self.cfg = run.trained(), run.trie, run.dataset, run.cfg
 
-    def recommend(self, history: Sequence[str], top: int = 10, keep_seen: bool | None = None) -> list[dict]:
-        """Recommend after a history of external item ids, oldest first, which may be empty.
+    def recommend(
+        self, history: Sequence[str | int], top: int = 10, keep_seen: bool | None = None
+    ) -> list[dict]:
+        """Recommend after a history of external item ids, words or numbers, oldest first, which may be empty.
 
         Returns ``top`` items best first, or fewer where the catalogue has no more: ``item`` (external id),
         ``title`` (or None) and ``score``, the natural logarithm of the item's probability under the trie.
         ``keep_seen`` lets items of the history come again; None is the run's setting. Raises InputError for
         an unknown item, or ``top`` below 1.
         """
-        past = torch.tensor([[_find("item", item, self.dataset.catalogue.ids) for item in history]]).long()
+        past = torch.tensor(
+            [[_find("item", str(item), self.dataset.catalogue.ids) for item in history]]
+        ).long()
         nobody, condition = torch.tensor([-1]), torch.zeros(1, len(CONDITION), dtype=torch.int64)
         batch = Batch(nobody, past[:, -self.cfg.history :], condition, past[:, :0], past)
         return self._answer(batch, top, keep_seen)
 
-    def for_user(self, user: str, top: int = 10, keep_seen: bool | None = None) -> list[dict]:
+    def for_user(self, user: str | int, top: int = 10, keep_seen: bool | None = None) -> list[dict]:
         """Recommend for a user of the data, in their latest context, whose held-out targets stay unseen.
 
         Answers as ``recommend`` does. Raises InputError for an unknown user, one with too few events for a
         context, or ``top`` below 1.
         """
-        index = _find("user", user, self.dataset.users)
+        index = _find("user", str(user), self.dataset.users)
         data = self.dataset
         for split in filter(None, (data.test, data.valid, data.train, data.fresh)):
             windows = (split.user == index).nonzero()[:, 0]

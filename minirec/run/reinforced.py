@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from tqdm import tqdm
-
 from minirec.loop import Learner, reinforce
+from minirec.measure import report
 from minirec.measure.probe import probe
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy
@@ -14,7 +13,8 @@ from minirec.run.folder import Run
 from minirec.run.training import Training, fit
 from minirec.tasks import Task
 
-PRINTED = "reward estimate exact_reward exact_kl silent admitted ndcg@10 ndcg@5 hallucination".split()
+SEEN = ("reward", "silent", "admitted")  # on every line but that of the start
+PRINTED = *SEEN, *"estimate exact_reward exact_kl ndcg@10 ndcg@5 hallucination".split()
 
 Validate = Callable[[Policy], dict[str, float]]  # metrics on validation contexts
 
@@ -56,14 +56,14 @@ class Reinforcement(Training):
         line |= self.validate(self.policy)
         shown = [place for place, other in enumerate(self.measured[:-1], 1) if "estimate" in other]
         lines = self.measured[max(shown, default=0) :]
-        numbers = (f"{name} {value:.4f}" for name, value in means(lines, PRINTED).items())
-        tqdm.write(f"step {self.step:4}  {'  '.join(numbers)}")
+        names = [name for name in PRINTED if name in SEEN or name in self.measured[0]]
+        self.show({"step": self.step} | dict.fromkeys(names, "") | means(lines, names))
 
 
-def train_arm(run: Run, start: Policy, task: Task, validate: Validate, notes: Iterable[str] = ()) -> Policy:
-    """Run one arm to its end, from its checkpoint where there is one; the policy at the last step."""
-    cfg, objective = task.cfg, OBJECTIVES[task.cfg.objective]
+def train_arm(run: Run, start: Policy, task: Task, validate: Validate, heading: str, *notes: str) -> None:
+    """Run one arm to its end, from its checkpoint where there is one; the policy of the last step is kept."""
+    cfg = task.cfg
     if task.processes.rank == 0:
-        line = f"{objective.title}: {cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"
-        print("", line, *notes, sep="\n")
-    return fit(Reinforcement(start, task, objective, validate), replace(run, cfg=cfg))
+        size = f"{cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"
+        report.say("", f"{heading}: {size}", *notes)
+    fit(Reinforcement(start, task, OBJECTIVES[cfg.objective], validate), replace(run, cfg=cfg))

@@ -11,11 +11,10 @@ import math
 
 import torch
 from torch import Tensor, nn, optim
-from tqdm import tqdm
 
 from minirec.loop import Tally, update
+from minirec.measure import report
 from minirec.noise import wide
-from minirec.policy import Policy
 from minirec.records import Batch
 from minirec.run.folder import Run
 from minirec.run.training import Training, fit
@@ -24,6 +23,7 @@ from minirec.trie import Trie
 
 WARMUP = 0.05  # share of the steps with a rising rate
 DECAY = 0.01  # weight decay of AdamW
+PRINTED = "epoch", "nll", "ndcg@10"
 VALID = 5000  # at most so many validation contexts choose the epoch
 
 
@@ -121,13 +121,13 @@ class Supervised(Training):
         line |= self.run.validate(self.policy, VALID, ("recall@10", "ndcg@10"))
         if line["ndcg@10"] > max((old["ndcg@10"] for old in self.measured[:-1]), default=-1.0):
             self.best = {name: value.clone() for name, value in self.policy.state_dict().items()}
-        tqdm.write("epoch {epoch:3}  nll {nll:.3f}  valid ndcg@10 {ndcg@10:.4f}".format(**line))
+        self.show({name: line[name] for name in PRINTED})
 
 
-def train(run: Run) -> Policy:
+def train(run: Run, heading: str) -> None:
     """Train the policy of a run, from the checkpoint in its folder where there is one."""
     training = Supervised(run)
     if run.processes.rank == 0:
         size = sum(p.numel() for p in training.policy.parameters())
-        print(*run.notes, f"policy: {size:,} parameters, {training.steps:,} steps", sep="\n", flush=True)
-    return fit(training, run)
+        report.say("", f"{heading}: {size:,} parameters, {training.steps:,} steps")
+    fit(training, run)

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from minirec.files import atomic
 from minirec.loop import LOGGED, Tally
+from minirec.measure import report
 from minirec.measure.probe import PROBED
 from minirec.policy import Policy
 from minirec.run import folder
@@ -34,6 +35,7 @@ class Training:
     """
 
     last = 0  # step of the last measurement; with -1 the start is measured too
+    named = False  # whether the names of the numbers are on the screen
 
     def __init__(self, policy: Policy, optimiser: Optimizer, processes: Processes, steps: int, every: int):
         self.policy, self.optimiser, self.processes = policy, optimiser, processes
@@ -41,6 +43,12 @@ class Training:
         self.tally = Tally(())  # of the steps since the last line
         self.measured: list[dict[str, Any]] = []  # lines of metrics
         self.best: dict[str, Tensor] | None = None  # the weights to keep; None: the latest
+
+    def show(self, numbers: report.Row) -> None:
+        """Print a line of numbers, the first time under their names."""
+        lines = report.table([numbers], list(numbers)).splitlines()
+        tqdm.write("\n".join(lines[self.named :]))
+        self.named = True
 
     def save(self, run: folder.Run) -> None:
         """Write checkpoint.pt, then metrics.jsonl, in the first process; all must call it."""

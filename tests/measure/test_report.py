@@ -1,14 +1,17 @@
 import importlib.util
 import json
+import os
 import re
 from dataclasses import replace
 
 import pytest
 import torch
 
+from minirec import settings
 from minirec.errors import InputError
-from minirec.measure import evaluation, pictures, report
+from minirec.measure import baselines, evaluation, pictures, report
 from minirec.measure.report import Results
+from minirec.objectives import OBJECTIVES
 from tests.small_run import CFG, make_dataset, make_policy
 
 
@@ -37,6 +40,32 @@ def test_markdown_marks_every_best():
     rows = [{"a": "x", "v": 0.5}, {"a": "y", "v": 0.5}, {"a": "z", "v": 0.1}, {"a": "w"}]
     shown = report.markdown(rows, ["a", "v"], bold=["v"]).splitlines()
     assert shown[2:] == ["| x | **0.5000** |", "| y | **0.5000** |", "| z | 0.1000 |", "| w |  |"]
+
+
+def test_what_cannot_be_reached_is_not_bold():
+    rows = [{"method": "true law", "v": 0.9}, {"method": "x", "v": 0.5}, {"method": "y"}]
+    shown = report.markdown(rows, ["method", "v"], bold=["v"]).splitlines()
+    assert shown[2:] == ["| true law | 0.9000 |", "| x | **0.5000** |", "| y |  |"]
+
+
+def test_every_method_that_a_run_can_name_is_described():
+    names = [*baselines.FLOORS, "true law", "SASRec", "supervised", "random", "item mean", "list start"]
+    names += ["list-wise supervised", *(each.title for each in OBJECTIVES.values()), "GRPO, simulated reward"]
+    lines = report._methods(names).splitlines()
+    assert len(lines) == len(names)
+    assert all(re.fullmatch(r"- `.*`: .{9,}\.", line) for line in lines), lines
+
+
+@pytest.mark.parametrize("columns", [40, 80, 10**6])
+def test_no_line_is_wider_than_the_terminal_and_the_page_keeps_all(results, monkeypatch, capsys, columns):
+    wide = report.text(results, seed=0)
+    monkeypatch.setattr(report, "get_terminal_size", lambda _: os.terminal_size((columns, 24)))
+    report.say(report.text(replace(results, notes=["a note " * 20]), seed=0))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= columns
+    assert ("hallucination" in shown) == (columns > 80)
+    assert all(name in shown for name in results.methods)
+    assert (wide in shown) == (columns > 80)
 
 
 def test_the_terminal_table_fits(results):
@@ -76,6 +105,10 @@ def test_a_floor_above_the_policy_is_said(results):
     assert sentences(popularity=shifted(policy, -0.25), markov=shifted(policy, 0.125))[:2] == [
         "The supervised policy is above popularity on ndcg@10.",
         "markov is above the supervised policy on ndcg@10 by 0.1250 (95 % interval 0.1250 to 0.1250).",
+    ]
+    edge = dict(zip(report.DIFFERENCE, ("supervised", "item-kNN", "ndcg@10", -0.01, -0.02, 0.0), strict=True))
+    assert report.sentences([edge]) == [
+        "item-kNN is above the supervised policy on ndcg@10 by 0.0100 (95 % interval 0.0000 to 0.0200)."
     ]
     level = "popularity is level with the supervised policy on ndcg@10."
     assert sentences(popularity=policy)[0] == level
@@ -139,7 +172,6 @@ def test_the_files_of_a_report(tmp_path, results):
     page = (tmp_path / "report.md").read_text()
     for words in (
         "- 3 duplicates\n- dropped\n",
-        "`--codes 8`",
         "wall time 12 s",
         torch.__version__,
         "24 users, 30 items",
@@ -148,14 +180,14 @@ def test_the_files_of_a_report(tmp_path, results):
     header = next(line for line in page.splitlines() if line.startswith("| method"))
     for name in re.findall(r"[\w-]+@\d+|hallucination", header):
         assert f"- `{re.sub('@.*', '@K', name)}`:" in page, name
-    assert "--width 16" in page
-    assert "--epochs" not in page  # at its default
-    assert "--out" not in page
-    assert "--given" not in page
+    assert page.endswith(f"```bash\n{settings.command_line(cfg)}\n```\n")
+    for name in results.methods:
+        assert re.search(f"^- `{name}`: \\S.*\\S$", page, re.M), name
 
     if importlib.util.find_spec("matplotlib"):
         for name in ("methods.png", "learning.png"):
             assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+            assert f"![{name}]({name})" in page
 
 
 def test_without_matplotlib_there_are_no_pictures(tmp_path, results, monkeypatch):

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minirec import settings
+from minirec import evaluate, settings
 from minirec.data.lists import HELD_OUT, NEEDS, PARTS, make_lists, needs_of_step
 from minirec.data.vectors import item_vectors
+from minirec.measure import report
 from minirec.measure.rankings import list_floors
 from minirec.models.critic import Critic, train_critic
 from minirec.run import lists
@@ -180,3 +181,16 @@ def test_every_way_of_ranking_is_measured_on_the_lists_of_the_test(run, sources,
     assert abs(more) > 1e-4
     title = "FlexRec minus list-level GRPO, ndcg@5, mean of the trained needs"
     assert f"{title}: {more:+.4f} " in (run.folder / "report.md").read_text()
+
+
+def test_evaluate_repeats_the_lists_and_their_notes_and_trains_nothing(run, monkeypatch, capsys):
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    monkeypatch.setattr("sys.argv", ["evaluate", "--run", str(run.folder)])
+    evaluate.main()
+    shown, rows = capsys.readouterr().out, whole_run.table(run.folder, "lists.json")
+    assert report.table(list(rows.values()), ["method", *NEEDS]) in shown
+    sets, difference = shown.splitlines()[-2:]
+    page = (run.folder / "report.md").read_text()
+    assert f"- {sets}\n" in page
+    assert difference.split(" (95")[0] in page  # the run draws fewer resamples for its interval
+    assert before == {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}

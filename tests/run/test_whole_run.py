@@ -1,17 +1,19 @@
 """A run of next items, every stage of it against the same stage written out."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
-from minirec import evaluate, train
+from minirec import evaluate
 from minirec.data import codes
 from minirec.data.contexts import contexts
 from minirec.data.vectors import item_vectors
-from minirec.measure import evaluation, pictures
+from minirec.measure import evaluation, report
 from minirec.measure.exact import entropy, expected_reward, item_logprobs
 from minirec.measure.exact import kl as divergence
+from minirec.run import experiment
 from minirec.run.folder import find_run
 from minirec.run.supervised import epoch_rows, learning_rate
 from tests import literal_run, whole_run
@@ -151,10 +153,22 @@ def test_every_method_of_the_report_is_measured_on_the_test_split(run, monkeypat
     assert {name: rows[name]["ndcg@10"] for name in want} == pytest.approx(want, rel=1e-6)
     monkeypatch.setattr("sys.argv", ["evaluate", "--run", str(run.folder)])
     evaluate.main()
-    shown = capsys.readouterr().out.splitlines()
-    for name in ("popularity", "SASRec", "supervised"):
-        line = next(line for line in shown if line.startswith(name)).split()
-        assert f"{rows[name]['ndcg@10']:.4f}" in line
+    shown = capsys.readouterr().out
+    assert report.table(list(rows.values()), report.MAIN) in shown  # as train printed it, with the arms
+    assert report.table(list(rows.values()), report.MORE) in shown
+
+
+def test_what_is_left_out_or_not_at_its_end_is_said(run, tmp_path):
+    moved = tmp_path / "run"
+    shutil.copytree(run.folder, moved)
+    (moved / "grpo").rename(moved / "best")
+    log = moved / "continued" / "metrics.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    results = experiment.measured(find_run(moved, torch.device("cpu")), "test")
+    assert results.arms == ("supervised continued",)
+    first, second = results.notes
+    assert first.startswith("best: left out")
+    assert second == "continued: not at its end"
 
 
 def popular(events, targets):
@@ -178,13 +192,13 @@ def test_floors_know_what_came_before_the_targets_and_no_more(run):
     assert whole_run.table(run.folder)["popularity"]["ndcg@10"] == pytest.approx(want)
 
 
-def test_all_methods_are_measured_on_the_same_sample_of_test_contexts(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pictures, "draw", lambda *_: [])
-    cfg = replace(run.cfg, test_contexts=9, out=str(tmp_path))
-    train.finish(replace(run, cfg=cfg), {"supervised": run}, ({"GRPO": run.trained()}, [], []), 0.0)
-    assert "test split, 9 contexts of 40, a random sample; " in capsys.readouterr().out
-    rows = whole_run.table(tmp_path)
-    assert {row["contexts"] for row in rows.values()} == {9}
+def test_all_methods_are_measured_on_the_same_sample_of_test_contexts(run):
+
+    cfg = replace(run.cfg, test_contexts=9)
+    results = experiment.measured(replace(run, cfg=cfg), "test")
+    assert report.text(results, 0).startswith("test split, 9 contexts of 40, a random sample; ")
+    assert {row["contexts"] for row in results.rows} == {9}
     test = evaluation.sample(run.dataset.test, 9, cfg.seed)
     want = ndcg(run.trained(), run.trie, test, cfg.history, top=cfg.beam)
-    assert rows["supervised"]["ndcg@10"] == rows["GRPO"]["ndcg@10"] == pytest.approx(want, rel=1e-6)
+    got = results.methods["supervised"].values["ndcg@10"].mean().item()
+    assert got == pytest.approx(want, rel=1e-6)
