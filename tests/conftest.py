@@ -10,6 +10,7 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch reads it
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.pop("COLUMNS", None)  # xdist's, as if there were a terminal
 
 import minirec  # isort: skip  # noqa: F401  before torch, whose waiting threads then do not spin
 

@@ -78,11 +78,11 @@ def test_the_terminal_table_fits(results):
 
 def test_the_share_of_tied_targets_stands_above_the_table(tmp_path, results):
     report.write(results, make_dataset(), replace(CFG, out=str(tmp_path)), 1.0)
-    said = "24 contexts, 33.3% of them with the target tied in time"
-    assert report.text(results, seed=0).startswith(f"test split, {said}\n")
-    assert f"\n{said}. Counted" in (tmp_path / "report.md").read_text()
+    said = "24 contexts; 33.3% of the targets tied in time; "
+    assert report.text(results, seed=0).startswith(f"test split, {said}")
+    assert f"\n{said}" in (tmp_path / "report.md").read_text()
     free = {name: replace(x, tied=torch.zeros_like(x.tied)) for name, x in results.methods.items()}
-    assert report.text(Results(free, "test"), seed=0).startswith("test split, 24 contexts\n")
+    assert report.text(Results(free, "test"), seed=0).startswith("test split, 24 contexts; floors fitted")
 
 
 def test_differences_are_of_the_means_with_an_interval(results):
