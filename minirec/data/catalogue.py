@@ -44,11 +44,6 @@ def topics(attributes: list[set[str]]) -> torch.Tensor | None:
     """Number the topics among the attributes of N items, such as ``genres=Drama``, in alphabetical order.
 
     Returns (N, n) int64, padded with PAD; None when no column in ``TOPICS`` is among them.
-
-    >>> topics([{"genre=war", "genre=drama"}, {"year=1990"}, {"genre=war"}])
-    tensor([[ 0,  1],
-            [-1, -1],
-            [ 1, -1]])
     """
     chosen = [sorted(a for a in names if a.partition("=")[0].lower() in TOPICS) for names in attributes]
     number = {name: i for i, name in enumerate(sorted(set().union(*chosen)))}
@@ -61,12 +56,6 @@ def features(attributes: list[set[str]]) -> torch.Tensor | None:
 
     Of the attributes that two items or more have, the ``VOCABULARY`` most frequent are kept. Returns (N, F)
     float32, a zero row where nothing is known; None when there is no such attribute. Source: definition.
-
-    >>> features([{"red", "wool"}, {"red", "silk"}, {"wool"}, set()])
-    tensor([[0.7071, 0.7071],
-            [1.0000, 0.0000],
-            [0.0000, 1.0000],
-            [0.0000, 0.0000]])
     """
     counts = Counter(name for names in attributes for name in names)
     shared = sorted((name for name in counts if counts[name] > 1), key=lambda name: (-counts[name], name))

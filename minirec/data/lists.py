@@ -69,11 +69,7 @@ class ListSource:
 
 
 def needs_of_step(seed: int, step: int, count: int) -> Tensor:
-    """Draw the needs of a step's contexts, (count,) places in NEEDS, uniformly of the three that are trained.
-
-    >>> needs_of_step(seed=0, step=0, count=8)
-    tensor([1, 0, 1, 0, 0, 0, 0, 0])
-    """
+    """Draw the needs of a step's contexts, (count,) places in NEEDS, uniformly of the three trained ones."""
     trained = torch.tensor([place for place, need in enumerate(NEEDS) if need != HELD_OUT])
     return trained[torch.randint(len(trained), (count,), generator=stream("needs", seed, step))]
 

@@ -42,7 +42,9 @@ def load(cfg: Config) -> tuple[Dataset, str]:
         raise InputError(f"{path}: {left}; expected at least 2 of each: use a smaller --core or a larger log")
     line = timeline(kept, ids)
     parts = splits.split(line, cfg.split, cfg.history)
-    made = catalogue.make_catalogue(ids["item"], _side_information(path, cfg.items), cfg.columns)
+    beside = ("movies.csv", "movies.csv.gz") if path.name.removesuffix(".gz") == "ratings.csv" else ()
+    side = Path(cfg.items) if cfg.items else next(filter(Path.is_file, map(path.with_name, beside)), None)
+    made = catalogue.make_catalogue(ids["item"], side, cfg.columns)
     unseen = items - len(vectors.training_events(parts[0])[1].unique())
     gone = f"{total - distinct:,} duplicates and {distinct - rest:,} outside the k-core dropped"
     left = f"{users:,} users, {items:,} items, {rest:,} events; {unseen:,} items never occur in training"
@@ -162,11 +164,6 @@ def _ties(events: Events, ids: dict[str, list[str]]) -> list[np.ndarray]:
     return drawn
 
 
-def _side_information(log: Path, items: str) -> Path | None:
-    names = ("movies.csv", "movies.csv.gz") if log.name.removesuffix(".gz") == "ratings.csv" else ()
-    return Path(items) if items else next(filter(Path.is_file, map(log.with_name, names)), None)
-
-
 class _Ids(dict[str, int]):
     """External id to number, by first appearance; ValueError where the file says that there is none."""
 
@@ -192,6 +189,5 @@ def _date(text: str) -> int:
         date = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))  # Python 3.10 knows no Z
         if (date := date.replace(tzinfo=date.tzinfo or timezone.utc)) >= EPOCH:
             return (date - EPOCH) // timedelta(microseconds=1)
-    raise ValueError(
-        "is no valid date, unlike the first; expected such as 2014-04-07T10:51:09Z, from 1970 on"
-    )
+    wanted = "expected such as 2014-04-07T10:51:09Z, from 1970 on"
+    raise ValueError(f"is no valid date, unlike the first; {wanted}")

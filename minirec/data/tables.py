@@ -144,9 +144,6 @@ def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
     """Find the columns of a log, by the setting ``columns``, else by ``COLUMNS``: role to place in the row.
 
     Raises InputError if a named column is missing, or if there is no user or item column.
-
-    >>> positions(Path("ratings.csv"), ["userId", "movieId", "rating", "timestamp"], "rating=")
-    {'user': 0, 'item': 1, 'time': 3}
     """
     wanted = recognised(header, columns) | named(columns)
     wanted = {role: wanted[role] for role in COLUMNS if wanted.get(role)}

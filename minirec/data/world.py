@@ -36,10 +36,8 @@ FEATURES = 64, (1.0, 0.5, 0.25), 0.05  # size of the vectors, scale of each leve
 LATENT = 16, (1.0, 0.7, 0.5), 0.2
 LAST = 2.0  # weight of the last item in the law
 TAIL, DRIFT = 0.5, 1.0  # log popularity: −TAIL·log(rank) + DRIFT·sin(2π(period / periods + phase))
-GAIN_QUANTILES = torch.tensor(
-    [0.5, 0.75, 0.9]
-).double()  # of the affinity of a random user and item: where the gain steps up
-PAIRS = 1 << 16  # random users and items that these quantiles are taken over
+GAIN_QUANTILES = torch.tensor([0.5, 0.75, 0.9]).double()  # of affinity: where the gain steps up
+PAIRS = 1 << 16  # random users and items, over whose affinities these quantiles are taken
 CELLS = 1 << 20  # users × items drawn for at once: 8 MiB of float64 stay near the cache
 
 
@@ -122,14 +120,7 @@ class World:
 
 
 def make_world(cfg: Config) -> World:
-    """Make the world of a config's ``world_*`` settings and seed, bit-identical for equal settings.
-
-    Items do not depend on the number of users, nor on β.
-
-    >>> world = make_world(Config(world_items=512, world_users=10))
-    >>> world.place.max().item() + 1, world.tail.sum().item()
-    (16, 256)
-    """
+    """Make the world of the settings ``world_*`` and ``seed``, always the same bits; items ignore users and β."""
     items, users, periods = cfg.world_items, cfg.world_users, cfg.world_periods
     branches = next(v for v in itertools.count(2) if 8 * items <= v**LEVELS)
     random = stream("world", cfg.seed)
