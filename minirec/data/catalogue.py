@@ -24,10 +24,9 @@ JSON_MOST = 1 << 26  # bytes of a json, unpacked; as objects they take up to thi
 def make_catalogue(ids: list[str], path: Path | None = None, columns: str = "") -> Catalogue:
     """Make the catalogue of N external item ids, with the side information of a file where there is one.
 
-    The file is a json of item to a list of attributes, or to named values, or a table, whose item column is
-    named by ``columns``, is one of ``COLUMNS["item"]``, or is the first. Each word of a description is an
-    attribute, as is each value of another column, separated by ``|``, or by spaces in RecBole's token_seq.
-    Raises InputError if it is broken or knows none of the items.
+    It is a json of item to a list of attributes, or to named values, or a table, whose item column is named
+    by ``columns``, one of ``COLUMNS["item"]``, or the first. Words of a description are attributes, as are
+    parts of other values, between ``|``, or spaces in a token_seq. InputError if broken or about other items.
     """
     if path is None:
         return Catalogue(ids)
@@ -41,10 +40,7 @@ def make_catalogue(ids: list[str], path: Path | None = None, columns: str = "") 
 
 
 def topics(attributes: list[set[str]]) -> torch.Tensor | None:
-    """Number the topics among the attributes of N items, such as ``genres=Drama``, in alphabetical order.
-
-    Returns (N, n) int64, padded with PAD; None when no column in ``TOPICS`` is among them.
-    """
+    """Number N items' topics, such as ``genres=Drama``, by alphabet: (N, n) int64 with PAD; None if none."""
     chosen = [sorted(a for a in names if a.partition("=")[0].lower() in TOPICS) for names in attributes]
     number = {name: i for i, name in enumerate(sorted(set().union(*chosen)))}
     rows = [torch.tensor([number[name] for name in names]).long() for names in chosen]

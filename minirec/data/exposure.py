@@ -1,7 +1,7 @@
 """What a logging policy showed in the simulated world, what was clicked, and rankers of designed reliability.
 
-The log exposes popular items and hides the tail, so a ranker trained on it is biased, as production rankers
-are. The designed rankers make that bias a setting. All of it is ours.
+The log hides the tail, so a ranker trained on it is biased; designed rankers make the bias a setting. All of
+it is ours.
 """
 
 from collections import namedtuple
@@ -21,11 +21,7 @@ Exposures = namedtuple("Exposures", "user item clicked")  # of n impressions: (n
 
 
 def squash(z: Tensor) -> Tensor:
-    """Map logits to (0, 1), of equal bits everywhere in a tensor, unlike exp. Source: ours, rational.
-
-    >>> squash(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]))
-    tensor([0.1250, 0.2500, 0.5000, 0.7500, 0.8750])
-    """
+    """Map logits to (0, 1) without exp, whose last bits differ by the place in a tensor. Source: ours."""
     z = z.clamp(-MOST_LOGIT, MOST_LOGIT)
     return 0.5 + 0.5 * z / (1 + z.abs())
 

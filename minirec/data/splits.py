@@ -31,10 +31,7 @@ class Timeline:
 
 
 def leave_last_out(line: Timeline) -> Cuts:
-    """Cut off the last event for test and the one before for validation, for users of three events or more.
-
-    Source: definition (as in SASRec and S3-Rec).
-    """
+    """Cut off the last of three events or more for test, the last but one for validation. Source: SASRec."""
     enough = line.stop - line.start >= 3
     return line.stop - 2 * enough, line.stop - enough
 
@@ -68,12 +65,9 @@ SPLITS = {"last": leave_last_out, "group": leave_last_group_out, "time": global_
 
 
 def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
-    """Cut sequences ``start:stop`` (U,) into windows of at most ``size`` items, the last window full.
+    """Cut sequences ``start:stop`` (U,) into windows of at most ``size``: each one's sequence, start, stop.
 
-    Returns the sequence, the start and the stop of each window, (W,) int64. Source: ours.
-
-    >>> windows(np.array([0]), np.array([7]), 3)
-    (array([0, 0, 0]), array([0, 1, 4]), array([1, 4, 7]))
+    All windows of a sequence but its first are full. Returns (W,) int64 each. Source: ours.
     """
     count = -(-(stop - start) // size)  # (U,) rounded up
     owner = np.repeat(np.arange(len(start)), count)  # (W,)
@@ -96,20 +90,16 @@ def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, 
     """
     valid, test = SPLITS[name](line)
     owner, start, stop = windows(line.start, valid, history + 1)
-    parts = {"training": (owner, start, stop, stop)}
+    parts = {"training": (owner, start, stop, stop)}  # user, history start:stop, target set stop:end
     for use, cut, end in (("validation", valid, test), ("test", test, line.stop)):
         user = np.flatnonzero((line.start < cut) & (cut < end))  # (B,)
         parts[use] = user, line.start[user], cut[user], end[user]
-    for use, (user, *_) in parts.items():
+    time, made = np.arange(len(line.item)) if line.time is None else line.time, []
+    for use, (user, start, stop, end) in parts.items():
         if not len(user):
             raise InputError(f"--split {name}: no {use} example is left; use a longer log or another --split")
-    return tuple(_examples(line, *part) for part in parts.values())
-
-
-def _examples(line: Timeline, user: Ints, start: Ints, stop: Ints, end: Ints) -> Examples:
-    """Make the examples of users (B,) with the histories ``start:stop`` and the target sets ``stop:end``."""
-    time = np.arange(len(line.item)) if line.time is None else line.time
-    tied = np.append(time[1:] == time[:-1], False)[stop - 1] & (stop < end)
-    condition = np.zeros((len(user), len(CONDITION)), dtype=np.int64)  # the next item, no need, no period
-    parts = line.item, start, stop, user, condition, target_sets(line.item, stop, end), tied
-    return Examples(*map(torch.as_tensor, parts))
+        tied = np.append(time[1:] == time[:-1], False)[stop - 1] & (stop < end)
+        condition = np.zeros((len(user), len(CONDITION)), dtype=np.int64)  # the next item, no need, no period
+        columns = line.item, start, stop, user, condition, target_sets(line.item, stop, end), tied
+        made.append(Examples(*map(torch.as_tensor, columns)))
+    return tuple(made)
