@@ -1,7 +1,6 @@
 """What a logging policy showed in the simulated world, what was clicked, and rankers of designed reliability.
 
-The log hides the tail, so a ranker trained on it is biased; designed rankers make the bias a setting. All of
-it is ours.
+The log hides the tail, so rankers trained on it are biased; in designed ones bias is a setting. All is ours.
 """
 
 from collections import namedtuple

@@ -52,9 +52,8 @@ def sparse(index: Tensor, value: Tensor, rows: int, columns: int) -> Tensor:
 def cooccurrence_vectors(train: Examples, items: int, dim: int, seed: int) -> Tensor:
     """Embed items so that neighbours in training sequences lie near each other: (N, dim) float32.
 
-    Pairs at distance d ≤ WINDOW count 1/d. Their PPMI goes through a truncated SVD; rows are scaled by the
-    root of the singular values, then to unit length. Items without informative neighbours are 0, as are
-    columns beyond N. Source: PPMI and SVD (Levy & Goldberg 2014); window and weights are ours.
+    Pairs at distance d ≤ WINDOW count 1/d. Their PPMI goes through a truncated SVD; rows are scaled by roots
+    of singular values, then to length 1, or are 0. Source: Levy & Goldberg 2014; window and weights are ours.
     """
     matrix = _ppmi(train, items)
     rows = normalize(_embed(matrix, dim, seed, 0.5), dim=1)
