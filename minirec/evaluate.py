@@ -7,7 +7,7 @@ from argparse import ArgumentParser, BooleanOptionalAction
 from dataclasses import replace
 from pathlib import Path
 
-from minirec.data import recbole
+from minirec.data import prepare
 from minirec.errors import InputError, command, usage_error
 from minirec.measure import evaluation, report
 from minirec.run import experiment, machine
@@ -33,7 +33,7 @@ def main() -> None:
     if args.keep_seen is not None:
         run = replace(run, cfg=replace(run.cfg, keep_seen=args.keep_seen))
     if args.recbole:
-        recbole.write(args.recbole, run.dataset)
+        prepare.write_recbole(args.recbole, run.dataset)
     results = experiment.measured(run, args.split)
     report.say(report.text(results, run.cfg.seed))
     if args.predictions:

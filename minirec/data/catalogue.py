@@ -24,10 +24,9 @@ JSON_MOST = 1 << 26  # bytes of a json, unpacked; as objects they take up to thi
 def make_catalogue(ids: list[str], path: Path | None = None, columns: str = "") -> Catalogue:
     """Make the catalogue of N external item ids, with the side information of a file where there is one.
 
-    The file is a json of item to a list of attributes, or to named values, or a table, whose item column is
-    named by ``columns``, is one of ``COLUMNS["item"]``, or is the first. Each word of a description is an
-    attribute, as is each value of another column, separated by ``|``, or by spaces in RecBole's token_seq.
-    Raises InputError if it is broken or knows none of the items.
+    It is a json of item to a list of attributes, or to named values, or a table, whose item column is named
+    by ``columns``, one of ``COLUMNS["item"]``, or the first. Words of a description are attributes, as are
+    parts of other values, between ``|``, or spaces in a token_seq. InputError if broken or about other items.
     """
     if path is None:
         return Catalogue(ids)
@@ -41,15 +40,7 @@ def make_catalogue(ids: list[str], path: Path | None = None, columns: str = "") 
 
 
 def topics(attributes: list[set[str]]) -> torch.Tensor | None:
-    """Number the topics among the attributes of N items, such as ``genres=Drama``, in alphabetical order.
-
-    Returns (N, n) int64, padded with PAD; None when no column in ``TOPICS`` is among them.
-
-    >>> topics([{"genre=war", "genre=drama"}, {"year=1990"}, {"genre=war"}])
-    tensor([[ 0,  1],
-            [-1, -1],
-            [ 1, -1]])
-    """
+    """Number N items' topics, such as ``genres=Drama``, by alphabet: (N, n) int64 with PAD; None if none."""
     chosen = [sorted(a for a in names if a.partition("=")[0].lower() in TOPICS) for names in attributes]
     number = {name: i for i, name in enumerate(sorted(set().union(*chosen)))}
     rows = [torch.tensor([number[name] for name in names]).long() for names in chosen]
@@ -61,12 +52,6 @@ def features(attributes: list[set[str]]) -> torch.Tensor | None:
 
     Of the attributes that two items or more have, the ``VOCABULARY`` most frequent are kept. Returns (N, F)
     float32, a zero row where nothing is known; None when there is no such attribute. Source: definition.
-
-    >>> features([{"red", "wool"}, {"red", "silk"}, {"wool"}, set()])
-    tensor([[0.7071, 0.7071],
-            [1.0000, 0.0000],
-            [0.0000, 1.0000],
-            [0.0000, 0.0000]])
     """
     counts = Counter(name for names in attributes for name in names)
     shared = sorted((name for name in counts if counts[name] > 1), key=lambda name: (-counts[name], name))

@@ -45,10 +45,9 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int, chosen: Tensor | No
 
     Level by level, k-means runs on the residuals, and each item takes the nearest centroid; or an item has
     the codes of ``chosen`` (N, L), made elsewhere, and a centroid is the mean of its items. Then those that
-    share a tuple are moved (see ``_settle``). With one level, V = N, code i is item i, and its centroid is
-    its vector. Raises InputError if a value is not finite, or if there are more items than tuples. Source:
-    residual quantisation into semantic IDs after TIGER (2305.05065). k-means in place of the RQ-VAE, and
-    moving in place of a further code for collisions, are ours.
+    share a tuple are moved. With one level, V = N, code i is item i, and its centroid is its vector. Raises
+    InputError if a value is not finite, or if there are more items than tuples. Source: residual quantisation
+    after TIGER (2305.05065); k-means for its RQ-VAE, and moving for its further code, are ours.
 
     >>> vectors = torch.tensor([[0.0, 0.0], [0.0, 0.1], [9.0, 0.0], [9.0, 0.1]])
     >>> fit(vectors, levels=2, codes=2, seed=0).codes.tolist()
@@ -73,20 +72,18 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int, chosen: Tensor | No
             count = torch.bincount(taken[-1], minlength=codes).clamp(min=1)[:, None]
             centroids[level] = centroids[level].index_add(0, taken[-1], residual) / count
         residual = residual - centroids[level, taken[-1]]
-    order = residual.double().square().sum(1).sort(stable=True).indices
+    order = residual.double().square().sum(1).sort(stable=True).indices  # nearest to their centroids first
     return _settle(vectors, centroids, torch.stack(taken, 1), order.tolist())
 
 
 def read(path: Path) -> dict[str, list[int]]:
-    """Read codes made elsewhere, a json of item to L numbers or words, as MiniOneRec's ``.index.json``.
-
-    Each level's are numbered by length, then letters. InputError if it is broken, or the items' L differ.
-    """
+    """Read a json of item to L codes, as MiniOneRec's ``.index.json``; InputError if broken, or L differs."""
     rows = {item: catalogue.words(path, item, value) for item, value in catalogue.read_json(path).items()}
     lengths = {len(row): f"'{item}' has {len(row)}" for item, row in rows.items()}
     if len(lengths) != 1 or 0 in lengths:
         wanted = "expected equally many codes for each item, one or more"
         raise InputError(f"{path}: {', '.join(lengths.values()) or 'it is empty'}; {wanted}")
+    # Each level's codes are numbered by length, then letters.
     levels = [sorted({*level}, key=lambda c: (len(c), c)) for level in zip(*rows.values(), strict=True)]
     number = [{code: i for i, code in enumerate(level)} for level in levels]
     return {item: list(map(dict.__getitem__, number, row)) for item, row in rows.items()}
@@ -142,11 +139,7 @@ def _spread_out(points: Tensor, size: int, generator: torch.Generator) -> Tensor
 
 
 def _settle(vectors: Tensor, centroids: Tensor, chosen: Tensor, order: list[int]) -> Codes:
-    """Give each vector (N, D) a tuple that no other has: its chosen codes (N, L), where that can be.
-
-    In the order of the items, those nearest to the centroid sum of their codes first, each tuple goes to the
-    first that chose it; then, in the same order, the others get a ``_free_tuple``.
-    """
+    """Give vectors (N, D) their chosen codes (N, L); of equals, all but the first a ``_free_tuple``."""
     tuples = [tuple(row) for row in chosen.tolist()]
     first = {tuples[i]: i for i in reversed(order)}  # of equal tuples the first in the order stays
     left = [i for i in order if first[tuples[i]] != i]

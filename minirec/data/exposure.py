@@ -1,11 +1,10 @@
 """What a logging policy showed in the simulated world, what was clicked, and rankers of designed reliability.
 
-The log exposes popular items and hides the tail, so a ranker trained on it is biased, as production rankers
-are. The designed rankers make that bias a setting. All of it is ours.
+The log hides the tail, so rankers trained on it are biased; in designed ones bias is a setting. All is ours.
 """
 
+from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,25 +16,11 @@ from minirec.records import HOLE
 MOST_LOGIT = 1e4  # beyond it, float32 would round a score to 0 or 1
 CLICK_SCALE = 0.1  # affinity over which a click's odds change
 TAIL_EXPOSURE = 0.005  # of a tail item, against an equally popular item of A
-
-
-@dataclass(frozen=True)
-class Exposures:
-    """A log of n impressions: who saw which item, and whether it was clicked."""
-
-    user: Tensor  # (n,) int64
-    item: Tensor  # (n,) int64
-    clicked: Tensor  # (n,) bool
+Exposures = namedtuple("Exposures", "user item clicked")  # of n impressions: (n,) int64, int64, bool
 
 
 def squash(z: Tensor) -> Tensor:
-    """Map logits to (0, 1): ½ + ½ z/(1 + |z|), with z cut to ± ``MOST_LOGIT``.
-
-    Source: ours. A rational sigmoid, as exp gives other last bits in other places of a tensor.
-
-    >>> squash(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]))
-    tensor([0.1250, 0.2500, 0.5000, 0.7500, 0.8750])
-    """
+    """Map logits to (0, 1) without exp, whose last bits differ by the place in a tensor. Source: ours."""
     z = z.clamp(-MOST_LOGIT, MOST_LOGIT)
     return 0.5 + 0.5 * z / (1 + z.abs())
 

@@ -29,10 +29,7 @@ LAYOUTS = {  # columns without names, by what all their rows hold; a person is a
 
 
 def table(path: Path, columns: str = "") -> tuple[list[str], dict[str, int], Rows, list[str]]:
-    """Open a log: the names of its columns, role to position, its rows with their lines, and notes.
-
-    Raises InputError if it is broken, or if it does not say which columns have the users and the items.
-    """
+    """Open a log: its columns, role to place, rows with lines, notes; InputError if broken or unclear."""
     notes, rows = [], _reader(path, columns)
     _, header = next(rows)
     given, value = tables.named(columns).values(), rf"-?\d[\d.e+]*|{DATE}"
@@ -44,9 +41,14 @@ def table(path: Path, columns: str = "") -> tuple[list[str], dict[str, int], Row
         notes = [f"no names of columns, so the first line is an event; taken by position: {columns}"]
     where = tables.positions(path, header, columns)
     user, item = header[where["user"]], header[where["item"]]
-    if (past := f"{item}_list") in header:
+    if (past := f"{item}_list") in header:  # RecBole's
         notes = [f"of each user the longest row is taken, '{past}' and then '{item}'"]
-        rows = _longest(rows, where["user"], where["item"], header.index(past))
+        longest: dict[str, tuple[int, list[str]]] = {}
+        for line, row in rows:
+            name, items = row[where["user"]], [*row[header.index(past)].split(), row[where["item"]]]
+            if len(items) >= len(longest.get(name, (0, []))[1]):
+                longest[name] = line, items
+        rows = ((line, [name, item]) for name, (line, items) in longest.items() for item in items)
         header, where = [user, item], {"user": 0, "item": 1}
     return header, where, rows, notes
 
@@ -98,16 +100,6 @@ def _sequences(path: Path) -> Rows:
             raise InputError(f"{path}, line {line}: user {tables.shown(user)} {fault}; {wanted}")
         users.add(user)
         yield from ((line, [user, item]) for item in items)
-
-
-def _longest(rows: Rows, user: int, item: int, past: int) -> Rows:
-    """Stream the events of RecBole's lists: of each user the longest row, its list and then its item."""
-    longest: dict[str, tuple[int, list[str]]] = {}
-    for line, row in rows:
-        items = [*row[past].split(), row[item]]
-        if len(items) >= len(longest.get(row[user], (0, []))[1]):
-            longest[row[user]] = line, items
-    return ((line, [name, item]) for name, (line, items) in longest.items() for item in items)
 
 
 def _object(path: Path, line: int, text: str, make: Callable = dict) -> dict:

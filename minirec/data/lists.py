@@ -6,12 +6,11 @@ novel and trend, and both together are a fourth need, which training never sees 
 
     gain = liking × [topic new to recent history, if novel] × [1/3, 2/3, 1 by third of popularity, if trend]
 
-Liking is affinity in four steps on the world (``World.gains``), and the rating, from 0 to 1, on a log [ours].
-
-On the world candidates are drawn uniformly. On a log a user's training events but the first are cut into
-windows: the items of a window are the candidates, all before it is the history. The last window of a user is
-for test, the one before for validation, all earlier are for training. These users are left to RL, so the
-supervised policy knows none of them. Whether feedback was seen is drawn once per set [ours].
+On the world liking is affinity in four steps (``World.gains``), and candidates are drawn uniformly. On a log
+it is the rating, from 0 to 1, and a user's training events but the first are cut into windows: the items of a
+window are the candidates, all before it is the history. A user's last window is for test, the one before for
+validation, all earlier are for training. These users are left to RL, so the supervised policy knows none of
+them. Whether feedback was seen is drawn once per set [ours].
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from minirec.settings import Config
 
 NEEDS = {"interest": (OFF, OFF), "explore": (ON, OFF), "trend": (OFF, ON), "explore trend": (ON, ON)}
 HELD_OUT = "explore trend"
-PARTS = ("train", "valid", "test", "known")
+PARTS = ("train", "valid", "test", "known")  # the last, for floors: "train" and what supervised training saw
 WORLD_SETS = 8  # of a training user of the world, disjoint; of the others, one
 RECENT_TOPICS = 10  # items of a log's history whose topics are not new; 50 films have nearly every genre
 RECENT_EVENTS = 3  # training events per item of the catalogue over which a log's popularity is counted
@@ -69,20 +68,13 @@ class ListSource:
 
 
 def needs_of_step(seed: int, step: int, count: int) -> Tensor:
-    """Draw the needs of a step's contexts, (count,) places in NEEDS, uniformly of the three that are trained.
-
-    >>> needs_of_step(seed=0, step=0, count=8)
-    tensor([1, 0, 1, 0, 0, 0, 0, 0])
-    """
+    """Draw the needs of a step's contexts, (count,) places in NEEDS, uniformly of the three trained ones."""
     trained = torch.tensor([place for place, need in enumerate(NEEDS) if need != HELD_OUT])
     return trained[torch.randint(len(trained), (count,), generator=stream("needs", seed, step))]
 
 
 def make_lists(cfg: Config, dataset: Dataset, part: str) -> ListSource:
-    """Make the closed sets of one of the PARTS of the data, of a log or of a simulated world.
-
-    "known", for floors, is "train" and the users of supervised training. Raises InputError if no set is left.
-    """
+    """Make the closed sets of one of the PARTS of a log or a simulated world; InputError if none is left."""
     if dataset.fresh is None:
         raise InputError("--objective: supervised training saw every user; train anew with --fresh 0.2")
     random = stream("candidates", cfg.seed, PARTS.index(part))
@@ -153,10 +145,7 @@ def _new(topics: Tensor, contexts: Examples, candidates: Tensor) -> Tensor:
 
 
 def _recent_popularity(dataset: Dataset, contexts: Examples, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the training events of each candidate just before its set, and find its third: (S, C) each.
-
-    Thirds are of events: an item is in the top third if less popular items have two thirds of all or more.
-    """
+    """Count each candidate's training events just before its set, and find its third of all: (S, C) each."""
     events, items = contexts.events, len(dataset.catalogue)
     _, place = vectors.training_events(replace(dataset.known, events=torch.arange(len(events))))
     place = place[dataset.time[place].argsort(stable=True)]  # training events in order of time
@@ -166,6 +155,7 @@ def _recent_popularity(dataset: Dataset, contexts: Examples, candidates: Tensor)
         recent = events[place[max(0, stop - RECENT_EVENTS * items) : stop]]
         count = torch.bincount(recent, minlength=items)  # (N,)
         popular[row], ordered = count[candidates[row]], count.sort().values  # (C,), (N,)
-        fewer = ordered.cumsum(0) - ordered  # (N,) events of all less popular items, at the first of equals
+        # Events of all less popular items, at the first of equals: two thirds or more make the top third.
+        fewer = ordered.cumsum(0) - ordered  # (N,)
         third[row] = 1 + 3 * fewer[torch.searchsorted(ordered, count[candidates[row]])] // max(1, len(recent))
     return popular, third

@@ -19,17 +19,15 @@ from minirec.settings import Config
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MISSING = {"", "NA", "N/A", "NULL", "null", "None", "nan", "NaN", "\\N"}  # what files say where no id is
 
-# The columns (E,) of E events: "user", "item" and, where the log has it, "group", rows in the lists of
-# external ids, int64; where the log has them, "rating", float64, and "time" in any unit, int64, or float64
-# where one has a fraction: only order and equality of times are used.
+# The columns (E,) of E events: "user", "item" and perhaps "group", places in the lists of ids, int64; perhaps
+# "rating", float64, and "time" in any unit, int64, or float64 where one has a fraction: only order counts.
 Events = dict[str, np.ndarray]
 
 
 def load(cfg: Config) -> tuple[Dataset, str]:
     """Read the log ``cfg.data``, clean it, and split it; return it, and what became of its events.
 
-    Without ``cfg.items``, MovieLens' ``movies.csv`` is taken. Users and items are numbered by appearance.
-    Raises InputError if a file or a setting is wrong.
+    Without ``cfg.items``, MovieLens' ``movies.csv`` is taken. Raises InputError if a file or flag is wrong.
     """
     path = Path(cfg.data)
     events, ids, notes = read(path, cfg.columns)
@@ -42,14 +40,16 @@ def load(cfg: Config) -> tuple[Dataset, str]:
         raise InputError(f"{path}: {left}; expected at least 2 of each: use a smaller --core or a larger log")
     line = timeline(kept, ids)
     parts = splits.split(line, cfg.split, cfg.history)
-    made = catalogue.make_catalogue(ids["item"], _side_information(path, cfg.items), cfg.columns)
+    beside = ("movies.csv", "movies.csv.gz") if path.name.removesuffix(".gz") == "ratings.csv" else ()
+    side = Path(cfg.items) if cfg.items else next(filter(Path.is_file, map(path.with_name, beside)), None)
+    made = catalogue.make_catalogue(ids["item"], side, cfg.columns)
     unseen = items - len(vectors.training_events(parts[0])[1].unique())
     gone = f"{total - distinct:,} duplicates and {distinct - rest:,} outside the k-core dropped"
     left = f"{users:,} users, {items:,} items, {rest:,} events; {unseen:,} items never occur in training"
     order = f"{parts[2].tied.double().mean():.1%} of test targets have the time of the event before them"
     if line.time is None:
         order = "the log has no times: the order of its events in the file is taken for the order of time"
-    more = {name: getattr(line, name) for name in ("rating", "time", "start")}
+    more = {name: vars(line)[name] for name in ("rating", "time", "start")}
     more = {name: torch.from_numpy(column) for name, column in more.items() if column is not None}
     summary = "\n".join([f"{total:,} events read, {gone}; {left}", order, *notes])
     return Dataset(made, ids["user"], *parts, **more), summary
@@ -58,8 +58,7 @@ def load(cfg: Config) -> tuple[Dataset, str]:
 def read(path: Path, columns: str = "", times: str = "q") -> tuple[Events, dict[str, list[str]], list[str]]:
     """Read a log's events in the order of the file, its external ids, and notes on how it was read.
 
-    ``times`` is the type of times, "d" where one has a fraction. Raises InputError if the log is broken, or
-    if most events, and not only a few that are dropped, have no user or no item.
+    InputError if broken, or if most events lack a user or item. ``times`` is "d" where one has fractions.
     """
     header, where, rows, notes = formats.table(path, columns)
     if (first := next(rows, None)) is None:
@@ -94,11 +93,6 @@ def read(path: Path, columns: str = "", times: str = "q") -> tuple[Events, dict[
     return events, {role: list(names) for role, names in ids.items() if names}, notes
 
 
-def select(events: Events, rows: np.ndarray) -> Events:
-    """Return some of the events, by mask or index."""
-    return {role: column[rows] for role, column in events.items()}
-
-
 def without_duplicates(events: Events) -> Events:
     """Keep one of the events that share user, item, time and group, the one rated lowest. Source: ours."""
     if "time" not in events:
@@ -106,19 +100,16 @@ def without_duplicates(events: Events) -> Events:
     keys = [events[role] for role in ("user", "item", "time", "group") if role in events]
     order = np.lexsort([events.get("rating", keys[0]), *keys])  # the order of the file changes nothing
     again = np.all([key[order][1:] == key[order][:-1] for key in keys], axis=0)
-    return select(events, np.delete(np.arange(len(order)), order[1:][again]))
+    return {role: np.delete(column, order[1:][again]) for role, column in events.items()}
 
 
 def k_core(events: Events, core: int) -> Events:
-    """Keep the largest part of a log, perhaps none, in which every user and item has ``core`` events or more.
-
-    As is usual, this filter depends on later events too; nothing after it does. Source: definition.
-    """
-    while True:
+    """Keep the largest part, perhaps none, with ``core`` events of each user and item. Source: definition."""
+    while True:  # as is usual, this filter depends on later events too; nothing after it does
         fewest = np.min([np.bincount(column)[column] for column in (events["user"], events["item"])], axis=0)
         if (fewest >= core).all():
             return events
-        events = select(events, fewest >= core)
+        events = {role: column[fewest >= core] for role, column in events.items()}
 
 
 def numbered(events: Events, ids: dict[str, list[str]]) -> tuple[Events, dict[str, list[str]]]:
@@ -140,7 +131,8 @@ def timeline(events: Events, ids: dict[str, list[str]]) -> splits.Timeline:
     keys = [events["user"]]  # the last leads; equals stay in the order of the file
     if "time" in events:
         keys = [*_ties(events, ids), events["time"], *keys]
-    events = select(events, np.lexsort(keys))
+    order = np.lexsort(keys)
+    events = {role: column[order] for role, column in events.items()}
     count = np.bincount(events["user"])
     stop = count.cumsum()
     return splits.Timeline(events["item"], stop - count, stop, *map(events.get, ("time", "group", "rating")))
@@ -160,11 +152,6 @@ def _ties(events: Events, ids: dict[str, list[str]]) -> list[np.ndarray]:
         np.minimum.at(began, events["group"], events["time"])
         drawn.append(began[events["group"]])
     return drawn
-
-
-def _side_information(log: Path, items: str) -> Path | None:
-    names = ("movies.csv", "movies.csv.gz") if log.name.removesuffix(".gz") == "ratings.csv" else ()
-    return Path(items) if items else next(filter(Path.is_file, map(log.with_name, names)), None)
 
 
 class _Ids(dict[str, int]):
@@ -192,6 +179,5 @@ def _date(text: str) -> int:
         date = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))  # Python 3.10 knows no Z
         if (date := date.replace(tzinfo=date.tzinfo or timezone.utc)) >= EPOCH:
             return (date - EPOCH) // timedelta(microseconds=1)
-    raise ValueError(
-        "is no valid date, unlike the first; expected such as 2014-04-07T10:51:09Z, from 1970 on"
-    )
+    wanted = "expected such as 2014-04-07T10:51:09Z, from 1970 on"
+    raise ValueError(f"is no valid date, unlike the first; {wanted}")

@@ -31,13 +31,7 @@ class Timeline:
 
 
 def leave_last_out(line: Timeline) -> Cuts:
-    """Cut off the last event for test and the one before for validation, for users of three events or more.
-
-    Source: definition (as in SASRec and S3-Rec).
-
-    >>> leave_last_out(Timeline(np.arange(6), np.array([0, 4]), np.array([4, 6])))
-    (array([2, 6]), array([3, 6]))
-    """
+    """Cut off the last of three events or more for test, the last but one for validation. Source: SASRec."""
     enough = line.stop - line.start >= 3
     return line.stop - 2 * enough, line.stop - enough
 
@@ -60,10 +54,6 @@ def global_time(line: Timeline) -> Cuts:
     """Cut all users at the same two moments: when 80 % and 90 % of the events have happened.
 
     An event at the moment of a cut comes after it. Raises InputError if the log has no times. Source: ours.
-
-    >>> times = np.arange(10.0)
-    >>> global_time(Timeline(np.arange(10), np.array([0]), np.array([10]), time=times))
-    (array([8]), array([9]))
     """
     if line.time is None:
         raise InputError("--split time: the log has no times; name their column by --columns ..,time=..")
@@ -75,12 +65,9 @@ SPLITS = {"last": leave_last_out, "group": leave_last_group_out, "time": global_
 
 
 def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
-    """Cut sequences ``start:stop`` (U,) into windows of at most ``size`` items, the last window full.
+    """Cut sequences ``start:stop`` (U,) into windows of at most ``size``: each one's sequence, start, stop.
 
-    Returns the sequence, the start and the stop of each window, (W,) int64. Source: ours.
-
-    >>> windows(np.array([0]), np.array([7]), 3)
-    (array([0, 0, 0]), array([0, 1, 4]), array([1, 4, 7]))
+    All windows of a sequence but its first are full. Returns (W,) int64 each. Source: ours.
     """
     count = -(-(stop - start) // size)  # (U,) rounded up
     owner = np.repeat(np.arange(len(start)), count)  # (W,)
@@ -90,12 +77,7 @@ def windows(start: Ints, stop: Ints, size: int) -> tuple[Ints, Ints, Ints]:
 
 
 def target_sets(item: Ints, start: Ints, stop: Ints) -> torch.Tensor:
-    """Collect the items of slices ``start:stop`` (B,) as sets (B, n), padded with PAD. Source: definition.
-
-    >>> target_sets(np.array([5, 5, 7, 5, 2]), np.array([0, 4]), np.array([4, 5]))
-    tensor([[ 5,  7],
-            [ 2, -1]])
-    """
+    """Collect the items of slices ``start:stop`` (B,) as sets (B, n), padded with PAD. Source: definition."""
     sets = (list(dict.fromkeys(item[a:b].tolist())) for a, b in zip(start, stop, strict=True))
     return pad_sequence([torch.tensor(row).long() for row in sets], batch_first=True, padding_value=PAD)
 
@@ -108,22 +90,16 @@ def split(line: Timeline, name: str, history: int) -> tuple[Examples, Examples, 
     """
     valid, test = SPLITS[name](line)
     owner, start, stop = windows(line.start, valid, history + 1)
-    parts = (owner, start, stop, stop), _contexts(line, valid, test), _contexts(line, test, line.stop)
-    for use, (user, *_) in zip(("training", "validation", "test"), parts, strict=True):
+    parts = {"training": (owner, start, stop, stop)}  # user, history start:stop, target set stop:end
+    for use, cut, end in (("validation", valid, test), ("test", test, line.stop)):
+        user = np.flatnonzero((line.start < cut) & (cut < end))  # (B,)
+        parts[use] = user, line.start[user], cut[user], end[user]
+    time, made = np.arange(len(line.item)) if line.time is None else line.time, []
+    for use, (user, start, stop, end) in parts.items():
         if not len(user):
             raise InputError(f"--split {name}: no {use} example is left; use a longer log or another --split")
-    return tuple(_examples(line, *part) for part in parts)
-
-
-def _contexts(line: Timeline, cut: Ints, stop: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    user = np.flatnonzero((line.start < cut) & (cut < stop))  # (B,)
-    return user, line.start[user], cut[user], stop[user]
-
-
-def _examples(line: Timeline, user: Ints, start: Ints, stop: Ints, end: Ints) -> Examples:
-    """Make the examples of users (B,) with the histories ``start:stop`` and the target sets ``stop:end``."""
-    time = np.arange(len(line.item)) if line.time is None else line.time
-    tied = np.append(time[1:] == time[:-1], False)[stop - 1] & (stop < end)
-    condition = np.zeros((len(user), len(CONDITION)), dtype=np.int64)  # the next item, no need, no period
-    parts = line.item, start, stop, user, condition, target_sets(line.item, stop, end), tied
-    return Examples(*map(torch.as_tensor, parts))
+        tied = np.append(time[1:] == time[:-1], False)[stop - 1] & (stop < end)
+        condition = np.zeros((len(user), len(CONDITION)), dtype=np.int64)  # the next item, no need, no period
+        columns = line.item, start, stop, user, condition, target_sets(line.item, stop, end), tied
+        made.append(Examples(*map(torch.as_tensor, columns)))
+    return tuple(made)

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from tqdm import tqdm
 
@@ -51,7 +50,12 @@ def lines(path: Path, limit: int = LONGEST, most: float = math.inf) -> Iterator[
             if start[:2] == b"\x1f\x8b":
                 stream = BufferedReader(gzip.GzipFile(fileobj=raw))
             elif start == b"PK\3\4":
-                stream = _only_file(path, zipfile.ZipFile(raw))
+                archive = zipfile.ZipFile(raw)
+                names = [n for n in archive.namelist() if n[-1] != "/" and not n.startswith("__MACOSX")]
+                if len(names) != 1:
+                    among = ", ".join(names[:20])
+                    raise InputError(f"{path}: a zip of several files; unpack the log from among {among}")
+                stream = archive.open(names[0])
             for number, line in enumerate(iter(lambda: stream.readline(limit), b""), start=1):
                 if b"\0" in line:
                     raise InputError(f"{path}, line {number}: binary, or UTF-16 (iconv -f UTF-16 converts)")
@@ -70,13 +74,6 @@ def lines(path: Path, limit: int = LONGEST, most: float = math.inf) -> Iterator[
     except OSError as error:  # missing, a directory, no permission
         fault = f": {error.strerror or error}; expected a readable text file"
     raise InputError(f"{path}{fault}")
-
-
-def _only_file(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
-    names = [name for name in archive.namelist() if name[-1] != "/" and not name.startswith("__MACOSX")]
-    if len(names) != 1:
-        raise InputError(f"{path}: a zip of several files; unpack the log from among {', '.join(names[:20])}")
-    return archive.open(names[0])
 
 
 def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -141,13 +138,7 @@ def recognised(header: list[str], columns: str = "") -> dict[str, str]:
 
 
 def positions(path: Path, header: list[str], columns: str) -> dict[str, int]:
-    """Find the columns of a log, by the setting ``columns``, else by ``COLUMNS``: role to place in the row.
-
-    Raises InputError if a named column is missing, or if there is no user or item column.
-
-    >>> positions(Path("ratings.csv"), ["userId", "movieId", "rating", "timestamp"], "rating=")
-    {'user': 0, 'item': 1, 'time': 3}
-    """
+    """Find a log's columns, named or in ``COLUMNS``: role to place. InputError if there is no such column."""
     wanted = recognised(header, columns) | named(columns)
     wanted = {role: wanted[role] for role in COLUMNS if wanted.get(role)}
     for role, name in wanted.items():

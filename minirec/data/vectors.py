@@ -52,9 +52,8 @@ def sparse(index: Tensor, value: Tensor, rows: int, columns: int) -> Tensor:
 def cooccurrence_vectors(train: Examples, items: int, dim: int, seed: int) -> Tensor:
     """Embed items so that neighbours in training sequences lie near each other: (N, dim) float32.
 
-    Pairs at distance d ≤ WINDOW count 1/d, symmetrically. Their PPMI goes through a truncated SVD; rows are
-    scaled by the root of the singular values, then to unit length. Items without informative neighbours are
-    0, as are columns beyond N. Source: PPMI and SVD (Levy & Goldberg 2014); window and weights are ours.
+    Pairs at distance d ≤ WINDOW count 1/d. Their PPMI goes through a truncated SVD; rows are scaled by roots
+    of singular values, then to length 1, or are 0. Source: Levy & Goldberg 2014; window and weights are ours.
     """
     matrix = _ppmi(train, items)
     rows = normalize(_embed(matrix, dim, seed, 0.5), dim=1)
@@ -63,10 +62,9 @@ def cooccurrence_vectors(train: Examples, items: int, dim: int, seed: int) -> Te
 
 
 def item_vectors(dataset: Dataset, seed: int) -> Tensor:
-    """Make the (N, D) float32 vectors that codes are fitted to.
+    """Make the (N, D) float32 vectors that codes are fitted to, on a simulated world its features.
 
-    On a simulated world these are the features. On real data they are co-occurrence vectors, after any side
-    information, which truncated SVD reduces to WIDTH; each has mean squared norm 1. Source: ours.
+    On a log they are side information, by SVD, and co-occurrence, each of mean squared norm 1. Source: ours.
     """
     features = dataset.catalogue.features
     if dataset.world and features is not None:
@@ -75,10 +73,6 @@ def item_vectors(dataset: Dataset, seed: int) -> Tensor:
     if features is None:
         return together
     features = _embed(features, WIDTH, seed, 1.0) if features.shape[1] > WIDTH else features
-    return torch.cat([_unit_norm(features), _unit_norm(together)], 1)
-
-
-def _unit_norm(block: Tensor) -> Tensor:
-    """Scale a block to mean squared row norm 1; a block of zeros stays."""
-    norm = block.double().square().sum(1).mean().sqrt()
-    return (block / norm).float() if norm > 0 else block
+    blocks = features, together
+    norms = [block.double().square().sum(1).mean().sqrt().item() or 1 for block in blocks]
+    return torch.cat([block / norm for block, norm in zip(blocks, norms, strict=True)], 1)

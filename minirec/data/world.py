@@ -2,12 +2,10 @@
 
 **Items** stand in a topic tree of three levels with V branches each, on an eighth of the V³ places. The first
 half of the topics is A, which a logging policy exposes; the other half is B, the tail. Each item has two
-vectors, both sums of one random vector per level of the tree:
-
-- ``features`` say what an item *is*. The level vectors are the same in A and B, so codes fitted to them find
-  the tree, and the deeper codes are shared by the whole catalogue.
-- ``latent`` says *who likes it*. The vectors of the two deeper levels differ between A and B: the same codes
-  mean other things in the tail. What a ranker learns in A is confidently wrong in B.
+vectors, both sums of one random vector per level of the tree. ``features`` say what an item *is*: the level
+vectors are the same in A and B, so codes fitted to them find the tree, and all items share the deeper codes.
+``latent`` says *who likes it*: the vectors of the two deeper levels differ between A and B, so the same codes
+mean other things in the tail, and what a ranker learns in A is confidently wrong in B.
 
 **Users** have a taste w, the mix of two latent vectors of one half, and one period, which the policy may see.
 Their items are drawn one after another, with replacement, from the law
@@ -36,10 +34,8 @@ FEATURES = 64, (1.0, 0.5, 0.25), 0.05  # size of the vectors, scale of each leve
 LATENT = 16, (1.0, 0.7, 0.5), 0.2
 LAST = 2.0  # weight of the last item in the law
 TAIL, DRIFT = 0.5, 1.0  # log popularity: −TAIL·log(rank) + DRIFT·sin(2π(period / periods + phase))
-GAIN_QUANTILES = torch.tensor(
-    [0.5, 0.75, 0.9]
-).double()  # of the affinity of a random user and item: where the gain steps up
-PAIRS = 1 << 16  # random users and items that these quantiles are taken over
+GAIN_QUANTILES = torch.tensor([0.5, 0.75, 0.9]).double()  # of affinity: where the gain steps up
+PAIRS = 1 << 16  # random users and items, over whose affinities these quantiles are taken
 CELLS = 1 << 20  # users × items drawn for at once: 8 MiB of float64 stay near the cache
 
 
@@ -109,10 +105,9 @@ class World:
     def gains(self, user: Tensor, items: Tensor, novel: int, trend: int, history: Tensor) -> Tensor:
         """The true gains of items (B, C) for users (B,) and a need, (B, C) float32 in [0, 1].
 
-        Interest is the affinity in four steps 0, 1/3, 2/3, 1, which a random user and item reach with
-        probability .5, .25, .15, .1 (``GAIN_QUANTILES``). Novel sets items of the topics in the history
-        (B, H) to 0, trend multiplies by a third of ``third``; each is OFF or ON. A HOLE gains 0. Source: the
-        needs are FlexRec's; flags, steps and products are ours.
+        Interest is the affinity in steps 0, 1/3, 2/3, 1, of probability .5, .25, .15, .1. Novel sets items of
+        the topics in the history (B, H) to 0, trend multiplies by a third of ``third``; each is OFF or ON. A
+        HOLE gains 0. Source: the needs are FlexRec's; flags, steps and products are ours.
         """
         step = torch.bucketize(self.affinity(user, items), self.cuts, right=True)  # (B, C) 0, 1, 2, 3
         third = self.third[self.period[user, None], items.clamp(min=0)] if trend == ON else 3
@@ -122,18 +117,15 @@ class World:
 
 
 def make_world(cfg: Config) -> World:
-    """Make the world of a config's ``world_*`` settings and seed, bit-identical for equal settings.
-
-    Items do not depend on the number of users, nor on β.
-
-    >>> world = make_world(Config(world_items=512, world_users=10))
-    >>> world.place.max().item() + 1, world.tail.sum().item()
-    (16, 256)
-    """
+    """Make the world of ``world_*`` and ``seed``, always the same bits; its items depend on no user, no β."""
     items, users, periods = cfg.world_items, cfg.world_users, cfg.world_periods
     branches = next(v for v in itertools.count(2) if 8 * items <= v**LEVELS)
     random = stream("world", cfg.seed)
-    place = _tree(items, branches, random)
+    # Of each topic's V² places, in random order, the first: (items per topic, V).
+    below = torch.rand(branches, branches**2, generator=random).argsort(1)[:, : -(-items // branches)].T
+    topic = torch.arange(branches).expand_as(below)
+    place = torch.stack([topic, below // branches, below % branches], 2).flatten(0, 1)[:items]
+    place = place[torch.randperm(items, generator=random)]  # the id of an item says nothing
     tail = place[:, 0] >= branches // 2
     features = _embed(place, torch.zeros_like(tail), *FEATURES, random).float()  # A and B mean the same
     latent = normalize(_embed(place, tail, *LATENT, random), dim=-1)
@@ -153,15 +145,6 @@ def make_world(cfg: Config) -> World:
     parts = place, features, latent, tail, bias, third, taste, tail_user, period
     world = World(cfg.seed, cfg.world_beta, cfg.world_events, *parts, cuts=GAIN_QUANTILES)
     return replace(world, cuts=world.affinity(user, item[:, None]).quantile(GAIN_QUANTILES))
-
-
-def _tree(items: int, branches: int, random: Generator) -> Tensor:
-    """Give items distinct random places in the tree, equally many (± 1) to each topic: (N, 3) int64."""
-    # Of each topic's V² places, in random order, the first: (items per topic, V).
-    below = torch.rand(branches, branches**2, generator=random).argsort(1)[:, : -(-items // branches)].T
-    topic = torch.arange(branches).expand_as(below)
-    place = torch.stack([topic, below // branches, below % branches], 2).flatten(0, 1)[:items]
-    return place[torch.randperm(items, generator=random)]  # the id of an item says nothing
 
 
 def _embed(place: Tensor, half: Tensor, size: int, scales: tuple, noise: float, random: Generator) -> Tensor:

@@ -280,6 +280,8 @@ def test_what_happens_at_the_time_of_a_set_or_later_changes_no_gain_of_it(tmp_pa
 
 def test_an_item_without_topics_is_never_new(tmp_path):
     assert catalogue.topics([{"genres=war"}, set()]).tolist() == [[0], [PAD]]
+    found = catalogue.topics([{"genre=war", "genre=drama"}, {"year=1990"}, {"genre=war"}])
+    assert found.tolist() == [[0, 1], [PAD, PAD], [1, PAD]]
     events = [e for e in random_events(3) if e[1] != "i7"]
     dataset = log(tmp_path, events, genres=[*GENRES[:3], "", *GENRES[4:]])
     source = make_lists(replace(Config(), candidates=2), dataset, "known")

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minirec.data import logs, recbole, world
+from minirec.data import logs, prepare, world
 from minirec.records import PAD
 from minirec.settings import Config, from_dict
 from tests.data.test_logs import sequences
@@ -36,7 +36,7 @@ def test_reading_what_was_written_gives_the_same_sequences(tmp_path_factory, row
     given = {"order": "user=user,item=item", "times": "user=user,item=item,time=time,rating=rating"}
     (folder / "log.csv").write_text(text)
     first = load(folder / "log.csv", columns=given.get(columns, ""))
-    recbole.write(folder / "mine", first)
+    prepare.write_recbole(folder / "mine", first)
     again = load(folder / "mine" / "mine.inter", items=str(folder / "mine" / "mine.item"))
     assert users(again) == users(first)
     assert sequences(again) == sequences(first)
@@ -51,7 +51,7 @@ def test_reading_what_was_written_gives_the_same_sequences(tmp_path_factory, row
 def test_times_rise_for_each_user_and_keep_their_order_between_users(tmp_path):
     rows = [("u", "a", 5), ("u", "b", 5), ("u", "c", 9), ("v", "a", 6), ("v", "c", 6), ("v", "b", 6)]
     (tmp_path / "log.csv").write_text("user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in rows))
-    recbole.write(tmp_path / "rb", load(tmp_path / "log.csv"))
+    prepare.write_recbole(tmp_path / "rb", load(tmp_path / "log.csv"))
     header, *lines = [line.split("\t") for line in (tmp_path / "rb" / "rb.inter").read_text().splitlines()]
     assert header == ["user_id:token", "item_id:token", "timestamp:float", "log_time:float"]
     assert [(user, place, time) for user, _, place, time in lines] == [
@@ -69,7 +69,7 @@ def test_titles_and_topics_come_back(tmp_path):
     log = "".join(f"{user},{(user + step) % 12},{step}\n" for user in range(12) for step in range(4))
     (tmp_path / "log.csv").write_text("user,item,time\n" + log)
     first = load(tmp_path / "log.csv", items=str(tmp_path / "items.csv"))
-    recbole.write(tmp_path / "rb", first)
+    prepare.write_recbole(tmp_path / "rb", first)
     again = load(tmp_path / "rb" / "rb.inter", items=str(tmp_path / "rb" / "rb.item"))
 
     def known(dataset):
@@ -86,7 +86,7 @@ def test_titles_and_topics_come_back(tmp_path):
 
 def test_the_world_and_users_whom_no_split_holds_are_written_whole(tmp_path):
     made = world.make_world(Config(world_items=64, world_users=20)).dataset()
-    recbole.write(tmp_path / "world", made)
+    prepare.write_recbole(tmp_path / "world", made)
     again = load(tmp_path / "world" / "world.inter", items=str(tmp_path / "world" / "world.item"))
     assert users(again) == users(made)
     assert dict(zip(again.catalogue.ids, again.catalogue.titles, strict=True)).items() <= set(
@@ -98,13 +98,13 @@ def test_the_world_and_users_whom_no_split_holds_are_written_whole(tmp_path):
     )
     first = load(tmp_path / "log.csv", split="time")
     assert {8, 9} - {*first.train.user.tolist(), *first.valid.user.tolist(), *first.test.user.tolist()}
-    recbole.write(tmp_path / "late", first)
+    prepare.write_recbole(tmp_path / "late", first)
     assert users(load(tmp_path / "late" / "late.inter", split="time")) == users(first)
 
 
 def test_what_separates_cells_becomes_a_space(tmp_path):
     made = world.make_world(Config(world_items=64, world_users=20)).dataset()
-    recbole.write(tmp_path / "rb", replace(made, users=["a\tb\nc", *made.users[1:]]))
+    prepare.write_recbole(tmp_path / "rb", replace(made, users=["a\tb\nc", *made.users[1:]]))
     assert users(load(tmp_path / "rb" / "rb.inter")) == {
         "a b c" if u == "0" else u: row for u, row in users(made).items()
     }
@@ -115,7 +115,7 @@ def test_the_order_survives_numbers_of_single_precision(tmp_path):
         ("v", item, 1_600_000_000) for item in range(3)
     ]
     (tmp_path / "log.csv").write_text("user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, i, t in rows))
-    recbole.write(tmp_path / "rb", load(tmp_path / "log.csv"))
+    prepare.write_recbole(tmp_path / "rb", load(tmp_path / "log.csv"))
     lines = [line.split("\t") for line in (tmp_path / "rb" / "rb.inter").read_text().splitlines()[1:]]
     place = torch.tensor([float(line[2]) for line in lines if line[0] == "u"], dtype=torch.float32)
     assert (place.diff() > 0).all()

@@ -331,9 +331,9 @@ def test_equal_seeds_give_equal_bits_and_others_do_not() -> None:
     assert torch.equal(one.sequences(), same.sequences())
     assert not torch.equal(one.sequences(), other.sequences())
     log, again, later = (exposures(one, 500, seed) for seed in (0, 0, 1))
-    for f in fields(log):
-        assert torch.equal(getattr(log, f.name), getattr(again, f.name))
-        assert not torch.equal(getattr(log, f.name), getattr(later, f.name))
+    for column, same, other in zip(log, again, later, strict=True):
+        assert torch.equal(column, same)
+        assert not torch.equal(column, other)
 
 
 def test_the_global_generator_is_left_alone() -> None:

@@ -118,6 +118,10 @@ def test_squash_is_monotone_and_never_reaches_0_or_1(a: float, b: float) -> None
     assert 0 < low <= high < 1
 
 
+def test_squash_by_hand() -> None:
+    assert squash(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0])).tolist() == [0.125, 0.25, 0.5, 0.75, 0.875]
+
+
 def test_designed_rankers_read_the_users_of_a_batch(world: World) -> None:
     items = torch.arange(20).expand(2, -1)
     for kind in ("right", "noise", "harmful"):
