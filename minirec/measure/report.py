@@ -68,18 +68,17 @@ class Results:
         return [{"method": name, "split": self.split, **summary(x)} for name, x in self.methods.items()]
 
 
-def _cell(value: Any, best: Any = None) -> str:
-    """A value as text, blank where it is missing, bold where it is the best."""
-    text = f"{value:.4f}" if isinstance(value, float) else escaped(str(value))
-    return "" if value is None else f"**{text}**" if value == best else text
-
-
 def _cells(rows: Sequence[Row], columns: Words, bold: Words = ()) -> list[list[str]]:
-    """Header and cells as text; a column that no row has is left out."""
+    """Header and cells as text, blank where missing, bold where best; a column without cells is left out."""
+
+    def cell(value: Any, best: Any) -> str:
+        text = f"{value:.4f}" if isinstance(value, float) else escaped(str(value))
+        return "" if value is None else f"**{text}**" if value == best else text
+
     columns = [name for name in columns if any(row.get(name) is not None for row in rows)]
     reached = [row for row in rows if row.get("method") != TRUTH]
     best = {name: max((row[name] for row in reached if name in row), default=None) for name in bold}
-    return [columns, *([_cell(row.get(name), best.get(name)) for name in columns] for row in rows)]
+    return [columns, *([cell(row.get(name), best.get(name)) for name in columns] for row in rows)]
 
 
 def say(*lines: str) -> None:
@@ -217,11 +216,9 @@ def _page(
 
 def write(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Words = ()) -> list[Path]:
     """Write report.json, report.md, lists.json if lists were ranked, and the pictures; returns the files."""
-    folder, rows = Path(cfg.out), results.rows
-    compared = differences(results, cfg.seed)
-    drawn = pictures.draw(folder, rows, compared)
+    folder, rows, compared = Path(cfg.out), results.rows, differences(results, cfg.seed)
+    drawn, notes = pictures.draw(folder, rows, compared), [*notes, f"wall time {seconds:.0f} s"]
     pages = {"report.json": json.dumps(rows, indent=1)}
-    notes = [*notes, f"wall time {seconds:.0f} s"]
     pages["report.md"] = _page(results, compared, dataset, cfg, notes, [path.name for path in drawn])
     if results.lists:
         pages["lists.json"] = json.dumps(results.lists, indent=1)

@@ -116,7 +116,7 @@ class ListArms:
         results |= {name: rankings.rank_for_needs(each, run.trie, test) for name, each in policies.items()}
         rows = []
         for name, needs in results.items():
-            scores = {need: values[rankings.METRIC].nanmean().item() for need, values in needs.items()}
+            scores = {need: values.nanmean().item() for need, values in needs.items()}
             rows.append({"method": name} | {n: x for n, x in scores.items() if not math.isnan(x)})
         share = f"{cfg.feedback:.0%} of the gains are seen in training, the critic's mean stands for the rest"
         notes = [f"lists: {len(test):,} {split} sets of {cfg.candidates}; {share}"]
