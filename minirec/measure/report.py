@@ -1,12 +1,9 @@
-"""The end of a run: a table for the terminal, report.md for people, report.json for programs.
-
-Where a floor or SASRec is above the supervised policy on ndcg@10 or recall@10, a sentence says so.
-"""
+"""The end of a run: a table for the terminal, report.md for people, report.json for programs."""
 
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from platform import python_version
@@ -89,10 +86,7 @@ def say(*lines: str) -> None:
 
 
 def table(rows: Sequence[Row], columns: Words) -> str:
-    """Lay rows out as aligned plain text: words to the left, numbers to the right, missing values blank.
-
-    Columns for which the terminal has no room are left out.
-    """
+    """Lay rows out as aligned plain text, words left, numbers right, in as many columns as have room."""
     padded, room = [], get_terminal_size(ENDLESS).columns + 2
     for column in zip(*_cells(rows, columns), strict=True):  # a name, and the cells below it
         size, words = max(map(len, column)), any(isinstance(row.get(column[0]), str) for row in rows)
@@ -104,10 +98,7 @@ def table(rows: Sequence[Row], columns: Words) -> str:
 
 
 def markdown(rows: Sequence[Row], columns: Words, bold: Words = ()) -> str:
-    """Lay rows out as a Markdown table; in the columns ``bold`` the largest number, with its equals, is bold.
-
-    What the true law reaches is beyond all methods, so it is not bold.
-    """
+    """Lay rows out as a Markdown table; in columns ``bold`` the largest is bold, never that of the true law."""
     header, *body = _cells(rows, columns, bold)
     lines = ["| " + " | ".join(line) + " |" for line in (header, *body)]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
@@ -166,12 +157,10 @@ def text(results: Results, seed: int) -> str:
         here = [row for row in compared if row["metric"] == metric]
         parts += [f"{metric}: differences, with 95 % intervals over contexts"]
         parts += [table(here, [name for name in DIFFERENCE if name != "metric"])]
-    parts += ["\n".join(sentences(compared)), *_lists(results, table), "\n".join(results.notes)]
+    parts += ["\n".join(sentences(compared))]
+    parts += [LISTS, table(results.lists, list(results.lists[0]))] if results.lists else []
+    parts += ["\n".join(results.notes)]
     return "\n\n".join(filter(None, parts))
-
-
-def _lists(results: Results, draw: Callable[[Sequence[Row], Words], str]) -> list[str]:
-    return [LISTS, draw(results.lists, list(results.lists[0]))] if results.lists else []
 
 
 def _bullets(lines: Words) -> str:
@@ -200,7 +189,7 @@ def _page(
     parts += [*against, markdown(compared, DIFFERENCE)] if compared else []
     if results.notes:
         parts += ["## Reinforcement learning", _bullets(results.notes)]
-    parts += _lists(results, markdown)
+    parts += [LISTS, markdown(results.lists, list(results.lists[0]))] if results.lists else []
     data = [f"{len(dataset.users):,} users, {len(dataset.catalogue):,} items"]
     data += [f"{name}: {len(getattr(dataset, name)):,} contexts" for name in ("train", "valid", "test")]
     data += [line.strip() for note in notes for line in note.splitlines()]

@@ -44,8 +44,7 @@ def next_item_scores(policy: Policy, trie: Trie, lists: Lists) -> Tensor:
 def imitate(cfg: Config, start: Policy, trie: Trie, source: ListSource, scores: Scores) -> Policy:
     """Supervised training on lists: NLL on rankings of the candidates by falling scores.
 
-    Contexts and needs are drawn as in reinforcement learning, whose number of steps and rate it has. Returns
-    a new policy in evaluation mode.
+    It has the draws, steps and rate of reinforcement learning. Returns a new policy in evaluation mode.
     """
     policy = copy.deepcopy(start).eval().requires_grad_(True)
     optimiser = torch.optim.Adam(policy.parameters(), cfg.rl_rate, betas=(0.9, 0.98))
@@ -65,8 +64,8 @@ def imitate(cfg: Config, start: Policy, trie: Trie, source: ListSource, scores: 
 def warm_start(cfg: Config, supervised: Policy, trie: Trie, source: ListSource) -> Policy:
     """Teach a policy to emit lists, and nothing about gains: the order is its own.
 
-    The supervised policy has never seen list mode or a need. It imitates rankings by its own next-item
-    probabilities, whatever the need. All arms start from what comes out. Source: ours.
+    It imitates rankings by its own next-item probabilities, whatever the need. All arms start from what
+    comes out. Source: ours.
     """
     cfg = replace(cfg, rl_steps=WARM, rl_rate=RATE)
     return imitate(cfg, supervised, trie, source, partial(next_item_scores, supervised, trie))
