@@ -52,10 +52,7 @@ def item_mean(known: ListSource, items: int) -> Tensor:
 
 
 def list_floors(known: ListSource, source: ListSource, items: int, seed: int) -> dict[str, ByNeed]:
-    """Rank closed sets without a policy: in random order, by recent popularity, by the items' mean gains.
-
-    Means are learned from the lists ``known``, for every need. Returns ``evaluate_order`` by floor and need.
-    """
+    """Rank closed sets at random, by recent popularity, and by mean gains in the lists ``known``."""
     noise = torch.rand(source.candidates.shape, generator=stream("random order", seed), dtype=torch.float64)
     means = item_mean(known, items)[:, source.candidates]  # (needs, S, C)
     scores = {"random": noise, "popularity": source.popular, "item mean": means}

@@ -98,17 +98,14 @@ def table(rows: Sequence[Row], columns: Words) -> str:
 
 
 def markdown(rows: Sequence[Row], columns: Words, bold: Words = ()) -> str:
-    """Lay rows out as a Markdown table; in columns ``bold`` the largest is bold, never that of the true law."""
+    """Lay rows out as a Markdown table; in columns ``bold`` the largest is bold, the true law's never."""
     header, *body = _cells(rows, columns, bold)
     lines = ["| " + " | ".join(line) + " |" for line in (header, *body)]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
 def differences(results: Results, seed: int) -> list[Row]:
-    """Compare methods: difference and 95 % interval over contexts, rows with the columns of DIFFERENCE.
-
-    These are supervised minus each floor and SASRec, each arm minus supervised, and supervised continued.
-    """
+    """Rows of DIFFERENCE: supervised minus floors and SASRec; arms minus supervised and its continuation."""
     methods, arms = results.methods, results.arms
     pairs = [(SUPERVISED, name) for name in methods if name not in (SUPERVISED, TRUTH, *arms)]
     pairs += [(arm, other) for other in (SUPERVISED, CONTINUED) for arm in arms if arm != other]

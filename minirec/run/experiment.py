@@ -64,10 +64,7 @@ def label(cfg: Config) -> str:
 
 
 def item_reward(cfg: Config, run: folder.Run) -> tuple[Reward, list[str]]:
-    """The reward of an arm of next items, the binary hit or a ranker's score, and lines about the ranker.
-
-    A trained ranker is kept in the run folder as ranker.pt; the first process trains it, all load it.
-    """
+    """The reward of an arm of next items, and lines about it; a trained ranker is kept as ranker.pt."""
     title, dataset, world = OBJECTIVES[cfg.objective].title, run.dataset, run.dataset.world
     if cfg.reward == "hit":
         return hit, []

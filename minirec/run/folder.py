@@ -71,10 +71,7 @@ class Run:
 
     @contextmanager
     def loaded(self, name: str) -> Iterator[dict[str, Any]]:
-        """Read a file of this run, for a block that takes what it needs.
-
-        Raises InputError if it was made on other data, has numbers that are not finite, or does not fit.
-        """
+        """Read a file for a block; InputError if it is of other data, not finite, or does not fit."""
         path = self.folder / name
         state = load(path)
         if state.get("data") != self.fingerprint:
@@ -125,10 +122,7 @@ def save(path: Path, value: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what ``save`` wrote, on the CPU.
-
-    Raises InputError if it is missing, damaged by a bit, of another format, or would execute code when read.
-    """
+    """Read what ``save`` wrote, on the CPU; InputError for what is missing, damaged, or more than values."""
     try:
         with ZipFile(path) as archive:
             damaged = archive.testzip()  # compares all checksums

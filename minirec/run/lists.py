@@ -62,11 +62,7 @@ def imitate(cfg: Config, start: Policy, trie: Trie, source: ListSource, scores: 
 
 
 def warm_start(cfg: Config, supervised: Policy, trie: Trie, source: ListSource) -> Policy:
-    """Teach a policy to emit lists, and nothing about gains: the order is its own.
-
-    It imitates rankings by its own next-item probabilities, whatever the need. All arms start from what
-    comes out. Source: ours.
-    """
+    """Teach a policy to emit lists, in the order of its next-item probabilities, whatever the need (ours)."""
     cfg = replace(cfg, rl_steps=WARM, rl_rate=RATE)
     return imitate(cfg, supervised, trie, source, partial(next_item_scores, supervised, trie))
 
@@ -105,10 +101,7 @@ class ListArms:
         return run.kept("supervised_lists.pt", reads, make, copy.deepcopy(self.start))
 
     def compare(self, trained: dict[str, Policy], arm: Config, split: str) -> tuple[list[dict], list[str]]:
-        """ndcg@5 on the lists of a split by need, floors first, and lines about them.
-
-        The policies are by what tables call them, and one is the arm of one advantage per list.
-        """
+        """ndcg@5 on the lists of a split by need, floors first, and lines about them."""
         run, cfg, test = self.run, self.run.cfg, self.sources[split]
         policies = {"list start": self.start, "list-wise supervised": self.control(arm)} | trained
         results = rankings.list_floors(self.sources["known"], test, len(run.trie), cfg.seed)
