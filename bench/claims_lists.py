@@ -23,7 +23,7 @@ from bench.seeds import keep
 from bench.timing import heading
 from minirec.data.lists import HELD_OUT, NEEDS, ListSource, make_lists
 from minirec.data.vectors import item_vectors
-from minirec.measure.rankings import METRIC, ByNeed, item_mean, list_floors, rank_for_needs
+from minirec.measure.rankings import ByNeed, item_mean, list_floors, rank_for_needs
 from minirec.models.critic import Critic, fill_lists, train_critic
 from minirec.objectives import settings_of
 from minirec.records import Lists
@@ -78,7 +78,7 @@ def fill_gaps(run: Run, train: ListSource, filler: str) -> Callable[[Lists], Lis
 
 def judge(results: ByNeed) -> dict[str, float]:
     """NDCG@5 × 100 by need, and the mean over the trained ones."""
-    values = {need: 100 * results[need][METRIC].nanmean().item() for need in NEEDS}
+    values = {need: 100 * results[need].nanmean().item() for need in NEEDS}
     trained = [value for need, value in values.items() if need != HELD_OUT]
     return values | {"trained needs": sum(trained) / len(trained)}
 

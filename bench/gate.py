@@ -15,10 +15,10 @@ import torch
 from bench.claims import BASE, TUNING, begin
 from bench.timing import write
 from minirec.data.contexts import contexts
-from minirec.measure.rankers import stratify
 from minirec.models import ranker
 from minirec.objectives import adagrpo, settings_of
 from minirec.tasks import NextItem
+from tutorials.strata import stratify
 
 BATCHES, MOST = 60, 10  # the second: negatives drawn, of which a row of the table uses the first M
 

@@ -25,7 +25,7 @@ from bench.timing import heading
 from minirec.data.lists import HELD_OUT, NEEDS, PARTS, ListSource, make_lists
 from minirec.data.vectors import item_vectors
 from minirec.measure.metrics import paired_bootstrap
-from minirec.measure.rankings import METRIC, ByNeed, list_floors, rank_for_needs, trained_needs
+from minirec.measure.rankings import ByNeed, list_floors, rank_for_needs, trained_needs
 from minirec.models.critic import Critic, fill_lists, train_critic
 from minirec.objectives import settings_of
 from minirec.policy import Policy
@@ -64,7 +64,7 @@ def trained(results: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def kept(results: ByNeed) -> dict[str, list[float | None]]:
     """NDCG@5 of every list by need, as JSON has it; None where a list has no gain."""
-    values = {need: results[need][METRIC].tolist() for need in NEEDS}
+    values = {need: results[need].tolist() for need in NEEDS}
     return {need: [None if isnan(x) else round(x, 6) for x in row] for need, row in values.items()}
 
 

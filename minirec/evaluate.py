@@ -39,9 +39,8 @@ def main() -> None:
     if args.predictions:
         examples = evaluation.sample(getattr(run.dataset, args.split), run.cfg.test_contexts, run.cfg.seed)
         report.write_predictions(args.predictions, results.methods["supervised"], run.dataset, examples)
-        report.say(
-            "", f"written: {args.predictions}, the top 50 of the supervised policy, a line per context"
-        )
+        what = "the top 50 of the supervised policy, a line per context"
+        report.say("", f"written: {args.predictions}, {what}")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,7 @@ from minirec.errors import InputError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for bytes that appears whole or not at all: a temporary name, flushed, then renamed.
-
-    If the block raises, the temporary file is removed and ``path`` is untouched. Raises InputError if the
-    folder is missing or cannot be written, or the disk is full.
-    """
+    """Open a file for bytes that appears whole or not at all; InputError where it cannot be written."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:  # never through a link that somebody has laid there

@@ -202,10 +202,7 @@ def check_value(name: str, value: Any) -> Any:
 
 
 def from_dict(values: dict[str, Any], preset: Config | None = None) -> Config:
-    """Make a Config from named values, the rest from a preset or the defaults.
-
-    Raises InputError for what ``check_value`` refuses, or a width that is no multiple of twice the heads.
-    """
+    """Make a Config from named values, the rest from a preset; InputError for one that is not valid."""
     cfg = replace(preset or Config(), **{name: check_value(name, value) for name, value in values.items()})
     if cfg.width % (2 * cfg.heads):
         most = max(2 * cfg.heads, cfg.width // (2 * cfg.heads) * 2 * cfg.heads)
@@ -254,9 +251,7 @@ def arguments(argv: list[str] | None = None) -> dict[str, str | bool]:
 
 def command_line(cfg: Config) -> str:
     """The command that makes a run again in another folder: what was named, over the preset that it had."""
-    changed = [
-        {name for name, value in vars(cfg).items() if value != vars(p)[name]} for p in (Config(), TINY)
-    ]
+    changed = [{name for name in TYPES if getattr(cfg, name) != getattr(p, name)} for p in (Config(), TINY)]
     tiny = len(changed[1].difference(cfg.given)) < len(changed[0].difference(cfg.given))
     words = [*sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1], *["--tiny"] * tiny]
     named = changed[tiny].union(cfg.given)
@@ -267,10 +262,7 @@ def command_line(cfg: Config) -> str:
 
 
 def configure(given: dict[str, str | bool]) -> Config:
-    """Put flags over the ``--tiny`` preset or the defaults, or over the run that ``--resume`` goes on with.
-
-    Raises InputError for an ill-typed value, or a flag that contradicts the run.
-    """
+    """Put flags over a preset, or over the run that --resume names; InputError if they contradict it."""
     values = {name: value for name, value in given.items() if name != "tiny"}
     cfg = from_dict(values | {"given": sorted(values)}, TINY if given.get("tiny") else Config())
     if not cfg.data and "keep_seen" not in given:

@@ -170,7 +170,7 @@ FORMULAS = {  # name: file, the line's part that is right, what takes its place,
         "run/test_experiment.py::test_an_arm_has_its_objectives_defaults_unless_the_command_line_says_otherwise",
     ),
     "a bisection that takes the wrong half": (
-        "measure/exact.py",
+        "../tutorials/fixed_points.py",
         ".sum(-1, keepdim=True) > 1",
         ".sum(-1, keepdim=True) < 1",
         "measure/test_exact.py::test_without_a_reward_the_reference_is_the_optimum_code_by_code_as_well",

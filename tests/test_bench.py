@@ -10,7 +10,6 @@ from bench.seeds import dense, keep, sparse, table
 from minirec import settings
 from minirec.data.lists import HELD_OUT, NEEDS
 from minirec.measure.metrics import paired_bootstrap
-from minirec.measure.rankings import METRIC
 from minirec.run.folder import save, save_data
 from tests.small_run import CFG, make_codes, make_dataset, make_policy
 
@@ -49,6 +48,6 @@ def test_seeds_of_real_run_after_one_another_and_their_values_give_the_table(fol
 def test_what_is_kept_comes_back():
     values = torch.tensor([0.0, 0.25, 0.0, 1.0], dtype=torch.float64)
     assert dense(sparse(values), 4).equal(values)
-    row = real_lists.kept({need: {METRIC: torch.tensor([0.5, torch.nan])} for need in NEEDS})[HELD_OUT]
+    row = real_lists.kept({need: torch.tensor([0.5, torch.nan]) for need in NEEDS})[HELD_OUT]
     assert row == [0.5, None]
     assert real_lists.numbers(row).isnan().tolist() == [False, True]

@@ -36,8 +36,9 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for part in ("minirec", "tests"):
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("minirec", "tests", "tutorials"):
+            ignored = shutil.ignore_patterns("__pycache__", "*.png", "*.md")
+            shutil.copytree(ROOT / part, folder / part, ignore=ignored)
         shutil.copy(ROOT / "pyproject.toml", folder)
         flags = ("CI", "MINIREC_NO_EXT", "OMP_NUM_THREADS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
         flags += ("PYTHONDONTWRITEBYTECODE",)

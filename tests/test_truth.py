@@ -13,8 +13,6 @@ from minirec import rewards
 from minirec.measure.exact import (
     every_tuple,
     item_logprobs,
-    k3_fixed_point,
-    k3_fixed_point_by_code,
     kl,
     kl_optimum,
     list_logprobs,
@@ -27,6 +25,7 @@ from minirec.records import Batch, Signal
 from minirec.rollout import sample
 from minirec.settings import Config
 from tests.small import CONDITION, HISTORY, make
+from tutorials.fixed_points import k3_fixed_point, k3_fixed_point_by_code
 
 
 def normal(*shape, seed=0):

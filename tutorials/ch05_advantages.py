@@ -18,6 +18,7 @@
 # introduces: minirec.objectives.grpo minirec.objectives.loss minirec.ops
 # previews: minirec.ops.reference
 import book
+import fixed_points
 import matplotlib.pyplot as plt
 import torch
 
@@ -551,7 +552,7 @@ book.show(loss.k3)
 # $$
 #
 # The first is the Gibbs form [definition], the second follows from the gradient above [ours], with the
-# $\lambda$ at which it sums to 1. `exact` has both, as `kl_optimum` and `k3_fixed_point`. To see which one the
+# $\lambda$ at which it sums to 1. They are `exact.kl_optimum` and `k3_fixed_point` of `tutorials/fixed_points.py`. To see which one the
 # library's own loss obeys, we let it settle: a policy with one free number per item, updated with the mean
 # over everything that it could draw.
 
@@ -576,8 +577,8 @@ settled = free.detach().log_softmax(0)
 
 # %% tags=["hide"] caption="Where a policy settles, item by item: lines and dots by enumeration, crosses by the loss."
 figure, axes = plt.subplots(figsize=(7.5, 3.2))
-whole = exact.k3_fixed_point(start, reward, beta)
-by_code = exact.k3_fixed_point_by_code(start, reward, beta, trie)
+whole = fixed_points.k3_fixed_point(start, reward, beta)
+by_code = fixed_points.k3_fixed_point_by_code(start, reward, beta, trie)
 gibbs = exact.kl_optimum(start, reward, beta)
 order = reward[0].argsort()
 often = order[p[order] > 1e-4]

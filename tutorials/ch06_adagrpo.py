@@ -24,11 +24,12 @@ from functools import partial
 
 import book
 import matplotlib.pyplot as plt
+import strata
 import torch
 
 from minirec import objectives, tasks
 from minirec.data import contexts
-from minirec.measure import exact, rankers
+from minirec.measure import exact
 from minirec.models import ranker
 from minirec.objectives import adagrpo, grpo
 from minirec.records import HOLE
@@ -468,7 +469,7 @@ for tau, rho, count in KNOBS:
 for kind, who in (("harmful", in_b | True), ("noise", in_b)):
     policy, click, others = (value[who] for value in placed[kind])
     gain = (policy - click).double()
-    mean, _ = rankers.stratify(policy / G, others.amin(1) / G, gain, bins=3)
+    mean, _ = strata.stratify(policy / G, others.amin(1) / G, gain, bins=3)
     rise = (mean[:, -1] - mean[:, 0]).mean()
     print(f"{kind}, {int(who.sum())} contexts: {gain.mean():+.1f} places; along a row {rise:+.1f}")
     for name, cells in zip(("easy", "middle", "hard"), mean, strict=True):

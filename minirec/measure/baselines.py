@@ -22,10 +22,7 @@ warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # tor
 
 
 def before_test(data: dataset.Dataset) -> dataset.Examples:
-    """All that came before the test targets, one sequence per user; of a set of targets each item comes once.
-
-    Source: ours, as published item-kNN figures are fitted.
-    """
+    """All that came before the test targets, one sequence per user, as published item-kNN figures have it."""
     valid = replace(data.valid, stop=data.valid.stop + (data.valid.targets != PAD).sum(1))
     parts = contexts.whole(data.known), valid, data.test
     rows = torch.cat([torch.stack([part.user, part.start, part.stop]) for part in parts], 1)

@@ -85,7 +85,9 @@ def _evaluate(answer: Answer, cost: Cost, dataset: Dataset, examples: Examples, 
         law, judge = _judge(dataset, batch)
         part = judge(lists["top"], most)
         if "samples" in lists:
-            part |= metrics.pass_at_k(judge(lists["samples"], cfg.samples))
+            # Pass@K is hr@K of what was drawn, in that order (OpenOneRec-RL, 2512.24762; not of beams: ours).
+            drawn = judge(lists["samples"], cfg.samples)
+            part |= {f"pass@{k}": drawn[f"hr@{k}"] for k in metrics.KS if f"hr@{k}" in drawn}
         if "free" in lists:
             part["hallucination"] = metrics.hallucination(lists["free"])
         part["buckets"] = metrics.by_bucket(lists["top"], law, bucket)

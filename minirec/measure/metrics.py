@@ -107,15 +107,6 @@ def expected_metrics(items: Tensor, law: Tensor, most: int = WIDTH) -> dict[str,
     return _at_every_k(most, hr=hits, recall=hits, ndcg=ndcg, mrr=(chance / rank).cumsum(1))
 
 
-def pass_at_k(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Pass@K: of samples (B, G) in the order of drawing, 1 if any of the first K distinct ones is a target.
-
-    values are the ``metrics`` or ``expected_metrics`` of the samples, as of a list. Returns (B,) float64 by
-    name. Source: OpenOneRec-RL's evaluation (2512.24762); on samples, not on beams (ours).
-    """
-    return {f"pass@{k}": values[f"hr@{k}"] for k in KS if f"hr@{k}" in values}
-
-
 def hallucination(items: Tensor) -> Tensor:
     """Share of holes in the top 10 of an unconstrained beam (B, 50), best first: (B,). Source: ours."""
     return (items[:, :10] == HOLE).double().mean(1)  # the formula of AdaGRPO (2606.08480) is not known

@@ -9,30 +9,25 @@ from minirec.noise import stream
 from minirec.policy import Policy
 from minirec.trie import Trie
 
-CUT = 5  # of NDCG and recall
+CUT = 5  # of NDCG
 METRIC = f"ndcg@{CUT}"
-RELEVANT = 2 / 3 - 1e-6  # gain from which an item counts for recall; two thirds, whatever the rounding
 PRIOR = 5.0  # observations that the mean of all items weighs in the mean of one
 SCORED = 512  # lists that are ranked at once
 
-ByNeed = dict[str, dict[str, Tensor]]  # need -> metric -> (B,) float64
+ByNeed = dict[str, Tensor]  # ndcg@5 of every set, (S,) float64
 
 
-def evaluate_order(placed: Tensor, gains: Tensor) -> dict[str, Tensor]:
-    """Measure lists by the true gains (B, K) in their order, and those (B, C) of all candidates.
+def evaluate_order(placed: Tensor, gains: Tensor) -> Tensor:
+    """ndcg@5 of lists, by the true gains (..., K) in their order and those (..., C) of all candidates.
 
-    Returns (B,) float64: ndcg@5, NaN where no candidate has a gain; and recall@5, NaN where none is relevant.
-    Source: definition; relevant is a gain of two thirds or more (ours, as FlexRec's is not known).
+    Returns (...) float64, NaN where no candidate has a gain. Source: definition.
 
     >>> gains = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
-    >>> evaluate_order(gains, gains)["ndcg@5"]
+    >>> evaluate_order(gains, gains)
     tensor([0.6309,    nan], dtype=torch.float64)
     """
-    placed, gains = placed.double(), gains.double()
-    best = rewards.ideal(gains, placed.shape[1], CUT)
-    relevant, hits = ((x >= RELEVANT).double() for x in (gains, placed[:, :CUT]))
-    ndcg = rewards.ndcg(placed, best, CUT).masked_fill(best == 0, torch.nan)
-    return {METRIC: ndcg, f"recall@{CUT}": hits.sum(1) / relevant.sum(1)}  # 0 / 0 is NaN
+    best = rewards.ideal(gains.double(), placed.shape[-1], CUT)
+    return rewards.ndcg(placed.double(), best, CUT).masked_fill(best == 0, torch.nan)
 
 
 def by_score(scores: Tensor, values: Tensor) -> Tensor:
@@ -42,7 +37,7 @@ def by_score(scores: Tensor, values: Tensor) -> Tensor:
 
 def _by_need(placed: Tensor, source: ListSource) -> ByNeed:
     """Measure lists by the true gains (needs, S, C) in their order, one of every set for every need."""
-    return {need: evaluate_order(*gains) for need, *gains in zip(NEEDS, placed, source.gains, strict=True)}
+    return dict(zip(NEEDS, evaluate_order(placed, source.gains), strict=True))
 
 
 def item_mean(known: ListSource, items: int) -> Tensor:
@@ -57,10 +52,7 @@ def item_mean(known: ListSource, items: int) -> Tensor:
 
 
 def list_floors(known: ListSource, source: ListSource, items: int, seed: int) -> dict[str, ByNeed]:
-    """Rank closed sets without a policy: in random order, by recent popularity, by the items' mean gains.
-
-    Means are learned from the lists ``known``, for every need. Returns ``evaluate_order`` by floor and need.
-    """
+    """Rank closed sets at random, by recent popularity, and by mean gains in the lists ``known``."""
     noise = torch.rand(source.candidates.shape, generator=stream("random order", seed), dtype=torch.float64)
     means = item_mean(known, items)[:, source.candidates]  # (needs, S, C)
     scores = {"random": noise, "popularity": source.popular, "item mean": means}
@@ -83,4 +75,4 @@ def rank_for_needs(policy: Policy, trie: Trie, source: ListSource) -> ByNeed:
 
 def trained_needs(results: ByNeed) -> Tensor:
     """ndcg@5 for the needs that are trained: (needs, S)."""
-    return torch.stack([results[need][METRIC] for need in NEEDS if need != HELD_OUT])
+    return torch.stack([results[need] for need in NEEDS if need != HELD_OUT])

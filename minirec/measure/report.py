@@ -1,12 +1,9 @@
-"""The end of a run: a table for the terminal, report.md for people, report.json for programs.
-
-Where a floor or SASRec is above the supervised policy on ndcg@10 or recall@10, a sentence says so.
-"""
+"""The end of a run: a table for the terminal, report.md for people, report.json for programs."""
 
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from platform import python_version
@@ -68,18 +65,17 @@ class Results:
         return [{"method": name, "split": self.split, **summary(x)} for name, x in self.methods.items()]
 
 
-def _cell(value: Any, best: Any = None) -> str:
-    """A value as text, blank where it is missing, bold where it is the best."""
-    text = f"{value:.4f}" if isinstance(value, float) else escaped(str(value))
-    return "" if value is None else f"**{text}**" if value == best else text
-
-
 def _cells(rows: Sequence[Row], columns: Words, bold: Words = ()) -> list[list[str]]:
-    """Header and cells as text; a column that no row has is left out."""
+    """Header and cells as text, blank where missing, bold where best; a column without cells is left out."""
+
+    def cell(value: Any, best: Any) -> str:
+        text = f"{value:.4f}" if isinstance(value, float) else escaped(str(value))
+        return "" if value is None else f"**{text}**" if value == best else text
+
     columns = [name for name in columns if any(row.get(name) is not None for row in rows)]
     reached = [row for row in rows if row.get("method") != TRUTH]
     best = {name: max((row[name] for row in reached if name in row), default=None) for name in bold}
-    return [columns, *([_cell(row.get(name), best.get(name)) for name in columns] for row in rows)]
+    return [columns, *([cell(row.get(name), best.get(name)) for name in columns] for row in rows)]
 
 
 def say(*lines: str) -> None:
@@ -90,10 +86,7 @@ def say(*lines: str) -> None:
 
 
 def table(rows: Sequence[Row], columns: Words) -> str:
-    """Lay rows out as aligned plain text: words to the left, numbers to the right, missing values blank.
-
-    Columns for which the terminal has no room are left out.
-    """
+    """Lay rows out as aligned plain text, words left, numbers right, in as many columns as have room."""
     padded, room = [], get_terminal_size(ENDLESS).columns + 2
     for column in zip(*_cells(rows, columns), strict=True):  # a name, and the cells below it
         size, words = max(map(len, column)), any(isinstance(row.get(column[0]), str) for row in rows)
@@ -105,20 +98,14 @@ def table(rows: Sequence[Row], columns: Words) -> str:
 
 
 def markdown(rows: Sequence[Row], columns: Words, bold: Words = ()) -> str:
-    """Lay rows out as a Markdown table; in the columns ``bold`` the largest number, with its equals, is bold.
-
-    What the true law reaches is beyond all methods, so it is not bold.
-    """
+    """Lay rows out as a Markdown table; in columns ``bold`` the largest is bold, the true law's never."""
     header, *body = _cells(rows, columns, bold)
     lines = ["| " + " | ".join(line) + " |" for line in (header, *body)]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
 def differences(results: Results, seed: int) -> list[Row]:
-    """Compare methods: difference and 95 % interval over contexts, rows with the columns of DIFFERENCE.
-
-    These are supervised minus each floor and SASRec, each arm minus supervised, and supervised continued.
-    """
+    """Rows of DIFFERENCE: supervised minus floors and SASRec; arms minus supervised and its continuation."""
     methods, arms = results.methods, results.arms
     pairs = [(SUPERVISED, name) for name in methods if name not in (SUPERVISED, TRUTH, *arms)]
     pairs += [(arm, other) for other in (SUPERVISED, CONTINUED) for arm in arms if arm != other]
@@ -167,12 +154,10 @@ def text(results: Results, seed: int) -> str:
         here = [row for row in compared if row["metric"] == metric]
         parts += [f"{metric}: differences, with 95 % intervals over contexts"]
         parts += [table(here, [name for name in DIFFERENCE if name != "metric"])]
-    parts += ["\n".join(sentences(compared)), *_lists(results, table), "\n".join(results.notes)]
+    parts += ["\n".join(sentences(compared))]
+    parts += [LISTS, table(results.lists, list(results.lists[0]))] if results.lists else []
+    parts += ["\n".join(results.notes)]
     return "\n\n".join(filter(None, parts))
-
-
-def _lists(results: Results, draw: Callable[[Sequence[Row], Words], str]) -> list[str]:
-    return [LISTS, draw(results.lists, list(results.lists[0]))] if results.lists else []
 
 
 def _bullets(lines: Words) -> str:
@@ -201,7 +186,7 @@ def _page(
     parts += [*against, markdown(compared, DIFFERENCE)] if compared else []
     if results.notes:
         parts += ["## Reinforcement learning", _bullets(results.notes)]
-    parts += _lists(results, markdown)
+    parts += [LISTS, markdown(results.lists, list(results.lists[0]))] if results.lists else []
     data = [f"{len(dataset.users):,} users, {len(dataset.catalogue):,} items"]
     data += [f"{name}: {len(getattr(dataset, name)):,} contexts" for name in ("train", "valid", "test")]
     data += [line.strip() for note in notes for line in note.splitlines()]
@@ -217,11 +202,9 @@ def _page(
 
 def write(results: Results, dataset: Dataset, cfg: Config, seconds: float, notes: Words = ()) -> list[Path]:
     """Write report.json, report.md, lists.json if lists were ranked, and the pictures; returns the files."""
-    folder, rows = Path(cfg.out), results.rows
-    compared = differences(results, cfg.seed)
-    drawn = pictures.draw(folder, rows, compared)
+    folder, rows, compared = Path(cfg.out), results.rows, differences(results, cfg.seed)
+    drawn, notes = pictures.draw(folder, rows, compared), [*notes, f"wall time {seconds:.0f} s"]
     pages = {"report.json": json.dumps(rows, indent=1)}
-    notes = [*notes, f"wall time {seconds:.0f} s"]
     pages["report.md"] = _page(results, compared, dataset, cfg, notes, [path.name for path in drawn])
     if results.lists:
         pages["lists.json"] = json.dumps(results.lists, indent=1)

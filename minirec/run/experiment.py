@@ -1,7 +1,7 @@
 """Every objective from the same start: one supervised policy, one run folder, one folder below it per arm.
 
-An arm is the settings of the run with an objective's own. Arms have the same contexts, the same noise and the
-same number of rollouts; beside every arm of next items stands *supervised continued*.
+An arm is the settings of the run with an objective's own. Arms have the same contexts, noise and number of
+rollouts; beside every arm of next items stands *supervised continued*.
 """
 
 from collections.abc import Iterable
@@ -64,10 +64,7 @@ def label(cfg: Config) -> str:
 
 
 def item_reward(cfg: Config, run: folder.Run) -> tuple[Reward, list[str]]:
-    """The reward of an arm of next items, the binary hit or a ranker's score, and lines about the ranker.
-
-    A trained ranker is kept in the run folder as ranker.pt; the first process trains it, all load it.
-    """
+    """The reward of an arm of next items, and lines about it; a trained ranker is kept as ranker.pt."""
     title, dataset, world = OBJECTIVES[cfg.objective].title, run.dataset, run.dataset.world
     if cfg.reward == "hit":
         return hit, []
@@ -103,8 +100,8 @@ def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> list[str]:
     if not chosen:
         return []
     if run.dataset.fresh is None:
-        why = f"supervised training in {run.folder} saw every user; train anew with --fresh 0.2"
-        raise InputError(f"--objective: {why}")
+        saw = f"--objective: supervised training in {run.folder} saw every user"
+        raise InputError(f"{saw}; train anew with --fresh 0.2")
     run.processes.wait()  # the first process has written the checkpoint
     start = run.trained()
     if run.processes.rank == 0:
@@ -117,10 +114,8 @@ def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> list[str]:
         if not OBJECTIVES[each.objective].lists:
             reward, about = item_reward(each, run)
             notes += about
-            judged = run.valid(probe.CONTEXTS)
-            task = NextItem(
-                each, run.trie, contexts(run.dataset.fresh), reward, probe=judged, processes=run.processes
-            )
+            shared = {"probe": run.valid(probe.CONTEXTS), "processes": run.processes}
+            task = NextItem(each, run.trie, contexts(run.dataset.fresh), reward, **shared)
             validate = partial(run.validate, count=VALID, names=("ndcg@10", "hallucination"))
             reinforced.train_arm(run, start, task, validate, heading, *about)
     return notes + list_arms(run, chosen, start)

@@ -69,16 +69,9 @@ class Run:
             policy.load_state_dict(state["best"])
         return policy.eval()
 
-    def save(self, name: str, state: dict[str, Any]) -> None:
-        """Write a file of this run."""
-        save(self.folder / name, state | {"data": self.fingerprint})
-
     @contextmanager
     def loaded(self, name: str) -> Iterator[dict[str, Any]]:
-        """Read a file of this run, for a block that takes what it needs.
-
-        Raises InputError if it was made on other data, has numbers that are not finite, or does not fit.
-        """
+        """Read a file for a block; InputError if it is of other data, not finite, or does not fit."""
         path = self.folder / name
         state = load(path)
         if state.get("data") != self.fingerprint:
@@ -105,12 +98,13 @@ class Run:
     def kept(self, name: str, reads: str, make: Callable[[], nn.Module], empty: nn.Module) -> nn.Module:
         """Make a model once, in the first process, and load its weights into ``empty`` in all.
 
-        Where the file is in the run folder, nothing is made. Raises InputError if it was made with other
-        values of the settings that the model ``reads``, which are words between spaces.
+        Where the file is there, nothing is made. Raises InputError if it was made with other values of the
+        settings that the model ``reads``, which are words between spaces.
         """
         path, values = self.folder / name, {key: getattr(self.cfg, key) for key in reads.split()}
         if self.processes.rank == 0 and not path.is_file():
-            self.save(name, {"settings": values, "weights": make().state_dict()})
+            state = {"settings": values, "weights": make().state_dict(), "data": self.fingerprint}
+            save(path, state)
         self.processes.wait()  # the file is there
         with self.loaded(name) as state:
             refuse_others(path, state["settings"], values)
@@ -128,11 +122,7 @@ def save(path: Path, value: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what ``save`` wrote, on the CPU.
-
-    Raises InputError if the file is missing, damaged by as little as a bit, of another format, or holds
-    anything that would execute code when read.
-    """
+    """Read what ``save`` wrote, on the CPU; InputError for what is missing, damaged, or more than values."""
     try:
         with ZipFile(path) as archive:
             damaged = archive.testzip()  # compares all checksums
@@ -164,10 +154,7 @@ def refuse_infinite(path: Path, weights: dict[str, torch.Tensor]) -> None:
 
 
 def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) -> str:
-    """Write data.pt, and events once for all splits; of a simulated world, only that there is one.
-
-    Returns the fingerprint.
-    """
+    """Write data.pt, and of a simulated world only that there is one; returns the fingerprint."""
     splits = {name: vars(part) for name in SPLITS if (part := getattr(dataset, name)) is not None}
     rest = {"users": dataset.users, "periods": dataset.periods, "simulated": dataset.world is not None}
     rest |= {"rating": dataset.rating, "time": dataset.time, "start": dataset.start, "notes": notes}
@@ -186,8 +173,8 @@ def load_data(
 ) -> tuple[Dataset, Codes, list[str], str]:
     """Read data.pt, here or in the folder above, and make the simulated world again.
 
-    Returns the dataset, or that ``known`` from a sibling, its codes, notes on both, and the fingerprint. For
-    SASRec, beside a policy of more levels, codes are made anew. Raises InputError for another file.
+    Returns the dataset, or that ``known`` from a sibling, its codes, notes on both, and the fingerprint.
+    SASRec's codes are made anew beside a policy of more levels. Raises InputError for another file.
     """
     path, above = folder / "data.pt", folder.resolve().parent / "data.pt"
     path = above if above.is_file() and not path.is_file() else path

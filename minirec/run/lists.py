@@ -44,8 +44,7 @@ def next_item_scores(policy: Policy, trie: Trie, lists: Lists) -> Tensor:
 def imitate(cfg: Config, start: Policy, trie: Trie, source: ListSource, scores: Scores) -> Policy:
     """Supervised training on lists: NLL on rankings of the candidates by falling scores.
 
-    Contexts and needs are drawn as in reinforcement learning, whose number of steps and rate it has. Returns
-    a new policy in evaluation mode.
+    It has the draws, steps and rate of reinforcement learning. Returns a new policy in evaluation mode.
     """
     policy = copy.deepcopy(start).eval().requires_grad_(True)
     optimiser = torch.optim.Adam(policy.parameters(), cfg.rl_rate, betas=(0.9, 0.98))
@@ -63,11 +62,7 @@ def imitate(cfg: Config, start: Policy, trie: Trie, source: ListSource, scores: 
 
 
 def warm_start(cfg: Config, supervised: Policy, trie: Trie, source: ListSource) -> Policy:
-    """Teach a policy to emit lists, and nothing about gains: the order is its own.
-
-    The supervised policy has never seen list mode or a need. It imitates rankings by its own next-item
-    probabilities, whatever the need. All arms start from what comes out. Source: ours.
-    """
+    """Teach a policy to emit lists, in the order of its next-item probabilities, whatever the need (ours)."""
     cfg = replace(cfg, rl_steps=WARM, rl_rate=RATE)
     return imitate(cfg, supervised, trie, source, partial(next_item_scores, supervised, trie))
 
@@ -106,17 +101,14 @@ class ListArms:
         return run.kept("supervised_lists.pt", reads, make, copy.deepcopy(self.start))
 
     def compare(self, trained: dict[str, Policy], arm: Config, split: str) -> tuple[list[dict], list[str]]:
-        """ndcg@5 on the lists of a split by need, floors first, and lines about them.
-
-        The policies are by what tables call them, and one is the arm of one advantage per list.
-        """
+        """ndcg@5 on the lists of a split by need, floors first, and lines about them."""
         run, cfg, test = self.run, self.run.cfg, self.sources[split]
         policies = {"list start": self.start, "list-wise supervised": self.control(arm)} | trained
         results = rankings.list_floors(self.sources["known"], test, len(run.trie), cfg.seed)
         results |= {name: rankings.rank_for_needs(each, run.trie, test) for name, each in policies.items()}
         rows = []
         for name, needs in results.items():
-            scores = {need: values[rankings.METRIC].nanmean().item() for need, values in needs.items()}
+            scores = {need: values.nanmean().item() for need, values in needs.items()}
             rows.append({"method": name} | {n: x for n, x in scores.items() if not math.isnan(x)})
         share = f"{cfg.feedback:.0%} of the gains are seen in training, the critic's mean stands for the rest"
         notes = [f"lists: {len(test):,} {split} sets of {cfg.candidates}; {share}"]

@@ -31,9 +31,8 @@ def pick_device(name: str | torch.device) -> torch.device:
         raise InputError(f"--device: '{name}' is not valid{nearest(kind, ('auto', *there))}")
     place = int(number or (os.environ.get("LOCAL_RANK", 0) if kind == "cuda" else 0))
     if place >= there[kind]:
-        raise InputError(
-            f"--device: {kind} devices of this machine: {there[kind]}; use cpu, or fewer processes"
-        )
+        found = f"{kind} devices of this machine: {there[kind]}"
+        raise InputError(f"--device: {found}; use cpu, or fewer processes")
     if kind == "cuda":
         torch.cuda.set_device(place)  # what several processes exchange goes through their own
     return torch.device(kind, place) if kind == "cuda" else torch.device(kind)
@@ -91,16 +90,12 @@ class Distributed(Processes):
         return self.count > 1 and any(word in str(error).lower() for word in ("gloo", "nccl", "peer"))
 
     def close(self) -> None:
-        """Wait for all processes, then end this one at once, where there are several.
-
-        All is written by then. Tearing gloo's threads down at exit aborts a process now and then (seen in 1
-        of 24 runs on a busy machine).
-        """
+        """Wait for all processes, then end this one at once, where there are several."""
         if dist.is_initialized():
             dist.barrier()
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(0)
+            os._exit(0)  # tearing gloo's threads down aborts now and then, in 1 of 24 runs when busy
 
 
 @contextmanager

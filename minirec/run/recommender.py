@@ -27,9 +27,8 @@ class Recommender:
         ``keep_seen`` lets items of the history come again; None is the run's setting. Raises InputError for
         an unknown item, or ``top`` below 1.
         """
-        past = torch.tensor(
-            [[_find("item", str(item), self.dataset.catalogue.ids) for item in history]]
-        ).long()
+        rows = [_find("item", str(item), self.dataset.catalogue.ids) for item in history]
+        past = torch.tensor([rows], dtype=torch.int64)
         nobody, condition = torch.tensor([-1]), torch.zeros(1, len(CONDITION), dtype=torch.int64)
         batch = Batch(nobody, past[:, -self.cfg.history :], condition, past[:, :0], past)
         return self._answer(batch, top, keep_seen)
@@ -40,8 +39,7 @@ class Recommender:
         Answers as ``recommend`` does. Raises InputError for an unknown user, one with too few events for a
         context, or ``top`` below 1.
         """
-        index = _find("user", str(user), self.dataset.users)
-        data = self.dataset
+        data, index = self.dataset, _find("user", str(user), self.dataset.users)
         for split in filter(None, (data.test, data.valid, data.train, data.fresh)):
             windows = (split.user == index).nonzero()[:, 0]
             rows, first = windows[-1:], split.start[windows[:1]]  # the last window is the latest

@@ -1,10 +1,9 @@
 """Supervised training: NLL of every item given those before it.
 
-The randomness of a step is made from (seed, step, process), and the order of an epoch from (seed, epoch). So
-there is no random state to save: a run that is stopped at any moment goes on where its last checkpoint
-stands, on one machine bit for bit. A batch is that of all processes together, each takes its share of the
-rows, and the loss is divided by the items of the whole batch: but for dropout, the number of processes does
-not change the gradient.
+The randomness of a step is made from (seed, step, process), the order of an epoch from (seed, epoch). So no
+random state is saved, and a run that was stopped goes on bit for bit on one machine. A batch is that of all
+processes, each takes its share of the rows, and the loss is divided by the items of the whole batch: but for
+dropout, the number of processes does not change the gradient.
 """
 
 import math

@@ -30,8 +30,7 @@ LINES |= {
 class Training:
     """A policy while it is trained. All that changes on the way is written by ``save`` and read by ``load``.
 
-    A subclass has ``update`` (one step) and ``measure`` (complete a line of metrics), which is called every
-    so many steps and after the last.
+    A subclass has ``update``, one step, and ``measure``, which completes a line of metrics.
     """
 
     last = 0  # step of the last measurement; with -1 the start is measured too
@@ -58,8 +57,9 @@ class Training:
             folder.refuse_infinite(run.folder / "checkpoint.pt", weights)
             state = {"policy": weights, "best": self.best or weights, "step": self.step, "tally": sums}
             state |= {"measured": self.measured, "optimiser": self.optimiser.state_dict()}
+            state["data"] = run.fingerprint
             lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.measured]
-            run.save("checkpoint.pt", state)
+            folder.save(run.folder / "checkpoint.pt", state)
             with atomic(run.folder / "metrics.jsonl") as file:
                 file.write("".join(lines).encode())
 
@@ -79,8 +79,8 @@ class Training:
 def fit(training: Training, run: folder.Run) -> Policy:
     """Train to the last step; whenever a line of metrics is due, measure and write a checkpoint.
 
-    Goes on from a checkpoint in the run folder. Returns the policy in evaluation mode, in the first process
-    with the weights that are kept. After Ctrl-C the step in progress is done and a checkpoint is written.
+    Goes on from a checkpoint in the run folder, and writes one after Ctrl-C, when the step is done. Returns
+    the policy in evaluation mode, in the first process with the weights that are kept.
     """
     if (run.folder / "checkpoint.pt").is_file():
         training.load(run)

@@ -12,8 +12,6 @@ from minirec.measure.exact import (
     every_tuple,
     expected_reward,
     item_logprobs,
-    k3_fixed_point,
-    k3_fixed_point_by_code,
     kl,
     kl_optimum,
     list_logprobs,
@@ -23,6 +21,7 @@ from minirec.policy import MASKED
 from minirec.rollout import rank
 from minirec.trie import Trie
 from tests.small import CONDITION, HISTORY, levels, make, random_codes
+from tutorials.fixed_points import k3_fixed_point, k3_fixed_point_by_code
 
 CLOSE = {"atol": 1e-5, "rtol": 0}  # float32 sums in another order
 CANDIDATES = torch.tensor([[3, 17, 29, 8], [0, 1, 2, 3], [39, 5, 20, 11]])
@@ -136,6 +135,14 @@ def test_the_fixed_point_is_beta_ref_over_lambda_minus_r(seed, beta, scale):
     # one λ for all items: r + (λ - r) is rounded at the scale of its terms, λ - r by logs near 100 to 1e-14
     spread = multiplier.amax(1) - multiplier.amin(1)
     assert (spread <= 1e-12 * (reward.abs().amax(1) + beta)).all()
+
+
+def test_the_fixed_point_of_two_items():
+    reference, reward = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]])
+    half = math.sqrt(0.5)  # 0.5 / (λ - 1) and 0.5 / λ sum to 1 at λ = 1 + √½
+    assert k3_fixed_point(reference, reward, 1.0).exp().tolist() == [
+        [pytest.approx(half), pytest.approx(1 - half)]
+    ]
 
 
 def test_a_masked_item_stays_out_of_both_optima_however_good_it_is():

@@ -121,14 +121,6 @@ def test_drop_seen_keeps_the_order_of_the_rest(items, seen):
     assert got.tolist() == [want]
 
 
-@quick
-@given(st.lists(st.integers(0, N - 1), min_size=1, max_size=30), sets)
-def test_pass_at_k(samples, targets):
-    got = M.pass_at_k(M.metrics(torch.tensor([samples]), torch.tensor([[*targets]])))
-    for k in M.KS:
-        assert got[f"pass@{k}"].item() == float(any(item in targets for item in once(samples)[:k]))
-
-
 def test_hallucination_reads_the_top_ten():
     items = torch.tensor([[-1] * 3 + [4] * 7 + [-1] * 40, [1] * 10 + [-1] * 40])
     assert M.hallucination(items).tolist() == [0.3, 0.0]

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from minirec.data.contexts import leave_fresh
 from minirec.data.world import World, make_world
-from minirec.measure.rankers import describe_ranker, hr10, ordered, stratify
+from minirec.measure.rankers import describe_ranker, hr10, ordered
 from minirec.models.ranker import LogRanker, designed, trained_on_exposures
 from minirec.records import Batch
 from minirec.settings import Config
 from tests.small import examples, log, random_log
+from tutorials.strata import stratify
 
 ITEMS, HISTORY = 30, 4
 
