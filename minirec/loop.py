@@ -6,10 +6,12 @@ change the gradient: each has its share of the contexts, and the loss is divided
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LinearLR
+from tqdm import tqdm
 
 from minirec.errors import InputError
 from minirec.noise import wide
@@ -35,10 +37,7 @@ LOGGED = {
 
 
 class Tally:
-    """The one way to average a logged number over steps and processes.
-
-    What is counted stays on its device until it is read, as every reading waits for the device.
-    """
+    """The mean of logged numbers over steps and processes; a sum stays on its device until it is read."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.sums: dict[str, list] = {name: [0.0, 0.0] for name in names}  # sum, count
@@ -107,6 +106,21 @@ def update(loss: Tensor, optimiser: torch.optim.Optimizer, step: int, clip: floa
     optimiser.step()
     optimiser.zero_grad()
     return norm
+
+
+def minimise(
+    optimiser: torch.optim.Optimizer,
+    loss: Callable[[int], Tensor],
+    steps: int,
+    name: str,
+    final: float = 1.0,
+    clip: float = math.inf,
+) -> None:
+    """Minimise the loss of steps 0 to ``steps`` - 1; the rate moves linearly to ``final`` times itself."""
+    schedule = LinearLR(optimiser, 1.0, final, steps)
+    for step in tqdm(range(steps), name, unit=" steps", delay=2, leave=False, disable=None):
+        update(loss(step), optimiser, step, clip)
+        schedule.step()
 
 
 def reinforce(learner: Learner, task: Task, objective: Objective, step: int) -> Tally:
