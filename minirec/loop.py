@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR
 from tqdm import tqdm
 
@@ -88,7 +89,7 @@ class Learner:
         self.optimiser = torch.optim.Adam(parameters, cfg.rl_rate, betas=(0.9, 0.98), fused=True)
 
 
-def update(loss: Tensor, optimiser: torch.optim.Optimizer, step: int, clip: float = math.inf) -> float:
+def update(loss: Tensor, optimiser: Optimizer, step: int, clip: float = math.inf) -> float:
     """One step of any training, with the gradient cut to the norm ``clip``; returns its norm before.
 
     Raises InputError, and leaves the parameters alone, where the loss or the gradient is not finite.
@@ -109,14 +110,9 @@ def update(loss: Tensor, optimiser: torch.optim.Optimizer, step: int, clip: floa
 
 
 def minimise(
-    optimiser: torch.optim.Optimizer,
-    loss: Callable[[int], Tensor],
-    steps: int,
-    name: str,
-    final: float = 1.0,
-    clip: float = math.inf,
+    optimiser: Optimizer, loss: Callable, steps: int, name: str, final: float = 1.0, clip: float = math.inf
 ) -> None:
-    """Minimise the loss of steps 0 to ``steps`` - 1; the rate moves linearly to ``final`` times itself."""
+    """Minimise ``loss(step)``, step 0 to ``steps`` - 1; the rate moves linearly to ``final`` times itself."""
     schedule = LinearLR(optimiser, 1.0, final, steps)
     for step in tqdm(range(steps), name, unit=" steps", delay=2, leave=False, disable=None):
         update(loss(step), optimiser, step, clip)

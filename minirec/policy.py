@@ -222,10 +222,7 @@ class Policy(nn.Module):
         return self.norm(x), layers
 
     def follow(self, prompt: Prompt, codes: Sequence[Tensor], past: Cache | None) -> tuple[Tensor, Cache]:
-        """Hidden states that predict the next codes, and the cache, after codes (B, G) were said one by one.
-
-        They are (B, G, d), or (B, 1, d) before the first code, as all branches of a prompt begin alike.
-        """
+        """Hidden states (B, G, d) that predict the next codes, and the cache; (B, 1, d) before the first."""
         if not codes:
             return prompt.last[:, None], []
         hidden, past = self.branch(prompt, codes[-1][..., None], past)

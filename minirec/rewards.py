@@ -80,8 +80,5 @@ def swap(gains: Tensor, ideal: Tensor, others: str = "later", cut: int | None = 
 
 
 def independent(gains: Tensor, ideal: Tensor, cut: int | None = None) -> Tensor:
-    """Each position's own share of NDCG, g_k d_k / IDCG: (..., K), which sums to ``ndcg``.
-
-    Source: FlexRec (2603.11901), the independent form of its ablation.
-    """
+    """Each position's own share of NDCG, g_k d_k / IDCG: (..., K). Source: FlexRec (2603.11901)."""
     return per_ideal(gains.clamp(min=0) * discounts(gains.shape[-1], cut).to(gains), ideal[..., None])

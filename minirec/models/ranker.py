@@ -160,10 +160,7 @@ def _again(model: LogRanker, examples: Examples, history: int) -> Tensor:
 
 
 def trained_on_exposures(world: World, n: int, seed: int) -> ExposureRanker:
-    """Train a ranker on the clicks of n impressions of a simulated world; 500 per user make a strong one.
-
-    The log is apart from the users' sequences. Source: logistic regression with ``squash``, ridge; ours.
-    """
+    """Fit the clicks of n impressions, 500 per user for a strong ranker: logistic regression, ridge; ours."""
     log = exposure.exposures(world, n, seed)
     model = ExposureRanker(len(world.taste), world.features, seed)
 

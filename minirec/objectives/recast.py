@@ -34,9 +34,6 @@ def choose(first: Tensor, then: Tensor) -> Tensor:
     """Pick per row of (B, G) the largest ``first``, among equals the largest ``then``, then the lowest index.
 
     -inf in ``first`` is never picked where anything else is. Returns (B,) int64. Source: ours (the tie rule).
-
-    >>> choose(torch.tensor([[1.0, 2.0, 2.0]]), torch.tensor([[9.0, 3.0, 4.0]]))
-    tensor([2])
     """
     return then.masked_fill(first < first.amax(1, keepdim=True), float("-inf")).argmax(1)
 
