@@ -26,7 +26,7 @@ Around it, from a file to a Dataset; what judges items; what is measured; a run;
 
     data/dataset  data/world  data/exposure  data/tables  data/splits  data/catalogue  data/vectors
     data/formats  data/logs  data/codes  data/contexts  data/lists  data/prepare
-    models/fit  models/ranker  models/critic
+    models/ranker  models/critic
     measure/exact  measure/baselines  measure/metrics  measure/evaluation  measure/rankers
     measure/rankings  measure/probe  measure/pictures  measure/report
     run/machine  run/folder  run/training  run/supervised  run/reinforced  run/lists  run/experiment

@@ -6,10 +6,13 @@ change the gradient: each has its share of the contexts, and the loss is divided
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LinearLR
+from tqdm import tqdm
 
 from minirec.errors import InputError
 from minirec.noise import wide
@@ -35,10 +38,7 @@ LOGGED = {
 
 
 class Tally:
-    """The one way to average a logged number over steps and processes.
-
-    What is counted stays on its device until it is read, as every reading waits for the device.
-    """
+    """The mean of logged numbers over steps and processes; a sum stays on its device until it is read."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.sums: dict[str, list] = {name: [0.0, 0.0] for name in names}  # sum, count
@@ -89,7 +89,7 @@ class Learner:
         self.optimiser = torch.optim.Adam(parameters, cfg.rl_rate, betas=(0.9, 0.98), fused=True)
 
 
-def update(loss: Tensor, optimiser: torch.optim.Optimizer, step: int, clip: float = math.inf) -> float:
+def update(loss: Tensor, optimiser: Optimizer, step: int, clip: float = math.inf) -> float:
     """One step of any training, with the gradient cut to the norm ``clip``; returns its norm before.
 
     Raises InputError, and leaves the parameters alone, where the loss or the gradient is not finite.
@@ -107,6 +107,16 @@ def update(loss: Tensor, optimiser: torch.optim.Optimizer, step: int, clip: floa
     optimiser.step()
     optimiser.zero_grad()
     return norm
+
+
+def minimise(
+    optimiser: Optimizer, loss: Callable, steps: int, name: str, final: float = 1.0, clip: float = math.inf
+) -> None:
+    """Minimise ``loss(step)``, step 0 to ``steps`` - 1; the rate moves linearly to ``final`` times itself."""
+    schedule = LinearLR(optimiser, 1.0, final, steps)
+    for step in tqdm(range(steps), name, unit=" steps", delay=2, leave=False, disable=None):
+        update(loss(step), optimiser, step, clip)
+        schedule.step()
 
 
 def reinforce(learner: Learner, task: Task, objective: Objective, step: int) -> Tally:

@@ -39,9 +39,6 @@ def token_logprobs(logits: Tensor, allowed: Tensor | None = None, temperature: f
 
     ``allowed`` (..., V) bool marks the codes that may follow; one that may not has probability exactly 0.
     The temperature divides the logits before the mask. Source: definition.
-
-    >>> token_logprobs(torch.zeros(4), torch.tensor([True, True, False, False])).exp()
-    tensor([0.5000, 0.5000, 0.0000, 0.0000])
     """
     logits = logits / temperature if temperature != 1.0 else logits
     if allowed is not None:
@@ -99,10 +96,7 @@ def branch_attention(q: Tensor, branch: KeyValue, shared: KeyValue, mask: Tensor
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block: attention, then an MLP with GELU.
-
-    Source: the block of SASRec (1808.09781); GELU, the fourfold width and no biases are ours.
-    """
+    """A pre-norm block. Source: SASRec (1808.09781); GELU, the fourfold width and no biases are ours."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -128,11 +122,7 @@ class Block(nn.Module):
 
 
 class Policy(nn.Module):
-    """A decoder-only transformer over L-level codes, with a softmax per level.
-
-    Source: SASRec (1808.09781) where L = 1, TIGER's semantic IDs (2305.05065) where L > 1; a softmax per
-    level, the condition position, rotary positions and the norms are ours.
-    """
+    """The transformer. Source: SASRec (1808.09781), codes of TIGER (2305.05065); what differs is ours."""
 
     def __init__(self, cfg: PolicyConfig, levels: int, size: int, periods: int = 0) -> None:
         """Draw random weights from torch's global generator, for L levels of V codes (``size``)."""
@@ -193,8 +183,7 @@ class Policy(nn.Module):
         """Log-probability of every code of a sequence given all before it: the supervised pass.
 
         Conditions (B, 4) and codes (B, H, L), H >= 1, padded with -1 on the right. Returns (B, H, L) float32
-        in nats, without a mask, 0 at padding. Source: definition; SASRec (1808.09781) where L = 1, with a
-        softmax over all items in place of sampled negatives (ours).
+        in nats, without a mask, 0 at padding. Source: definition.
         """
         hidden, _ = self.trunk(condition, codes.flatten(1)[:, :-1])  # (B, H*L, d)
         real = codes[..., 0] >= 0  # (B, H)
@@ -233,10 +222,7 @@ class Policy(nn.Module):
         return self.norm(x), layers
 
     def follow(self, prompt: Prompt, codes: Sequence[Tensor], past: Cache | None) -> tuple[Tensor, Cache]:
-        """Hidden states that predict the next codes, and the cache, after codes (B, G) were said one by one.
-
-        They are (B, G, d), or (B, 1, d) before the first code, as all branches of a prompt begin alike.
-        """
+        """Hidden states (B, G, d) that predict the next codes, and the cache; (B, 1, d) before the first."""
         if not codes:
             return prompt.last[:, None], []
         hidden, past = self.branch(prompt, codes[-1][..., None], past)
@@ -249,8 +235,7 @@ def score(
     """Score given rollouts by teacher forcing, as G branches on one prompt; gradients flow into both.
 
     Codes (B, G, P, L), and the masks (B, G, P, L, V) and the temperature under which they were drawn. Returns
-    (B, G, P, L), the log-probability of every code given all before it, in nats. Source: definition (chain
-    rule over code tokens).
+    (B, G, P, L), the log-probability of every code given all before it, in nats. Source: the chain rule.
     """
     first = prompt.last[:, None, None].expand(-1, codes.shape[1], 1, -1)  # (B, G, 1, d)
     rest, _ = policy.branch(prompt, codes.flatten(2)[..., :-1])  # (B, G, P*L - 1, d)

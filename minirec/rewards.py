@@ -19,9 +19,6 @@ def hit(items: Tensor, targets: Tensor) -> Tensor:
     """Give 1 to items (B, G) that are in the context's target set (B, n), else 0: (B, G) float32.
 
     A HOLE or PAD is no hit. Source: OpenOneRec-RL (2512.24762).
-
-    >>> hit(torch.tensor([[3, 5, -1]]), torch.tensor([[5, 7, -1]]))
-    tensor([[0., 1., 0.]])
     """
     return ((items[:, :, None] == targets[:, None]) & (items != HOLE)[:, :, None]).any(2).float()
 
@@ -61,11 +58,7 @@ def per_ideal(value: Tensor, ideal: Tensor) -> Tensor:
 
 
 def ndcg(gains: Tensor, ideal: Tensor, cut: int | None = None) -> Tensor:
-    """NDCG of lists, the reward R(y) in [0, 1]: (...). Source: FlexRec (2603.11901), R = DCG/IDCG.
-
-    >>> ndcg(torch.tensor([0.0, 1.0]), torch.tensor(1.0))
-    tensor(0.6309)
-    """
+    """NDCG of lists, the reward R(y) in [0, 1]: (...). Source: FlexRec (2603.11901), R = DCG/IDCG."""
     dcg = (gains.clamp(min=0) * discounts(gains.shape[-1], cut).to(gains)).sum(-1)
     return per_ideal(dcg, ideal)
 
@@ -87,8 +80,5 @@ def swap(gains: Tensor, ideal: Tensor, others: str = "later", cut: int | None = 
 
 
 def independent(gains: Tensor, ideal: Tensor, cut: int | None = None) -> Tensor:
-    """Each position's own share of NDCG, g_k d_k / IDCG: (..., K), which sums to ``ndcg``.
-
-    Source: FlexRec (2603.11901), the independent form of its ablation.
-    """
+    """Each position's own share of NDCG, g_k d_k / IDCG: (..., K). Source: FlexRec (2603.11901)."""
     return per_ideal(gains.clamp(min=0) * discounts(gains.shape[-1], cut).to(gains), ideal[..., None])

@@ -82,10 +82,6 @@ def step_rows(count: int, size: int, seed: int, step: int) -> Tensor:
     """Pick the contexts of a step: every context once, in random order, before any comes again.
 
     Returns (B,) int64, ``size`` of ``count`` contexts; the last ones of a pass, fewer than B, are left out.
-    Source: ours.
-
-    >>> step_rows(5, 2, seed=0, step=0).tolist(), step_rows(5, 2, seed=0, step=1).tolist()
-    ([4, 0], [1, 3])
     """
     epoch, place = divmod(step, count // size)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
@@ -94,10 +90,7 @@ def step_rows(count: int, size: int, seed: int, step: int) -> Tensor:
 
 @dataclass
 class Task:
-    """What both tasks share: which contexts a step has, its noise, and what of both is this process's.
-
-    Raises InputError for fewer contexts than a batch, or fewer in a batch than processes.
-    """
+    """What both tasks share. Raises InputError for fewer contexts than a batch, or than processes in one."""
 
     cfg: Config
     trie: Trie
@@ -143,10 +136,7 @@ class NextItem(Task):
 
     @torch.no_grad()
     def act(self, policy: Policy, step: int, probe: bool = False) -> Experience:
-        """Roll out the policy on this process's contexts of a step, counted from 0, or on the probe.
-
-        The probe is sampled, as beams estimate no expectation.
-        """
+        """Roll out the policy on a step's contexts, or the probe's: by samples, as beams estimate no mean."""
         cfg, trie, processes, constrained = self.cfg, self.trie, self.processes, self.cfg.mask == "trie"
         source, rows, part, noise = self.begin(step, probe)
         batch, part = source.batch(rows[part], cfg.history).to(processes.device), sent(part, processes.device)

@@ -59,10 +59,7 @@ class Trie:
         return start, torch.where(node >= 0, stop, start)
 
     def allowed(self, level: int, node: Tensor) -> Tensor:
-        """Say which codes of a level may follow nodes (...) of the depth before: (..., V) bool.
-
-        None may follow a HOLE.
-        """
+        """Say which codes of a level may follow nodes (...), none a HOLE: (..., V) bool."""
         start, stop = self._slice(level, node)
         index = start[..., None] + torch.arange(self.fan[level], device=node.device)  # (..., fan)
         code = self.code[level][index.clamp(max=len(self.code[level]) - 1)].long()
@@ -88,12 +85,7 @@ class Trie:
         return torch.stack(nodes, -1)
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Find the items of tuples: (..., L) to (...), HOLE where a tuple is no item.
-
-        >>> trie = Trie(torch.tensor([[0, 1], [2, 0]]), size=3)
-        >>> trie.lookup(torch.tensor([[2, 0], [2, 1]]))
-        tensor([ 1, -1])
-        """
+        """Find the items of tuples: (..., L) to (...), HOLE where a tuple is no item."""
         leaf = self.path(codes)[..., -1]
         return torch.where(leaf >= 0, self.item[leaf.clamp(min=0)], HOLE)
 

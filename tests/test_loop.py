@@ -10,7 +10,7 @@ from minirec import rewards
 from minirec.data.contexts import contexts, leave_fresh
 from minirec.data.prepare import encode
 from minirec.data.world import make_world
-from minirec.loop import LOGGED, Learner, Tally, reinforce
+from minirec.loop import LOGGED, Learner, Tally, minimise, reinforce
 from minirec.measure.probe import exact_values
 from minirec.objectives import OBJECTIVES, settings_of
 from minirec.objectives.loss import k3, logprobs
@@ -228,3 +228,31 @@ def test_an_objective_that_learns_nothing_leaves_the_policy_as_it_is(small):
     loop.update()
     assert loop.measured[-1]["gradient_norm"] == 0
     assert all(torch.equal(value, before[name]) for name, value in loop.policy.state_dict().items())
+
+
+# The loop of supervised training, on a straight line whose steps are known
+
+
+def descend(steps, slope=1.0, **options):
+    """From 0, ``steps`` steps of rate 1 down a loss that falls by ``slope``; where that ends."""
+    weight = torch.nn.Parameter(torch.zeros(()))
+    seen = []
+
+    def loss(step):
+        seen.append((step, weight.item()))
+        return -slope * weight
+
+    minimise(torch.optim.SGD([weight], 1.0), loss, steps, "test", **options)
+    assert [step for step, _ in seen] == list(range(steps))
+    assert weight.grad is None
+    return weight.item()
+
+
+def test_the_rate_is_constant_or_falls_to_zero():
+    assert descend(4) == 4
+    assert descend(4, final=0.0) == pytest.approx(1 + 3 / 4 + 2 / 4 + 1 / 4)
+
+
+def test_a_gradient_is_cut_to_its_largest_norm():
+    assert descend(4, slope=3.0, clip=5.0) == 12
+    assert descend(4, slope=3.0, clip=0.5) == pytest.approx(2, rel=1e-5)  # torch adds 1e-6 to the norm

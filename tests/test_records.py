@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirec.data.dataset import Catalogue
-from minirec.records import PAD, Batch, Rollout
+from minirec.records import PAD, Batch, Rollout, check
 from tests.small import examples
 
 
@@ -48,6 +48,11 @@ def test_a_wrong_shape_or_dtype_names_the_field(name, value):
     make_batch()
     with pytest.raises(ValueError, match=name):
         make_batch(**{name: value})
+
+
+def test_the_message_says_what_was_expected_and_what_came():
+    with pytest.raises(ValueError, match=r"^a: expected torch.int64 \(2, \*\), got torch.float32 \(2, 3\)$"):
+        check("a", torch.zeros(2, 3), 2, None)
 
 
 def test_rollouts_and_catalogues_are_checked():

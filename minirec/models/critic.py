@@ -74,9 +74,8 @@ def loss(critic: Critic, lists: Lists) -> Tensor:
 def train_critic(critic: Critic, source: ListSource, seed: int, steps: int = 600) -> Critic:
     """Train a new critic on the feedback that was seen, for the needs that are trained, and freeze it.
 
-    A tenth of the sets, at most KEPT_OUT, is left out, and judges every JUDGED steps and after the last. The
-    weights kept are the latest with the least NLL on it. Later ones have too small a variance on what is new.
-    The loss is FlexRec's; the rest is ours.
+    Ours: a tenth of the sets, at most KEPT_OUT, is left out, and judges every JUDGED steps and the last. The
+    latest weights with the least NLL on it are kept: later ones have too small a variance on what is new.
     """
     random = stream("critic", seed)
     order = torch.randperm(len(source), generator=random)

@@ -23,7 +23,7 @@ from minirec.data.dataset import Dataset, Examples
 from minirec.data.vectors import training_events
 from minirec.data.world import World
 from minirec.errors import InputError
-from minirec.models.fit import minimise
+from minirec.loop import minimise
 from minirec.noise import draw, stream
 from minirec.records import HOLE, PAD, Batch
 
@@ -59,7 +59,7 @@ class LogRanker(nn.Module):
         self.register_buffer("log_q", torch.zeros(items))  # log popularity, from the training events
 
     def query(self, history: Tensor) -> Tensor:
-        """Sum the item vectors of histories (B, H), padded with PAD: (B, d)."""
+        """Sum the weighted item vectors of histories (B, H): (B, d)."""
         real = history != PAD
         age = real.sum(1, keepdim=True) - 1 - torch.arange(history.shape[1], device=history.device)
         weight = F.embedding(age.clamp(0, len(self.age) - 1), self.age)  # (B, H, 1)
@@ -160,10 +160,7 @@ def _again(model: LogRanker, examples: Examples, history: int) -> Tensor:
 
 
 def trained_on_exposures(world: World, n: int, seed: int) -> ExposureRanker:
-    """Train a ranker on the clicks of n impressions of a simulated world; 500 per user make a strong one.
-
-    The log is apart from the users' sequences. Source: logistic regression with ``squash``, ridge; ours.
-    """
+    """Fit the clicks of n impressions, 500 per user for a strong ranker: logistic regression, ridge; ours."""
     log = exposure.exposures(world, n, seed)
     model = ExposureRanker(len(world.taste), world.features, seed)
 

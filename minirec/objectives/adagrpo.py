@@ -18,9 +18,8 @@ source's wording of the condition on negatives is ambiguous: read here as "each 
 the group", not "within it"; ρ = 0 leaves it out. Rollouts are unconstrained, a hole has reward 0. g is scored
 by teacher forcing. Items tie by identity, not by float. Q is 0 for a group of holes, and with fewer than M
 negatives, which is counted. Controls beside the paper's gate: ``difficulty`` and ``discriminability`` alone,
-``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL).
-
-Left out: the production ranker; ``models/ranker.py`` has what stands in for it.
+``random`` at the same rate, ``open`` (a fixed mixture), ``shut`` (NLL). Left out: the production ranker, for
+which ``models/ranker.py`` stands in.
 """
 
 import torch
@@ -37,10 +36,6 @@ def rank(scores: Tensor, items: Tensor, score: Tensor, placed: Tensor) -> Tensor
     Rollouts' scores and items (B, G); scores and ids of the items to place (B, n). A rollout that is the item
     itself is not above it. Returns (B, n) int64 in 1..G+1.
     Source: AdaGRPO (2606.08480), rank_π and rank_R as we read them; ties by identity are ours.
-
-    >>> group = torch.tensor([[0.9, 0.5, 0.1]]), torch.tensor([[4, 7, 2]])
-    >>> rank(*group, torch.tensor([[0.4]]), torch.tensor([[7]]))  # another pass gave the 7 a little less
-    tensor([[2]])
     """
     above = (scores[:, :, None] > score[:, None]) & (items[:, :, None] != placed[:, None])  # (B, G, n)
     return 1 + above.sum(1)

@@ -2,8 +2,7 @@
 
     L(x) = NLL(g | x)
 
-The rollouts are made and measured as for the others, and nothing is learned from them. It is AdaGRPO with the
-gate shut.
+It is AdaGRPO with the gate shut: rollouts are made and measured, and nothing is learned from them.
 """
 
 from minirec.records import Experience, Objective, Signal

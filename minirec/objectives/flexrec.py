@@ -90,10 +90,7 @@ def certainty(x: Experience, ideal: Tensor, uncertainty: str) -> Tensor:
 
 
 def list_signal(x: Experience, form: str, uncertainty: str) -> Signal:
-    """Every list (S = G) of the R contexts with IDCG > 0, with an advantage for each of P = K positions.
-
-    The form "list", without uncertainty, is the baseline: GRPO on NDCG, one advantage for the whole list.
-    """
+    """Every list (S = G) of the R contexts with IDCG > 0, with an advantage for each of P = K positions."""
     items = x.rollout.items  # (B, G, K)
     ideal = rewards.ideal(x.lists.gains, items.shape[2])  # (B,)
     rows = (ideal > 0).nonzero()[:, 0]

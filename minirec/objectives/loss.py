@@ -53,10 +53,7 @@ def token_loss(
 
 
 def target_nll(policy: Policy, prompt: Prompt, trie: Trie, targets: Tensor) -> Tensor:
-    """−log π(g | x) of targets (B, n), padded, without a mask: (B,) nats per token.
-
-    It is the mean over the tokens of a context's targets. Source: AdaGRPO (2606.08480); the means are ours.
-    """
+    """−log π(g | x) of targets (B, n), without a mask: (B,) nats, a mean over their tokens [mean: ours]."""
     real = targets >= 0  # (B, n)
     logp = score(policy, prompt, trie.encode(targets).clamp(min=0)[:, :, None])  # (B, n, 1, L)
     return -(logp.mean((2, 3)) * real).sum(1) / real.sum(1).clamp(min=1)

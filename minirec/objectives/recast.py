@@ -34,9 +34,6 @@ def choose(first: Tensor, then: Tensor) -> Tensor:
     """Pick per row of (B, G) the largest ``first``, among equals the largest ``then``, then the lowest index.
 
     -inf in ``first`` is never picked where anything else is. Returns (B,) int64. Source: ours (the tie rule).
-
-    >>> choose(torch.tensor([[1.0, 2.0, 2.0]]), torch.tensor([[9.0, 3.0, 4.0]]))
-    tensor([2])
     """
     return then.masked_fill(first < first.amax(1, keepdim=True), float("-inf")).argmax(1)
 
@@ -64,21 +61,14 @@ def contrast(hits: Tensor, score: Tensor, likelihood: Tensor) -> tuple[Tensor, T
 
 
 def outcomes(hits: Tensor, name: str = "") -> dict[str, Tensor]:
-    """Count the groups (B, G) without a hit, with hits and misses, and with hits only.
-
-    >>> outcomes(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
-    {'all_zero': tensor(2), 'mixed': tensor(1), 'all_hit': tensor(0)}
-    """
+    """Count the groups (B, G) without a hit, with hits and misses, and with hits only."""
     hit, miss = (hits > 0).any(1), (hits == 0).any(1)
     counts = {"all_zero": ~hit, "mixed": hit & miss, "all_hit": ~miss}
     return {f"{name}{outcome}": which.sum() for outcome, which in counts.items()}
 
 
 def signal(x: Experience) -> Signal:
-    """One hit and one near miss (S = 2) of the R groups that have both after repair.
-
-    Without contrast it is all rollouts of all contexts. Source: ReCast (2604.22169).
-    """
+    """One hit and one near miss (S = 2) of the R groups that have both; all rollouts without contrast."""
     cfg = x.cfg
     items, codes = x.rollout.items[..., 0].clone(), x.rollout.codes.clone()  # (B, G), (B, G, 1, L)
     targets = x.trie.encode(x.batch.targets)  # (B, n, L)

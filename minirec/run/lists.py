@@ -12,9 +12,9 @@ from torch import Tensor
 from minirec import rollout
 from minirec.data.lists import ListSource
 from minirec.data.vectors import item_vectors
+from minirec.loop import minimise
 from minirec.measure import metrics, probe, rankings
 from minirec.models.critic import Critic, fill_lists, train_critic
-from minirec.models.fit import minimise
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy, score
 from minirec.records import NEXT, Lists

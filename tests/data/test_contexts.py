@@ -108,3 +108,8 @@ def test_steps_depend_on_seed_and_pass_and_on_nothing_else(other):
         torch.manual_seed(5)
         assert torch.equal(step_rows(**arguments), rows)
     assert not torch.equal(step_rows(**(arguments | other)), rows)
+
+
+def test_the_contexts_of_a_step_are_the_same_in_every_release():
+    rows = [step_rows(5, 2, seed=1, step=step).tolist() for step in (0, 1, 2)]
+    assert rows == [[4, 2], [1, 0], [3, 4]]
