@@ -34,9 +34,9 @@ __device__ inline T step(int k, int cutoff) {
 // at i * LANES + lane, so that neighbouring lanes read neighbouring banks.
 template <typename T, int LANES, int ITEMS>
 struct Table {
-  T *step, *share, *part;  // later: step_k, U_k/n_k, 1/n_k; all: d_k, d_k minus their mean, unused
+  Shared<T> step, share, part;  // later: step_k, U_k/n_k, 1/n_k; all: d_k, d_k minus their mean, unused
 
-  __device__ explicit Table(T* shared)
+  __device__ explicit Table(Shared<T> shared)
       : step(shared), share(shared + LANES * ITEMS), part(shared + 2 * LANES * ITEMS) {}
 
   __device__ static int at(int lane, int i) { return i * LANES + lane; }

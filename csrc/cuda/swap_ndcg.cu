@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(THREADS, (BLOCKS_AT_LEAST<T, ITEMS, HOLES>))
 
 // The sum over the threads behind this one in the block, and over all. One slot per warp in `slots`.
 template <typename T>
-__device__ inline T behind_in_block(T value, T* slots, T* total) {
+__device__ inline T behind_in_block(T value, Shared<T> slots, T* total) {
   const int warp = threadIdx.x / 32, warps = THREADS / 32;
   T after = behind<32>(value), whole = sum<32>(value), every = 0;
   __syncthreads();  // the slots are free
@@ -50,7 +50,7 @@ __device__ inline T behind_in_block(T value, T* slots, T* total) {
 }
 
 template <typename T>
-__device__ inline T least_in_block(T value, T* slots) {
+__device__ inline T least_in_block(T value, Shared<T> slots) {
   value = least<32>(value);
   __syncthreads();
   if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = value;

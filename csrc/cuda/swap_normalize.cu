@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(THREADS, ITEMS == 32 ? 2 : 1)
     swap_normalize_contexts(Lists<T> a, Groups<T> g, Factor<T> factor, int together, bool wide) {
   SHARED(T, memory);
   Table<T, LANES, ITEMS> table(memory);
-  T* reward = memory + 3 * LANES * ITEMS;  // (G, K) with gaps
+  Shared<T> reward = memory + 3 * LANES * ITEMS;  // (G, K) with gaps
   const int pitch = with_gaps<ITEMS>(a.size);
   table.make(a.size, a.cutoff, a.later);
   const int k0 = threadIdx.x % LANES * ITEMS, per_block = THREADS / LANES, group = int(g.group);
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(THREADS, ITEMS == 32 ? 2 : 1)
     __syncthreads();
     for (int t = threadIdx.x; t < contexts * a.size; t += THREADS) {
       const int k = t % a.size, top = t / a.size * group;  // the position, and the first list of its context
-      const T* column = reward + top * pitch + with_gaps<ITEMS>(k);
+      const Shared<T> column = reward + top * pitch + with_gaps<ITEMS>(k);
       auto place = [&](int64_t i) { return (top + i) * a.size + k; };
       auto counts = [&](int64_t i) {
         return !HOLES || ((!a.mask || a.mask[first * a.size + place(i)]) &&

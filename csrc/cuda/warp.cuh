@@ -11,8 +11,11 @@
 #define LAUNCH(kernel, grid, block, shared, stream, ...) kernel<<<grid, block, shared, stream>>>(__VA_ARGS__)
 #define SHARED(T, name)                                         \
   extern __shared__ __align__(16) unsigned char shared_bytes[]; \
-  T* name = reinterpret_cast<T*>(shared_bytes)
+  Shared<T> name = reinterpret_cast<T*>(shared_bytes)
 #define TRACE(address, bytes, written)
+
+template <typename T>
+using Shared = T*;  // the emulator looks at accesses
 #endif
 
 #include "kernels.h"

@@ -67,9 +67,8 @@ def launch(gpu, name, out, given, *arguments, orders=(False, True)):
     for falling in orders:
         gpu.set_order(falling)
         out.fill_(torch.nan)  # what nobody writes shows
-        getattr(gpu, name)(*arguments)
-        error = gpu.error().decode()
-        assert not error, error
+        code, error = getattr(gpu, name)(*arguments), gpu.error().decode()
+        assert not code and not error, error
         results.append(out.clone())
     torch.testing.assert_close(results[0], results[-1], rtol=0, atol=0, equal_nan=True)  # else it is a race
     return out
