@@ -1,9 +1,11 @@
 """The CUDA kernels without a GPU: their source under an emulator of thread blocks, and compiled by nvcc.
 
-The emulator sees neither races nor time; the tests of the operations that are marked cuda run on a GPU.
+The emulator sees neither races nor time, but counts what a warp asks of memory; the tests of the operations
+that are marked cuda run on a GPU.
 """
 
 import ctypes
+import itertools
 import re
 import shutil
 import subprocess
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minirec.ops import reference
+from minirec.ops import load, reference
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +38,7 @@ def gpu(tmp_path_factory):
     flags = ["-O1", "-std=c++17", "-fPIC", "-shared"]
     subprocess.run(["g++", *flags, "-o", library, source], check=True)
     loaded = ctypes.CDLL(str(library))
-    loaded.traced.restype, loaded.error.restype = ctypes.c_int64, ctypes.c_char_p
+    loaded.path, loaded.traced.restype, loaded.error.restype = library, ctypes.c_int64, ctypes.c_char_p
     return loaded
 
 
@@ -68,14 +70,14 @@ def launch(gpu, name, out, given, *arguments, orders=(False, True)):
         gpu.set_order(falling)
         out.fill_(torch.nan)  # what nobody writes shows
         code, error = getattr(gpu, name)(*arguments), gpu.error().decode()
-        assert not code and not error, error
+        assert (code, error) == (0, "")
         results.append(out.clone())
     torch.testing.assert_close(results[0], results[-1], rtol=0, atol=0, equal_nan=True)  # else it is a race
     return out
 
 
 def requested(gpu, arrays):
-    """Since count_requests: sectors read and written, per array of a launch; wavefronts and the least possible."""
+    """Since count_requests: sectors read and written, per array of a launch; wavefronts and their least."""
     rows = (ctypes.c_int64 * (2 * arrays + 2))()
     gpu.counted_requests(rows)
     return list(zip(rows[::2], rows[1::2], strict=True))
@@ -84,18 +86,16 @@ def requested(gpu, arrays):
 def swap(gpu, gains, idcg, lengths=None, mask=None, cutoff=None, later=True, misaligned=False, **kw):
     n, size = gains.shape
     out = empty(gains.shape, gains.dtype, misaligned)
-    given = gains, idcg.to(out.dtype), lengths, mask
+    given = gains, None if idcg is None else idcg.to(out.dtype), lengths, mask
     how = ctypes.c_int64(n), size, min(cutoff or size, size), later
     inputs = [pointer(x) for x in (*given, out)]
     return launch(gpu, "swap_ndcg", out, given, CODE[gains.dtype], *inputs, *how, **kw)
 
 
 def truth(gains, idcg, lengths=None, mask=None, cutoff=None, later=True):
-    n, size = gains.shape
-    valid = torch.ones(n, size, dtype=torch.bool) if mask is None else mask
-    if lengths is not None:
-        valid = valid & (torch.arange(size) < lengths[:, None])
-    return reference.swap_ndcg(gains.double(), idcg.double(), valid, min(cutoff or size, size), later)
+    valid, size = reference.valid_positions(gains, lengths, mask), gains.shape[1]
+    idcg = None if idcg is None else idcg.double()
+    return reference.swap_ndcg(gains.double(), idcg, valid, min(cutoff or size, size), later)
 
 
 def numbers(*shape, seed=0):
@@ -122,7 +122,7 @@ def test_holes_keep_their_rank_and_may_hold_anything(gpu, size, later):
     n = 40 if size <= 128 else 7
     gains, idcg = numbers(n, size), 1 + numbers(n, seed=1)
     mask = numbers(n, size, seed=2) < 0.7
-    lengths = (numbers(n, seed=3) * (size + 1)).long()
+    lengths = (numbers(n, seed=3) * (size + 9)).long()  # some are beyond the list, which ends there
     valid = mask & (torch.arange(size) < lengths[:, None])
     found = swap(gpu, gains.masked_fill(~valid, torch.nan), idcg, lengths, mask, 20, later)
     assert (found.double() - truth(gains, idcg, lengths, mask, 20, later)).abs().max() < CLOSE[torch.float32]
@@ -147,8 +147,8 @@ def test_laws_hold_to_the_bit(gpu, size):
         others = torch.arange(5) != 2
         assert torch.equal(found[others], expected[others])
         assert found[2].isnan().any()
-        zero = swap(gpu, numbers(5, size), torch.zeros(5), later=later)
-        assert (zero == 0).all()
+        for nothing in (0.0, 1e-39):  # an IDCG that is subnormal beside the largest gain counts as 0
+            assert (swap(gpu, numbers(5, size) + 1, torch.full((5,), nothing), later=later) == 0).all()
 
 
 @pytest.mark.parametrize("dtype", CODE)
@@ -161,6 +161,20 @@ def test_a_tail_of_equal_gains_is_exactly_zero(gpu, size, dtype):
     for holes in (None, mask):
         given = gains if holes is None else gains.masked_fill(~holes, torch.nan)
         assert (swap(gpu, given, torch.full((5,), 0.3), mask=holes)[tail] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", CODE)
+@pytest.mark.parametrize("size", [1, 10, 128, 129, 512])
+def test_the_ideal_order_is_that_of_the_lists_own_gains(gpu, size, dtype):
+    gains = torch.stack([(numbers(9, size) < 0.3) * 0.7, numbers(9, size), (numbers(9, size) * 4).floor()])
+    gains = gains.flatten(0, 1).to(dtype)
+    mask, lengths = numbers(27, size, seed=1) < 0.8, (numbers(27, seed=2) * (size + 9)).long()
+    for own in ((None, None), (lengths, mask)):
+        valid = reference.valid_positions(gains, *own)
+        given = gains.masked_fill(~valid, torch.nan)
+        found = swap(gpu, given, None, *own, cutoff=20)
+        assert (found.double() - truth(gains, None, *own, cutoff=20)).abs().max() < CLOSE[dtype]
+        assert torch.equal(swap(gpu, given * 2.0**100, None, *own, cutoff=20), found)
 
 
 def normalise(gpu, rewards, mask=None, offsets=None, ddof=1, eps=1e-6, scale=True, leave_one_out=False):
@@ -197,14 +211,17 @@ def test_groups_of_every_shape(gpu, shape, dtype):
 
 
 @pytest.mark.parametrize(
-    "shape",
-    # (100, 3, 10) and (20, 40, 30) let blocks go round their loops; (1, 100, 128) takes more than 48 KiB.
-    [(100, 3, 10), (2, 16, 128), (20, 40, 30), (1, 100, 128), (2, 4, 1000), (2, 3, 1030), (1, 33, 5)],
+    ("shape", "shared_memory"),
+    # (300, 3, 10) and (20, 40, 30) let blocks go round their loops; (1, 100, 128) takes more than 48 KiB, and
+    # two kernels where there is not so much, as do lists of more than 1,024.
+    [
+        *[((300, 3, 10), 48), ((2, 16, 128), 48), ((20, 40, 30), 48), ((1, 100, 128), 227)],
+        *[((1, 100, 128), 48), ((2, 4, 1000), 48), ((2, 3, 1030), 48), ((1, 33, 5), 48)],
+    ],
 )
-@pytest.mark.parametrize("shared_memory", [227 * 1024, 8 * 1024], ids=["fits", "does not fit"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_one_pass_is_the_two_operations(gpu, shape, shared_memory, dtype):
-    gpu.size_of_gpu(1, max(shared_memory, 13 * 1024 if shape[2] > 128 else 0))
+    gpu.size_of_gpu(1, shared_memory * 1024)
     contexts, group, size = shape
     gains, idcg = numbers(*shape).to(dtype), (1 + numbers(contexts, group, seed=1)).to(dtype)
     mask = numbers(*shape, seed=2) < 0.8
@@ -228,17 +245,149 @@ def test_one_pass_is_the_two_operations(gpu, shape, shared_memory, dtype):
             assert (out.double() - expected).abs().max() < 10 * CLOSE[dtype]
 
 
-def test_every_gain_is_read_once_and_every_reward_written_once(gpu):
-    counted = (ctypes.c_int64 * 4)()
-    for size in (16, 128, 1024):
-        gains, idcg = numbers(10, size), torch.ones(10)
-        gpu.counts(counted)
-        swap(gpu, gains, idcg, orders=[False])
-        gpu.counts(counted)
-        positions = 10 * size
-        read_idcg = counted[0] - 4 * positions  # every lane of a list reads its IDCG
-        assert 0 < read_idcg <= 10 * 32 * 4
-        assert counted[1] == 4 * positions
+WHOLE_RUNS = {  # the shapes that the table of requests covers
+    "swap_ndcg": [(256, 128), (256, 100), (256, 50), (256, 10), (16, 1000)],
+    "group_normalize": [
+        *[(64, size, 1) for size in (8, 10, 16, 32, 50, 64, 100, 128)],
+        *[(16, size, 1) for size in (256, 1000, 1024)],
+        *[(2, size, 128) for size in (8, 16, 32, 64, 100, 128, 256, 1024)],
+        *[(2, 16, inner) for inner in (10, 50, 100, 1000)],
+    ],
+    "swap_normalize": [(4, 16, 128), (4, 16, 100), (4, 16, 50), (4, 16, 10), (4, 8, 1000), (2, 64, 128)],
+}
+
+
+def arguments(name, pointers, shape):
+    """What a kernel takes: pointers to values, IDCG and rewards, their shape, and nothing masked."""
+    inputs, idcg, out = pointers
+    sizes, how = [ctypes.c_int64(size) for size in shape], (1, ctypes.c_double(1e-6), True, False)
+    if name == "group_normalize":
+        return inputs, None, None, ctypes.c_int64(1), out, *sizes, *how
+    last = (*sizes[:-1], shape[-1], shape[-1], True)
+    return inputs, idcg, None, None, out, *last, *(how if name == "swap_normalize" else ())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", WHOLE_RUNS)
+def test_every_access_is_a_whole_run_and_threads_are_in_other_banks(gpu, name, dtype):
+    for shape in WHOLE_RUNS[name]:
+        values, out, idcg = numbers(*shape).to(dtype), empty(shape, torch.float32), torch.ones(shape[:-1])
+        gpu.count_requests()
+        call = arguments(name, [pointer(x) for x in (values, idcg, out)], shape)
+        launch(gpu, name, out, (values, idcg), CODE[dtype], *call, orders=[False])
+        (_, written), (read, _), _, (wavefronts, least) = requested(gpu, 3)
+        assert read <= 1.05 * values.nbytes / 32, shape
+        assert written <= 1.05 * out.nbytes / 32, shape
+        assert wavefronts <= 1.1 * least, shape
+
+
+BEYOND = 2**31  # numbers before the first that is there
+FAR = [  # kernel, the shape that is there, how many lists, groups or contexts a block takes
+    *[("swap_ndcg", (64, 128), 64), ("swap_ndcg", (4, 1000), 4), ("swap_ndcg", (1, 1500), 1)],
+    *[("group_normalize", (128, 16, 1), 128), ("group_normalize", (1, 9000, 1), 1)],
+    *[("group_normalize", (4, 16, 128), 4), ("swap_normalize", (4, 16, 128), 4)],
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "together"), FAR)
+def test_offsets_may_be_larger_than_an_int(gpu, name, shape, together):
+    each = torch.Size(shape[1:]).numel()
+    before = -(-BEYOND // each // together) * together  # rows that no memory holds: blocks that do not run
+    values, idcg, out = numbers(*shape), 1 + numbers(*shape[:-1]), empty(shape, torch.float32)
+    near = arguments(name, [pointer(x) for x in (values, idcg, out)], shape)
+    expected = launch(gpu, name, out, (values, idcg), 0, *near, orders=[False]).clone()
+    gpu.size_of_gpu(10**8, 227 * 1024)  # no block goes round its loop
+    gpu.start_at_block(ctypes.c_int64(before // together))
+    ahead = [(values, each), (idcg, idcg[0].numel()), (out, each)]
+    pointers = [ctypes.c_void_p(x.data_ptr() - 4 * before * numbers) for x, numbers in ahead]
+    far = arguments(name, pointers, (before + shape[0], *shape[1:]))
+    try:
+        assert torch.equal(launch(gpu, name, out, (values, idcg), 0, *far, orders=[False]), expected)
+    finally:
+        gpu.start_at_block(ctypes.c_int64(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "kernels"),
+    [("swap_ndcg", (2, size), 1) for size in (10, 200, 1100)]
+    + [("group_normalize", shape, 1) for shape in ((2, 8, 1), (2, 2000, 1), (2, 8, 10), (1, 5000, 16))]
+    + [("swap_normalize", (2, 3, 10), 1), ("swap_normalize", (1, 2, 1100), 2)],
+)
+def test_a_refused_launch_is_reported(gpu, name, shape, kernels):
+    values, idcg, out = numbers(*shape), torch.ones(shape[:-1]), empty(shape, torch.float32)
+    call = arguments(name, [pointer(x) for x in (values, idcg, out)], shape)
+    gpu.set_arrays(ctypes.c_int64(0), None)
+    for launches in range(kernels + 1):
+        gpu.refuse_after(launches)
+        assert bool(getattr(gpu, name)(0, *call)) == (launches < kernels)
+    gpu.refuse_after(-1)
+
+
+@pytest.fixture(scope="module")
+def binding(gpu, tmp_path_factory):
+    """csrc/cuda/ops.cpp over the emulated kernels, and how to call an operation of it."""
+    libraries = list(load.FOLDER.glob("_C*.so"))
+    if not libraries or load.built_for(torch.device("cuda")):
+        pytest.skip("extension not built, or a device is there: no operations to take the place of")
+    library, torch_folder = tmp_path_factory.mktemp("binding") / "binding.so", Path(torch.__file__).parent
+    source = ROOT / "tests" / "emulator" / "binding.cpp"
+    flags = ["-O0", "-std=c++17", "-fPIC", "-shared", "-Wl,-Bsymbolic", "-DUSE_CUDA", "-Wall", "-Werror"]
+    flags += ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-isystem", torch_folder / "include"]
+    links = [gpu.path, f"-L{torch_folder / 'lib'}", "-ltorch_cpu"]
+    subprocess.run(["g++", *flags, "-o", library, source, *links], check=True)
+    gpu.set_arrays(ctypes.c_int64(0), None)
+    torch.ops.load_library(libraries[0])  # the schemas
+    torch.ops.load_library(library)
+    cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+
+    def call(name, *arguments):
+        getattr(torch.ops.minirec, name).default.redispatch(cuda, *arguments)
+        error = gpu.error().decode()
+        assert not error, error
+
+    return call
+
+
+def test_the_binding_hands_all_arguments_over(gpu, binding):
+    gains, idcg = numbers(2, 5, 10), 1 + numbers(2, 5, seed=1)
+    mask, lengths = numbers(2, 5, 10, seed=2) < 0.7, (numbers(2, 5, seed=3) * 11).long()
+    how = (0, 1e-2, True, True)
+    for dtype, later in itertools.product(CODE, (True, False)):
+        given = gains.to(dtype)
+        out = empty(given.shape, dtype)
+        for own in ((idcg.to(out.dtype), lengths, mask), (None, None, None)):
+            ideal, *holes = own
+            exact = [given.double(), ideal if ideal is None else ideal.double()]
+            exact = [*exact, reference.valid_positions(given, *holes), 4, later]
+            plain = (1, 0.0, False, False)
+            expected = reference.swap_normalize(*exact, *plain)
+            binding("swap_normalize", given, *own, 4, later, *plain, out)
+            assert (out.double() - expected).abs().max() < CLOSE[dtype]
+            flat = [x if x is None else x.flatten(0, 1) for x in (given, *own)]
+            binding("swap_ndcg", *flat, 4, later, out.flatten(0, 1))
+            exact[:3] = [x if x is None else x.flatten(0, 1) for x in exact[:3]]
+            assert (out.flatten(0, 1) - reference.swap_ndcg(*exact)).abs().max() < CLOSE[dtype]
+        for own in ((mask, None), (None, torch.tensor([0, 2, 5])), (None, None)):
+            binding("group_normalize", given, *own, *how, out)
+            expected = reference.group_normalize(given.double(), *own, *how)
+            assert (out.double() - expected).abs().max() < 50 * CLOSE[dtype]  # divided by 0.01 or more
+
+
+def test_the_binding_raises_what_the_kernels_return(gpu, binding):
+    gains, idcg = numbers(2, 3, 10), torch.ones(2, 3)
+    rows, out = (gains.flatten(0, 1), idcg.flatten()), empty(gains.shape, torch.float32)
+    calls = {
+        "swap_ndcg": (*rows, None, None, 10, True, out.flatten(0, 1)),
+        "group_normalize": (gains, None, None, 1, 0.0, True, False, out),
+        "swap_normalize": (gains, idcg, None, None, 10, True, 1, 0.0, True, False, out),
+    }
+    for name, call in calls.items():
+        gpu.refuse_after(0)
+        with pytest.raises(RuntimeError, match="CUDA: a launch that was refused"):
+            binding(name, *call)
+    long = numbers(1, 1025)
+    with pytest.raises(RuntimeError, match="idcg: expected a tensor for lists of 1025 on CUDA"):
+        binding("swap_ndcg", long, None, None, None, 10, True, empty(long.shape, torch.float32))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +413,16 @@ def test_the_rungs_of_the_ladder_agree_and_cost_what_their_map_says(gpu, name, r
                 values.double()[..., None], None, None, 1, 1e-6, True, False
             ).squeeze(2)
         gpu.count_requests()
-        launch(gpu, {"swap_ndcg": "swap_ladder", "group_normalize": "normalize_ladder"}[name], out, given, rung, *inputs, *sizes, orders=[False])
+        launch(
+            gpu,
+            {"swap_ndcg": "swap_ladder", "group_normalize": "normalize_ladder"}[name],
+            out,
+            given,
+            rung,
+            *inputs,
+            *sizes,
+            orders=[False],
+        )
         assert (out.double() - expected).abs().max() < 5e-5, rung
         gpu.counts(counted)
         assert counted[1] == 4 * values.numel()
@@ -289,14 +447,17 @@ def test_an_access_can_be_traced(gpu):
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc to compile for CUDA")
-def test_nvcc_compiles_the_kernels_and_the_ladders_that_include_them(tmp_path):
-    flags = ["-std=c++17", "-O1", "-gencode=arch=compute_90,code=sm_90"]
+def test_nvcc_compiles_the_kernels_and_the_ladders_that_include_them_and_no_register_spills(tmp_path):
+    flags = ["-std=c++17", "-O3", "-Xptxas=-v", "-gencode=arch=compute_90,code=sm_90"]
 
     def compile_one(source):
-        command = ["nvcc", *flags, "-c", source, "-o", tmp_path / f"{source.stem}.o"]
+        command = ["nvcc", *flags, "-cubin", source, "-o", tmp_path / f"{source.stem}.cubin"]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     with ThreadPoolExecutor(2) as pool:
         for source, done in zip(SOURCES, pool.map(compile_one, SOURCES), strict=True):
             assert done.returncode == 0, f"{source.name}: {done.stderr}"
             assert "warning" not in done.stderr, f"{source.name}: {done.stderr}"
+            spilled = re.findall(r"(\d+) bytes spill", done.stderr)
+            assert spilled, f"{source.name}: {done.stderr}"
+            assert set(spilled) == {"0"}, f"{source.name}: {done.stderr}"
