@@ -16,23 +16,25 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
     normalize_runs(Groups<T> a, Factor<T> factor, int together, int alone, unsigned gaps) {
   SHARED(T, slots);
   const Stage<T> stage{slots + WARPS, gaps};
-  const int64_t groups = a.outer * a.pieces;
-  auto begin = [&](int64_t own) {
-    return a.offsets ? own / a.pieces * a.group + a.offsets[own % a.pieces] : own * a.group;
-  };
-  for (int64_t top = int64_t(blockIdx.x) * together; top < groups; top += int64_t(gridDim.x) * together) {
+  // Even groups are all in one row.
+  const int64_t groups = a.offsets ? a.pieces : a.outer, parts = (groups + together - 1) / together;
+  const int64_t units = a.offsets ? a.outer * parts : parts;
+  for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
+    const int64_t row = unit / parts, top = (unit - row * parts) * together;
     const int here = groups - top < together ? int(groups - top) : together;
-    const int64_t base = begin(top), size = begin(top + here) - base;
+    auto begin = [&](int own) {
+      return a.offsets ? row * a.group + a.offsets[top + own] : (top + own) * a.group;
+    };
+    const int64_t base = begin(0), size = begin(here) - base;
     const bool staged = size <= STAGE / int(sizeof(T));
     const Tile tile{base, 0, 1, staged ? int(size) : 0};
     if (staged) stage.fetch(a.rewards, a.mask, tile);
     auto in_stage = [&](auto team, int own) {
-      const int64_t from = begin(top + own) - base;
-      const Shared<T> x = stage.memory + stage.slot(int(from));
+      const int from = int(begin(own) - base), end = int(begin(own + 1) - base);
+      const Shared<T> x = stage.memory + stage.slot(from);
       normalize<decltype(team)::value>(
-          begin(top + own + 1) - base - from, factor, [&](int64_t k) { return x[k]; },
-          [&](int64_t k) { return !a.mask || x[k] != HOLE<T>; }, [&](int64_t k, T value) { x[k] = value; },
-          slots);
+          end - from, factor, [&](int k) { return x[k]; }, [&](int k) { return !a.mask || x[k] != HOLE<T>; },
+          [&](int k, T value) { x[k] = value; }, slots);
     };
     if (staged && size <= int64_t(alone) * here) {
       if (int(threadIdx.x) < here) in_stage(Team<1>(), int(threadIdx.x));
@@ -42,9 +44,9 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
       in_stage(Team<THREADS>(), 0);
     } else {
       for (int own = 0; own < here; own++) {
-        const int64_t from = begin(top + own);
+        const int64_t from = begin(own);
         normalize<THREADS>(
-            begin(top + own + 1) - from, factor, [&](int64_t k) { return read(a.rewards, from + k); },
+            begin(own + 1) - from, factor, [&](int64_t k) { return read(a.rewards, from + k); },
             [&](int64_t k) { return !a.mask || read(a.mask + from + k); },
             [&](int64_t k, T value) { write(a.out + from + k, value); }, slots);
       }
@@ -90,7 +92,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) normalize_far(Groups<T> a, Fa
 
 template <typename T>
 cudaError_t launch_runs(const Groups<T>& a, const Factor<T>& factor, cudaStream_t stream) {
-  const int64_t fit = STAGE / int64_t(sizeof(T)), groups = a.outer * a.pieces;
+  const int64_t fit = STAGE / int64_t(sizeof(T));
   const int64_t average = a.group / a.pieces + 1;
   const bool rows =
       !a.offsets && a.group <= ALONE;  // ragged groups have a thread each if they are short on average
@@ -101,8 +103,9 @@ cudaError_t launch_runs(const Groups<T>& a, const Factor<T>& factor, cudaStream_
   together = together < 1 ? 1 : together < THREADS ? together : THREADS;
   const Room<T> room(rows ? together * a.group : fit, rows ? int(a.group) : 0);
   const int64_t bytes = room.bytes + WARPS * int64_t(sizeof(T));
+  const int64_t parts = ((a.offsets ? a.pieces : a.outer) + together - 1) / together;
   auto kernel = normalize_runs<T>;
-  LAUNCH(kernel, blocks_for(kernel, bytes, (groups + together - 1) / together), THREADS, size_t(bytes),
+  LAUNCH(kernel, blocks_for(kernel, bytes, a.offsets ? a.outer * parts : parts), THREADS, size_t(bytes),
          stream, a, factor, int(together), a.offsets ? 32 : ALONE, room.gaps);
   return cudaGetLastError();
 }

@@ -26,33 +26,33 @@ struct Factor {
 
 // A group that a team goes through three times: get(k) gives a reward, counts(k) whether it counts.
 // Its first reward is subtracted first, so that equal rewards are exact zeros.
-template <int TEAM, typename T, typename Get, typename Counts, typename Put>
-__device__ inline void normalize(int64_t size, const Factor<T>& factor, Get get, Counts counts, Put put,
+template <int TEAM, typename Size, typename T, typename Get, typename Counts, typename Put>
+__device__ inline void normalize(Size size, const Factor<T>& factor, Get get, Counts counts, Put put,
                                  Shared<T> slots = {}) {
   const int lane = threadIdx.x % TEAM;
-  int64_t first = lane;
+  Size first = lane;
   while (first < size && !counts(first)) first += TEAM;
   if (TEAM > 1) {  // the first of all, in numbers that T holds exactly
     const T row = least<TEAM>(T(first / TEAM), slots);
     const T place = least<TEAM>(T(first / TEAM) == row ? T(lane) : T(TEAM), slots);
-    first = int64_t(row) * TEAM + int64_t(place);
+    first = Size(row) * TEAM + Size(place);
   }
   const T pivot = first < size ? get(first) : T(0);
   T n = 0, total = 0, squares = 0;
 #pragma unroll 4
-  for (int64_t k = lane; k < size; k += TEAM)
+  for (Size k = lane; k < size; k += TEAM)
     if (counts(k)) total += get(k) - pivot, n += 1;
   n = sum<TEAM>(n, slots);
   const T mean = sum<TEAM>(total, slots) / (n > 0 ? n : T(1));
 #pragma unroll 4
-  for (int64_t k = lane; k < size; k += TEAM)
+  for (Size k = lane; k < size; k += TEAM)
     if (counts(k)) {
       const T centred = get(k) - pivot - mean;
       squares += centred * centred;
     }
   const T by = factor(sum<TEAM>(squares, slots), n);
 #pragma unroll 4
-  for (int64_t k = lane; k < size; k += TEAM) put(k, counts(k) ? (get(k) - pivot - mean) * by : T(0));
+  for (Size k = lane; k < size; k += TEAM) put(k, counts(k) ? (get(k) - pivot - mean) * by : T(0));
 }
 
 // The columns of staged contexts of `group` rows of `width` numbers: a thread each, neighbours on neighbouring
@@ -68,14 +68,14 @@ __device__ inline void normalize_staged(const Stage<T>& stage, const Groups<T>& 
     for (int64_t piece = 0; piece < a.pieces; piece++) {
       const int begin = a.offsets ? int(a.offsets[piece]) : 0;
       const int end = a.offsets ? int(a.offsets[piece + 1]) : group;
-      auto at = [&](int64_t i) { return stage.slot((top + begin + int(i)) * width + k); };
-      auto counts = [&](int64_t i) {
+      auto at = [&](int i) { return stage.slot((top + begin + i) * width + k); };
+      auto counts = [&](int i) {
         return (!holes || stage.memory[at(i)] != HOLE<T>) &&
                (!a.lengths || column + k < a.lengths[list + top + begin + i]);
       };
       normalize<1>(
-          end - begin, factor, [&](int64_t i) { return stage.memory[at(i)]; }, counts,
-          [&](int64_t i, T value) { stage.memory[at(i)] = value; });
+          end - begin, factor, [&](int i) { return stage.memory[at(i)]; }, counts,
+          [&](int i, T value) { stage.memory[at(i)] = value; });
     }
   }
 }

@@ -184,13 +184,18 @@ __device__ inline void rewards(Shared<T> x, Valid<T, HOLES> valid, const Lists<T
     x[k] = !valid(k) ? hole : n > 1 ? (product(k) * n + covariance) * by : T(0);
 }
 
+// Room to sort a list in: the next power of two.
+__host__ __device__ inline int room_for(int size) {
+  int room = 1;
+  while (room < size) room *= 2;
+  return room;
+}
+
 // IDCG of a list's own gains, in units of the list. A warp counts where all gains but 0 are equal, and else sorts
-// a copy, falling; `sorted` has room for the next power of two.
+// a copy, falling.
 template <typename T, bool HOLES>
 __device__ inline T ideal(Shared<T> x, Valid<T, HOLES> valid, const Lists<T>& a, Shared<T> sorted) {
-  const int lane = threadIdx.x % 32;
-  int room = 1;
-  while (room < a.size) room *= 2;
+  const int lane = threadIdx.x % 32, room = room_for(a.size);
   T negative = 0, total = 0;
   __syncwarp();  // the copy of the list before has been read
   for (int k = lane; k < room; k += 32) {
@@ -233,7 +238,7 @@ struct Bench {
 
   // What it takes, for so many lists at a time.
   static int64_t bytes(const Lists<T>& a, int lists) {
-    return (3 * a.size + (a.idcg ? 0 : lists + WARPS * 2 * a.size)) * int64_t(sizeof(T)) +
+    return (3 * a.size + (a.idcg ? 0 : lists + WARPS * room_for(a.size))) * int64_t(sizeof(T)) +
            Room<T>(int64_t(lists) * a.size, TEAM == 1 ? a.size : 0).bytes;
   }
 
@@ -242,7 +247,7 @@ struct Bench {
         table(memory, a.size),
         ideals(memory + 3 * a.size),
         sorted(ideals + lists),
-        stage{a.idcg ? ideals : sorted + WARPS * 2 * a.size, gaps} {
+        stage{a.idcg ? ideals : sorted + WARPS * room_for(a.size), gaps} {
     table.make(a.size, a.cutoff, a.later);
   }
 
@@ -256,7 +261,7 @@ struct Bench {
     if (!a.idcg) {
       const int warp = threadIdx.x / 32;
       for (int own = warp; own < lists; own += WARPS) {
-        const T value = ideal(list(own), valid(own), a, sorted + warp * 2 * a.size);
+        const T value = ideal(list(own), valid(own), a, sorted + warp * room_for(a.size));
         if (threadIdx.x % 32 == 0) ideals[own] = value;
       }
       __syncthreads();

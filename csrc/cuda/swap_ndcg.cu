@@ -90,7 +90,6 @@ cudaError_t launch(const Lists<T>& a, cudaStream_t stream) {
   const int fit = STAGE / int(sizeof(T)) / a.size;
   const int together = TEAM > 1 ? WARPS : fit < THREADS ? fit / 32 * 32 : THREADS;
   const int64_t bytes = Bench<T, TEAM, false>::bytes(a, together);
-  if (!fits(kernel, bytes)) return cudaErrorInvalidValue;
   LAUNCH(kernel, blocks_for(kernel, bytes, (a.n + together - 1) / together), THREADS, size_t(bytes), stream,
          a, together, Room<T>(0, TEAM == 1 ? a.size : 0).gaps);
   return cudaGetLastError();

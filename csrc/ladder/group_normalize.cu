@@ -3,7 +3,7 @@
 //                   bytes   sectors  accesses  shuffles  registers
 //   1  thread       196     65       65        0         24         a thread per group, three passes
 //   2  warp         64      4        32        11        19         a warp per group: half of its lanes idle
-//   3  staged       64      4        8         0         72         PRODUCTION: 128 groups a block, 16-byte accesses
+//   3  staged       64      4        8         0         80         PRODUCTION: 128 groups a block, 16-byte accesses
 //
 // 65,536 such groups are 8 MB, two microseconds of an H200's memory: starting a kernel takes about as long, so
 // the one thing that pays is to do all in one.

@@ -8,7 +8,7 @@
 //   1  pairs        33,024  8,384    8,384     0         38         a thread per list, every pair
 //   2  closed form  516     257      257       0         30         a thread per list, running sums
 //   3  warp         640     33       288       84        34         32 threads per list: neighbours read neighbours
-//   4  staged       516     32       65        0.17      76         PRODUCTION: a block's lists are one run
+//   4  staged       516     32       65        0.17      72         PRODUCTION: a block's lists are one run
 //
 // (The shuffles of 4 make a block's table of ranks. Rung 4 alone bears gains of any size.)
 //
