@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from minirec.ops import load, reference
 
@@ -165,14 +167,14 @@ def test_a_tail_of_equal_gains_is_exactly_zero(gpu, size, dtype):
 
 
 @pytest.mark.parametrize("dtype", CODE)
-@pytest.mark.parametrize("size", [1, 10, 128, 129, 500])
+@pytest.mark.parametrize("size", [2, 10, 128, 130, 1000])
 def test_the_ideal_order_is_that_of_the_lists_own_gains(gpu, size, dtype):
+    size //= 1 if dtype != torch.float64 else 2
     gains = torch.stack([(numbers(9, size) < 0.3) * 0.7, numbers(9, size), (numbers(9, size) * 4).floor()])
     gains = gains.flatten(0, 1).to(dtype)
     mask, lengths = numbers(27, size, seed=1) < 0.8, (numbers(27, seed=2) * (size + 9)).long()
     for own in ((None, None), (lengths, mask)):
-        valid = reference.valid_positions(gains, *own)
-        given = gains.masked_fill(~valid, torch.nan)
+        given = gains.masked_fill(~reference.valid_positions(gains, *own), torch.nan)
         found = swap(gpu, given, None, *own, cutoff=20)
         assert (found.double() - truth(gains, None, *own, cutoff=20)).abs().max() < CLOSE[dtype]
         assert torch.equal(swap(gpu, given * 2.0**100, None, *own, cutoff=20), found)
@@ -244,6 +246,60 @@ def test_one_pass_is_the_two_operations(gpu, shape, shared_memory, dtype):
             # An error of a reward (a tenth of CLOSE at these sizes) is divided by the std of its position
             # and eps, 0.01 at least.
             assert (out.double() - expected).abs().max() < 10 * CLOSE[dtype]
+
+
+def drawn(values, beyond):
+    """The same numbers in memory that begins `beyond` numbers later."""
+    return torch.cat([values.new_zeros(beyond), values.flatten()])[beyond:].view(values.shape)
+
+
+ANY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+LISTS = st.tuples(st.integers(1, 4), st.integers(1, 20), st.integers(1, 140) | st.integers(1, 1024))
+GROUPS = st.tuples(
+    st.integers(1, 40), st.integers(1, 140) | st.integers(1, 9000), st.sampled_from([1, 1, 2, 16, 60])
+)
+DTYPES, BOTH, SEEDS = st.sampled_from(list(CODE)), st.booleans(), st.integers(0, 2**32)
+
+
+@ANY
+@given(LISTS, DTYPES, BOTH, BOTH, BOTH, BOTH, st.integers(0, 3), SEEDS)
+def test_any_lists_are_the_closed_form(gpu, shape, dtype, later, masked, ragged, own, beyond, seed):
+    size, exact = shape[-1], torch.promote_types(dtype, torch.float32)
+    assume(not own or size * exact.itemsize <= 4096)
+    torch.manual_seed(seed)
+    gains, out = drawn(torch.rand(shape).to(dtype), beyond), empty(shape, dtype, beyond > 1)
+    idcg = None if own else 1 + torch.rand(shape[:-1], dtype=exact)
+    lengths = torch.randint(0, size + 9, shape[:-1]) if ragged else None
+    mask = drawn(torch.rand(shape) < 0.8, beyond) if masked else None
+    valid, how = reference.valid_positions(gains, lengths, mask), (size, size, later)
+    arrays = [gains, idcg, lengths, mask]
+    exact = [gains.double(), idcg if own else idcg.double(), valid]
+    contexts, group = (ctypes.c_int64(n) for n in shape[:2])
+    inputs, last = [pointer(x) for x in (*arrays, out)], (1, ctypes.c_double(0.1), True, False)
+    launch(gpu, "swap_normalize", out, arrays, CODE[dtype], *inputs, contexts, group, *how, *last)
+    expected = reference.swap_normalize(*exact, *how[1:], 1, 0.1, True, False)
+    assert (out - expected).abs().max() < 40 * CLOSE[dtype]  # errors of rewards are divided by 0.1 or more
+    launch(gpu, "swap_ndcg", out, arrays, CODE[dtype], *inputs, ctypes.c_int64(shape[0] * shape[1]), *how)
+    rows = [x if x is None else x.flatten(0, 1) for x in exact]
+    assert (out.flatten(0, 1) - reference.swap_ndcg(*rows, *how[1:])).abs().max() < CLOSE[dtype]
+
+
+@ANY
+@given(GROUPS, DTYPES, BOTH, st.integers(0, 9), st.integers(0, 3), SEEDS)
+def test_any_groups_are_the_truth(gpu, shape, dtype, masked, pieces, beyond, seed):
+    rows, size, inner = shape
+    assume(rows * size * inner <= 40_000)
+    torch.manual_seed(seed)
+    rewards, mask, offsets = drawn(torch.rand(shape).to(dtype), beyond), None, None
+    if pieces:
+        cuts = torch.randint(0, size + 1, (pieces - 1,)).sort().values
+        offsets = torch.cat([torch.tensor([0]), cuts, torch.tensor([size])])
+    elif masked:
+        mask = drawn(torch.rand(shape) < 0.8, beyond)
+    how = 1, 0.1, True, False
+    found = normalise(gpu, rewards, mask, offsets, *how)
+    expected = reference.group_normalize(rewards.double(), mask, offsets, *how)
+    assert (found - expected).abs().max() < 20 * CLOSE[dtype] * (1 + expected.abs().max())  # divided by 0.1
 
 
 WHOLE_RUNS = {  # the shapes that the table of requests covers
