@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
     normalize_runs(Groups<T> a, Factor<T> factor, int together, int alone, unsigned gaps) {
   SHARED(T, slots);
   const Stage<T> stage{slots + WARPS, gaps};
-  // Even groups are all in one row.
+  // Even groups are all in one row. Up to the average size `alone` each has a thread.
   const int64_t groups = a.offsets ? a.pieces : a.outer, parts = (groups + together - 1) / together;
   const int64_t units = a.offsets ? a.outer * parts : parts;
   for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
@@ -93,13 +93,10 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) normalize_far(Groups<T> a, Fa
 template <typename T>
 cudaError_t launch_runs(const Groups<T>& a, const Factor<T>& factor, cudaStream_t stream) {
   const int64_t fit = STAGE / int64_t(sizeof(T));
-  const int64_t average = a.group / a.pieces + 1;
-  const bool rows =
-      !a.offsets && a.group <= ALONE;  // ragged groups have a thread each if they are short on average
-  int64_t together = rows            ? fit / a.group / 32 * 32
-                     : a.offsets     ? fit / average / 2
-                     : a.group < fit ? WARPS
-                                     : 1;
+  const bool rows = !a.offsets && a.group <= ALONE;
+  int64_t together = fit / a.group / (rows ? 32 : WARPS) * (rows ? 32 : WARPS);
+  if (a.offsets)
+    together = fit / (a.group / a.pieces + 1) / 2;  // half of what fits if all are of average size
   together = together < 1 ? 1 : together < THREADS ? together : THREADS;
   const Room<T> room(rows ? together * a.group : fit, rows ? int(a.group) : 0);
   const int64_t bytes = room.bytes + WARPS * int64_t(sizeof(T));
@@ -120,7 +117,7 @@ cudaError_t launch_columns(const Groups<T>& a, const Factor<T>& factor, cudaStre
     for (width = 256; width > 16 && width * row > STAGE;) width /= 2;
   width = width < a.inner ? width : a.inner;
   const int64_t bytes = together * width * row;
-  if (fits(kernel, bytes)) {
+  if (a.inner < 1 << 30 && fits(kernel, bytes)) {
     const int64_t units = (a.outer + together - 1) / together * ((a.inner + width - 1) / width);
     LAUNCH(kernel, blocks_for(kernel, bytes, units), THREADS, size_t(bytes), stream, a, factor, int(together),
            int(width));

@@ -87,8 +87,9 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) swap_long(Lists<T> a) {
 template <typename T, int TEAM>
 cudaError_t launch(const Lists<T>& a, cudaStream_t stream) {
   auto kernel = a.mask || a.lengths ? swap_lists<T, TEAM, true> : swap_lists<T, TEAM, false>;
-  const int fit = STAGE / int(sizeof(T)) / a.size;
-  const int together = TEAM > 1 ? WARPS : fit < THREADS ? fit / 32 * 32 : THREADS;
+  // A warp that sorts takes memory for that.
+  const int fit = STAGE / int(sizeof(T)) / a.size / (TEAM > 1 && !a.idcg ? 2 : 1);
+  const int together = TEAM > 1 ? fit / WARPS * WARPS : fit < THREADS ? fit / 32 * 32 : THREADS;
   const int64_t bytes = Bench<T, TEAM, false>::bytes(a, together);
   LAUNCH(kernel, blocks_for(kernel, bytes, (a.n + together - 1) / together), THREADS, size_t(bytes), stream,
          a, together, Room<T>(0, TEAM == 1 ? a.size : 0).gaps);
