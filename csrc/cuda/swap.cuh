@@ -184,9 +184,9 @@ __device__ inline void rewards(Shared<T> x, Valid<T, HOLES> valid, const Lists<T
     x[k] = !valid(k) ? hole : n > 1 ? (product(k) * n + covariance) * by : T(0);
 }
 
-// Room to sort a list in: the next power of two.
+// Room to sort a list in: the next power of two, a warp's at least.
 __host__ __device__ inline int room_for(int size) {
-  int room = 1;
+  int room = 32;
   while (room < size) room *= 2;
   return room;
 }
@@ -214,8 +214,8 @@ __device__ inline T ideal(Shared<T> x, Valid<T, HOLES> valid, const Lists<T>& a,
     for (int k = lane; k < most && k < a.size; k += 32) total += discount<T>(k, a.cutoff);
     return sum<32>(total) * (largest * per_unit);
   }
-  for (int run = 2; run <= room; run *= 2)
-    for (int step = run / 2; step > 0; step /= 2) {
+  for (int run = 2; run <= room; run *= 2) {
+    for (int step = run / 2; step >= 32; step /= 2) {
       __syncwarp();
       for (int p = lane; p < room / 2; p += 32) {
         const int i = 2 * p - (p & (step - 1));
@@ -223,6 +223,17 @@ __device__ inline T ideal(Shared<T> x, Valid<T, HOLES> valid, const Lists<T>& a,
         if (i & run ? other < one : one < other) sorted[i] = other, sorted[i + step] = one;
       }
     }
+    __syncwarp();
+    for (int k = lane; k < room; k += 32) {  // what is nearer goes from lane to lane
+      T value = sorted[k];
+      for (int step = run < 64 ? run / 2 : 16; step > 0; step /= 2) {
+        const T other = __shfl_xor_sync(EVERY, value, step, 32);
+        const bool larger = !(k & step) == !(k & run);  // of the two it keeps
+        value = (larger ? value < other : other < value) ? other : value;
+      }
+      sorted[k] = value;
+    }
+  }
   __syncwarp();
   for (int k = lane; k < a.size; k += 32) total += sorted[k] * per_unit * discount<T>(k, a.cutoff);
   return sum<32>(total);
