@@ -1,17 +1,20 @@
 """The kernels beside a floor, plain torch and public packages, in one run.
 
-    python -m bench.kernels
+    python -m bench.kernels [cpu] [cuda]
 
 The floor reads and writes the same bytes and computes nothing worth speaking of: ``torch.mul`` on a CPU, a
 copy on a GPU. Inputs and outputs rotate over more memory than a cache holds. Every row is first held against
 the closed form in float64; one that is off is called red and gets no number. Rows marked "scaled" do a part
-of the work, and their time is multiplied.
+of the work, and their time is multiplied. A GPU keeps the time itself, from event to event around the replay
+of a CUDA graph, so that no launch counts; rows marked "launched" read a value, and no graph can hold them.
 
 Tolerances. Swap rewards are at most 1, and float32 rounds the sums of a list of 1,000 to a few 1e-7. To
 normalise divides such an error by the std of a position over the group, which is some 1/100 of the rewards.
 """
 
+import itertools
 import statistics
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -58,34 +61,68 @@ def green(row: Row, pair: tuple[Tensor, Tensor], tolerance: float) -> bool:
     return bool(off <= tolerance)
 
 
-def measure(rows: list[Row], pairs: list[tuple], tolerance: float) -> dict[str, float]:
-    """Median seconds per row for the whole work; without the rows that are red."""
-    runs = {}
+def floor(device: str) -> Row:
+    """The same bytes, and nothing to compute."""
+    if device == "cpu":
+        return Row("torch.mul(out=), the floor", lambda x, out: torch.mul(x, 2.0, out=out))
+    return Row("copy, the floor", lambda x, out: out.copy_(x))
+
+
+def captured(run: Callable[[], object]) -> tuple[Callable[[], object], bool]:
+    """What replays the kernels of a run on the GPU, and whether that is a graph."""
+    run()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            run()
+    except RuntimeError:  # it waits for the device
+        torch.cuda.synchronize()
+        return run, False
+    return graph.replay, True
+
+
+def device_medians(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Like ``medians``, by the clock of the GPU."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            run()
+            end.record()
+            end.synchronize()
+            seconds[name].append(start.elapsed_time(end) / 1000)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def measure(rows: list[Row], pairs: list[tuple], tolerance: float) -> dict[str, tuple[float, str]]:
+    """Median seconds per row for the whole work, and its name there; without the rows that are red."""
+    runs, names = {}, {}
     for row in (row for row in rows if green(row, pairs[0], tolerance)):
 
         def run(call=row.call, some=pairs[: 1 if row.once else None]) -> None:
             for pair in some:
                 call(*pair)
-            if pairs[0][0].is_cuda:
-                torch.cuda.synchronize()
 
-        runs[row.name] = run
+        runs[row.name], whole = captured(run) if pairs[0][0].is_cuda else (run, True)
+        names[row.name] = row.name if whole else f"{row.name}, launched"
     parts = {row.name: row.part * (1 if row.once else len(pairs)) for row in rows}
-    return {name: seconds / parts[name] for name, seconds in medians(runs, ROUNDS).items()}
+    found = device_medians(runs) if pairs[0][0].is_cuda else medians(runs, ROUNDS)
+    return {name: (seconds / parts[name], names[name]) for name, seconds in found.items()}
 
 
 def table(title: str, rows: list[Row], pairs: list[tuple], tolerance: float) -> list[str]:
     """A table; its first row is the floor, its second the kernel. Times are shown against both."""
     seconds = measure(rows, pairs, tolerance)
-    floor, kernel = (seconds.get(row.name) for row in rows[:2])
+    least, kernel = (seconds.get(row.name, (None,))[0] for row in rows[:2])
     lines = ["", f"| {title} | ms | of the floor | of the kernel |", "|---|---|---|---|"]
     for row in rows:
         if row.name not in seconds:
             lines.append(f"| {row.name} | red | | |")
             continue
-        value = seconds[row.name]
+        value, name = seconds[row.name]
         against = f"{value / kernel:,.2f}" if kernel else ""
-        lines.append(f"| {row.name} | {1000 * value:,.3f} | {value / floor:,.2f} | {against} |")
+        lines.append(f"| {name} | {1000 * value:,.3f} | {value / least:,.2f} | {against} |")
     return lines
 
 
@@ -115,7 +152,7 @@ def swap_tables(device: str) -> list[str]:
 
     compiled = torch.compile(in_torch)
     rows = [
-        Row("torch.mul(out=), the floor", lambda x, out: torch.mul(x, 2.0, out=out)),
+        floor(device),
         Row("swap_ndcg(out=)", lambda x, out: swap_ndcg(x, out=out, **own), whole),
         Row("with check=True", lambda x, out: swap_ndcg(x, idcg, out=out, check=True), whole),
         Row("without out=", lambda x, out: swap_ndcg(x, **own), whole),
@@ -162,7 +199,7 @@ def instruction_sets() -> list[str]:
         return call
 
     names = torch.ops.minirec.instruction_sets().split(",")
-    rows = [Row("torch.mul(out=), the floor", lambda x, out: torch.mul(x, 2.0, out=out))]
+    rows = [floor("cpu")]
     rows += [Row(name, by(name)) for name in names]
     lines = table(f"swap_ndcg, {LISTS:,} x {SIZE}, by instruction set", rows, pairs, EXACT)
     torch.ops.minirec.use_instruction_set("")
@@ -176,7 +213,7 @@ def normalize_tables(device: str) -> list[str]:
     truth = reference.group_normalize(pairs[0][0].double()[..., None], None, None, *HOW)[..., 0]
     prompts = [f"prompt {i // GROUP}" for i in range(1024 * GROUP)]
     rows = [
-        Row("torch.mul(out=), the floor", lambda x, out: torch.mul(x, 2.0, out=out)),
+        floor(device),
         Row("group_normalize(out=)", lambda x, out: group_normalize(x, out=out, check=False), truth),
         Row("with check=True", lambda x, out: group_normalize(x, out=out, check=True), truth),
         Row("torch.compile", lambda x, out: compiled(x), truth),
@@ -197,7 +234,7 @@ def normalize_tables(device: str) -> list[str]:
     pairs = buffers(CONTEXTS, GROUP, SIZE, device=device)
     truth = reference.group_normalize(pairs[0][0].double(), None, None, *HOW)
     rows = [
-        Row("torch.mul(out=), the floor", lambda x, out: torch.mul(x, 2.0, out=out)),
+        floor(device),
         Row("group_normalize(out=)", lambda x, out: group_normalize(x, 1, out=out, check=False), truth),
         Row("torch.compile", lambda x, out: middle(x), truth, True),
         Row("torch", lambda x, out: peers.along(x, 1), truth, True),
@@ -224,7 +261,7 @@ def fused_table(device: str) -> list[str]:
 
     compiled = torch.compile(lambda x: two_in_torch(x, idcg.flatten(), valid))
     rows = [
-        Row("torch.mul(out=), the floor", lambda x, out: torch.mul(x, 2.0, out=out)),
+        floor(device),
         Row("swap_advantages(out=)", lambda x, out: swap_advantages(x, idcg, out=out, check=False), truth),
         Row("swap_ndcg(out=) alone", lambda x, out: swap_ndcg(x, idcg, out=out, check=False), double),
         Row("swap_ndcg, then group_normalize", two_ops, truth),
@@ -245,44 +282,44 @@ def graphs() -> list[str]:
         "group_normalize, 64 x 10": lambda: group_normalize(gains, out=out),
         "swap_advantages, 8 x 8 x 10": lambda: swap_advantages(group, idcg.view(8, 8), out=to),
     }
-    lines, floor = ["", "| CUDA-graph replay | µs | of the floor |", "|---|---|---|"], None
-    for name, call in calls.items():
-        call()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for _ in range(100):
-                call()
-        times = []
-        for _ in range(ROUNDS):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            graph.replay()
-            end.record()
-            end.synchronize()
-            times.append(10 * start.elapsed_time(end))  # ms for 100, to µs for one
-        median = statistics.median(times)
-        floor = floor or median
-        lines.append(f"| {name} | {median:.2f} | {median / floor:.2f} |")
-    return lines
+    lines = ["", "| CUDA-graph replay | µs | of the floor |", "|---|---|---|"]
+    runs = {name: captured(lambda call=call: [call() for _ in range(100)])[0] for name, call in calls.items()}
+    found = device_medians(runs)
+    least = next(iter(found.values()))
+    return lines + [f"| {name} | {1e4 * value:.2f} | {value / least:.2f} |" for name, value in found.items()]
 
 
 def bandwidth() -> list[str]:
-    """Swap rewards and normalisation beside a copy of the same bytes on the GPU."""
+    """Every layout of the kernels beside a copy of the same bytes on the GPU."""
     lines = []
-    for size in (SIZE, 1000):
-        pairs, idcg = buffers(LISTS, size, device="cuda"), torch.full((LISTS,), 20.0, device="cuda")
+    for size, dtype in itertools.product((10, 16, 50, SIZE, 1000), (torch.float32, torch.bfloat16)):
+        pairs, idcg = (
+            buffers(LISTS, size, dtype=dtype, device="cuda"),
+            torch.full((LISTS,), 20.0, device="cuda"),
+        )
+        middle = (-1, GROUP, size)
+
+        def groups(x: Tensor, middle: tuple = middle) -> Tensor:
+            return x.view(middle)
+
+        def fused(x: Tensor, out: Tensor, idcg: Tensor = idcg, middle: tuple = middle) -> Tensor:
+            return swap_advantages(x.view(middle), idcg.view(-1, GROUP), out=out.view(middle))
+
         rows = [
-            Row("copy, the floor", lambda x, out: out.copy_(x)),
+            floor("cuda"),
             Row("swap_ndcg(out=)", lambda x, out, idcg=idcg: swap_ndcg(x, idcg, out=out)),
+            Row("swap_ndcg(out=), own IDCG", lambda x, out: swap_ndcg(x, out=out)),
             Row("group_normalize(out=)", lambda x, out: group_normalize(x, out=out)),
+            Row("along the middle", lambda x, out, of=groups: group_normalize(of(x), 1, out=of(out))),
+            Row("swap_advantages(out=)", fused),
         ]
-        lines += table(f"{LISTS:,} x {size} float32", rows, pairs, EXACT)
+        lines += table(f"{LISTS:,} x {size} {str(dtype)[6:]}", rows, pairs, EXACT)
     return lines
 
 
 def main() -> None:
     """Measure what this machine has, and write the tables."""
-    devices = [device for device in ("cpu", "cuda") if built_for(torch.device(device))]
+    devices = [x for x in sys.argv[1:] or ("cpu", "cuda") if built_for(torch.device(x))]
     for device in devices:
         lines = swap_tables(device) + normalize_tables(device) + fused_table(device)
         lines += instruction_sets() if device == "cpu" else bandwidth() + graphs()

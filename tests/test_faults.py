@@ -14,6 +14,7 @@ from queue import Queue
 import pytest
 
 from tests.faults import FORMULAS
+from tests.kernel_faults import KERNELS
 from tests.stage_faults import STAGES
 from tests.wiring_faults import WIRES
 
@@ -23,7 +24,9 @@ ROOT = Path(__file__).parent.parent
 COPIES = 2  # that tests run in at the same time
 
 FAULTS = FORMULAS | {
-    name: (*fault, test) for test, faults in (STAGES | WIRES).items() for name, fault in faults.items()
+    name: (*fault, test)
+    for test, faults in (STAGES | WIRES | KERNELS).items()
+    for name, fault in faults.items()
 }
 
 
@@ -36,7 +39,7 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for part in ("minirec", "tests", "tutorials"):
+        for part in ("minirec", "tests", "tutorials", "csrc"):
             ignored = shutil.ignore_patterns("__pycache__", "*.png", "*.md")
             shutil.copytree(ROOT / part, folder / part, ignore=ignored)
         shutil.copy(ROOT / "pyproject.toml", folder)

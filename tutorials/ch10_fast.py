@@ -189,7 +189,7 @@ def trace(rung: int) -> torch.Tensor:
     return seen[(seen[:, 0] >= 0) & (seen[:, 0] < gains.nbytes)]
 
 
-rungs = {1: "all pairs", 2: "thread per list", 3: "warp per list", 4: "eight lanes per list"}
+rungs = {1: "all pairs", 2: "thread per list", 3: "warp per list", 4: "staged"}
 seen = {rung: trace(rung) for rung in rungs}
 
 
@@ -225,9 +225,8 @@ book.say(
     f"With a thread per list, a warp touches {lists} lists at once: it fetches {used[2][1]:,} bytes and uses"
     f" {used[2][0]} of them now. Whether the others are still in a cache when their turn comes, nobody"
     f" promises. With a warp per list all {used[3][0]} bytes are used, but 32 threads must then agree on every"
-    f" running sum. The production kernel lies between: eight threads hold a list of up to {size}, each a piece of it, and read"
-    f" {used[4][0] // 32} bytes at a time. What it fetches and does not use now, it uses with its next read, one"
-    " instruction later."
+    f" running sum. The production kernel has both: its threads copy many lists to shared memory, {used[4][0] // 32}"
+    f" bytes each and {used[4][0]} a warp in one run, and there every thread goes through a list of its own."
 )
 
 # %% [markdown]
@@ -239,7 +238,7 @@ book.say(
 
 # %%
 bandwidth, peak = 4.8e12, 67e12  # of an H200, the vendor's: bytes and float32 operations per second
-operations = {1: 6 * size * (size - 1) / 2, 2: 12 * size, 3: 34 * size, 4: 14 * size}  # of a list
+operations = {1: 6 * size * (size - 1) / 2, 2: 12 * size, 3: 34 * size, 4: 11 * size}  # of a list
 read, written = ({r: s[s[:, 3] == w, 1].sum().item() / lists for r, s in seen.items()} for w in (0, 1))
 for rung, name in rungs.items():
     print(f"{name:20} asks for {read[rung]:6,.0f} bytes of a list, writes {written[rung]:3,.0f}")

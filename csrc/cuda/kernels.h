@@ -20,7 +20,7 @@ struct Input {
 template <typename T>
 struct Lists {
   Input<T> gains;          // (n, K)
-  const T* idcg;           // (n,)
+  const T* idcg;           // (n,), or null for that of the list's own gains, up to 4 KiB of them
   const int64_t* lengths;  // (n,) or null
   const bool* mask;        // (n, K) or null
   T* out;                  // (n, K)

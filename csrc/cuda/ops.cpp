@@ -33,8 +33,9 @@ cuda::Input<T> input(const Tensor& tensor) {
 template <typename T>
 cuda::Lists<T> lists_of(const Tensor& gains, const Optional& idcg, const Optional& lengths,
                         const Optional& mask, int64_t cutoff, bool later, Tensor& out) {
-  STD_TORCH_CHECK(idcg, "idcg: expected a tensor on CUDA");
   int64_t size = gains.size(gains.dim() - 1);
+  STD_TORCH_CHECK(idcg || size * sizeof(T) <= 4096, "idcg: expected a tensor for lists of ", size,
+                  " on CUDA");
   STD_TORCH_CHECK(size < (1 << 30), "gains: lists of ", size, " are too long");
   int cut = int(cutoff < size ? cutoff : size);
   return {input<T>(gains),
@@ -42,7 +43,7 @@ cuda::Lists<T> lists_of(const Tensor& gains, const Optional& idcg, const Optiona
           data<int64_t>(lengths),
           data<bool>(mask),
           mutable_data<T>(out),
-          idcg->numel(),
+          size ? gains.numel() / size : 0,
           int(size),
           cut,
           later};

@@ -1,75 +1,34 @@
-// Swap rewards. Lists of up to 1,024 positions lie in the registers of 8 or 32 neighbouring threads: every
-// gain is read once and every reward written once, 8 bytes per position, and nothing else touches global
-// memory. Longer lists have a block each, which goes through them in pieces.
+// Swap rewards. Lists of up to 1,024 positions (512 of float64) come to shared memory whole, as many in a row as a
+// block can hold: every gain is read once and every reward written once, 8 bytes per position, in whole runs. Longer
+// lists have a block each, which goes through them in pieces.
 #include "swap.cuh"
 
 namespace minirec::cuda {
 
-// Blocks that shall share a multiprocessor where the compiler would take registers for one less.
-template <typename T, int ITEMS, bool HOLES>
-constexpr int BLOCKS_AT_LEAST = sizeof(T) == 8          ? 1
-                                : ITEMS == 16 && !HOLES ? 4
-                                                        : 2;
-
-template <typename T, int LANES, int ITEMS, bool HOLES>
-__global__ void __launch_bounds__(THREADS, (BLOCKS_AT_LEAST<T, ITEMS, HOLES>))
-    swap_lists(Lists<T> a, bool wide) {
+template <typename T, int TEAM, bool HOLES>
+__global__ void __launch_bounds__(THREADS, BLOCKS) swap_lists(Lists<T> a, int together, unsigned gaps) {
   SHARED(T, memory);
-  Table<T, LANES, ITEMS> table(memory);
-  const int k0 = threadIdx.x % LANES * ITEMS, per_block = THREADS / LANES;
-  // The loop is the same for all threads of a block, as all lanes of a warp take part in a shuffle.
-  for (int64_t first = int64_t(blockIdx.x) * per_block; first < a.n;
-       first += int64_t(gridDim.x) * per_block) {
-    int64_t list = first + threadIdx.x / LANES;
-    bool some = list < a.n;
-    T x[ITEMS] = {};
-    unsigned valid = some ? read_list<T, LANES, ITEMS>(a, list, wide, x) : 0u;
-    T idcg = some ? read(a.idcg + list) : T(0);
-    if (first == int64_t(blockIdx.x) * per_block)
-      table.make(a.size, a.cutoff, a.later);  // while gains arrive
-    rewards<T, LANES, ITEMS, HOLES>(x, valid, a.size, a.later, idcg, table);
-    if (!some) continue;  // no shuffle follows in this turn
-    write_row(a.out, list * a.size, k0, a.size, wide, x);
+  const Bench<T, TEAM, HOLES> bench(a, memory, together, gaps);
+  for (int64_t first = int64_t(blockIdx.x) * together; first < a.n; first += int64_t(gridDim.x) * together) {
+    const int lists = a.n - first < together ? int(a.n - first) : together;
+    const Tile tile{first * a.size, 0, 1, lists * a.size};
+    bench.work(first, lists, tile, T(0));
+    bench.stage.store(a.out, tile);
   }
-}
-
-// The sum over the threads behind this one in the block, and over all. One slot per warp in `slots`.
-template <typename T>
-__device__ inline T behind_in_block(T value, T* slots, T* total) {
-  const int warp = threadIdx.x / 32, warps = THREADS / 32;
-  T after = behind<32>(value), whole = sum<32>(value), every = 0;
-  __syncthreads();  // the slots are free
-  if (threadIdx.x % 32 == 0) slots[warp] = whole;
-  __syncthreads();
-  for (int w = warps - 1; w >= 0; w--) {
-    if (w > warp) after += slots[w];
-    every += slots[w];
-  }
-  *total = every;
-  return after;
-}
-
-template <typename T>
-__device__ inline T least_in_block(T value, T* slots) {
-  value = least<32>(value);
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = value;
-  __syncthreads();
-  for (int w = 0; w < THREADS / 32; w++) value = slots[w] < value ? slots[w] : value;
-  return value;
 }
 
 // A block per list of any length. It is read once for the largest gain and once more, from the end, for the
-// rewards; with the pool of all positions once more for the sums.
+// rewards, in staged pieces whose carry is what lies behind; with the pool of all positions once more for the sums.
+constexpr int EACH = 9, PIECE = EACH * THREADS;  // positions of a thread, an odd number, and of all
+
 template <typename T>
-__global__ void swap_long(Lists<T> a) {
+__global__ void __launch_bounds__(THREADS, BLOCKS) swap_long(Lists<T> a) {
   SHARED(T, slots);
+  const Shared<T> steps = slots + WARPS;
+  const Stage<T> stage{steps + PIECE, 0};
   for (int64_t list = blockIdx.x; list < a.n; list += gridDim.x) {
-    const int64_t row = list * a.size;
-    const bool* mask = a.mask ? a.mask + row : nullptr;
-    const int length = a.lengths && a.lengths[list] < a.size ? int(a.lengths[list]) : a.size;
-    T* out = a.out + row;
-    auto valid = [&](int k) { return k < length && (!mask || mask[k]); };
+    const int64_t row = list * a.size, length = a.lengths ? read(a.lengths + list) : a.size;
+    auto valid = [&](int k) { return k < length && (!a.mask || read(a.mask + row + k)); };
     T negative = 0, minus_place = 0;  // minus the largest gain, and minus the place of the last valid one
     for (int k = threadIdx.x; k < a.size; k += THREADS)
       if (valid(k)) {
@@ -77,62 +36,75 @@ __global__ void swap_long(Lists<T> a) {
         negative = -gain < negative ? -gain : negative;
         minus_place = -T(k);
       }
-    const T per_unit = one_over_unit(-least_in_block(negative, slots));
+    const T per_unit = one_over_unit(-least<THREADS>(negative, slots));
     const T scale = one_over(read(a.idcg + list) * per_unit);
-    const T last = read(a.gains, row - int64_t(least_in_block(minus_place, slots)));
-    auto relative = [&](int k) { return (read(a.gains, row + k) - last) * per_unit; };
-    T S = 0, N = 0, U = 0, Tk = 0;  // of what lies behind the piece at hand
+    const T last = read(a.gains, row - int64_t(least<THREADS>(minus_place, slots)));
     if (a.later) {
-      for (int top = (a.size - 1) / THREADS * THREADS; top >= 0; top -= THREADS) {
-        const int k = top + int(threadIdx.x);
-        const bool counts = k < a.size && valid(k);
-        T x = counts ? relative(k) : T(0), m = T(counts), sum_x, sum_m, sum_T, sum_U;
-        T s = S + behind_in_block(x, slots, &sum_x), n = N + behind_in_block(m, slots, &sum_m);
-        T by = k < a.size ? step<T>(k, a.cutoff) : T(0);
-        T t = Tk + s * by + behind_in_block(s * by, slots, &sum_T);
-        T u = U + n * by + behind_in_block(n * by, slots, &sum_U);
-        if (k < a.size) write(out + k, counts && n > 0 ? (x * u - t) * scale / n : T(0));
-        S += sum_x, N += sum_m, Tk += sum_T, U += sum_U;
+      T S = 0, N = 0, U = 0, Tk = 0;  // of what lies behind the piece at hand
+      for (int top = (a.size - 1) / PIECE * PIECE; top >= 0; top -= PIECE) {
+        const Tile tile{row + top, 0, 1, a.size - top < PIECE ? a.size - top : PIECE};
+        for (int k = threadIdx.x; k < tile.width; k += THREADS) steps[k] = step<T>(top + k, a.cutoff);
+        stage.fetch(a.gains, a.mask, tile);
+        const Shared<T> x = stage.memory;
+        const int begin = int(threadIdx.x) * EACH,
+                  end = begin + EACH < tile.width ? begin + EACH : tile.width;
+        auto counts = [&](int k) { return top + k < length && (!a.mask || x[k] != HOLE<T>); };
+        T s = 0, n = 0, t = 0, u = 0, d = 0, sum_s, sum_n, sum_t, sum_u;
+        for (int k = end - 1; k >= begin; k--) {
+          t += s * steps[k], u += n * steps[k], d += steps[k];
+          if (counts(k)) s += (x[k] - last) * per_unit, n += 1;
+        }
+        T own_S = S + behind<THREADS>(s, slots, &sum_s), own_N = N + behind<THREADS>(n, slots, &sum_n);
+        T own_T = Tk + behind<THREADS>(t + own_S * d, slots, &sum_t);
+        T own_U = U + behind<THREADS>(u + own_N * d, slots, &sum_u);
+        for (int k = end - 1; k >= begin; k--) {
+          const bool some = counts(k);
+          const T g = some ? (x[k] - last) * per_unit : T(0);
+          own_T += own_S * steps[k], own_U += own_N * steps[k];
+          x[k] = some && own_N > 0 ? (g * own_U - own_T) * scale / own_N : T(0);
+          own_S += g, own_N += T(some);
+        }
+        stage.store(a.out, tile);
+        S += sum_s, N += sum_n, Tk += sum_t, U += sum_u;
       }
       continue;
     }
-    T x = 0, m = 0, d = 0, covariance = 0, mean_x, mean_d, n;
+    auto relative = [&](int k) { return (read(a.gains, row + k) - last) * per_unit; };
+    T x = 0, m = 0, d = 0, covariance = 0;
     for (int k = threadIdx.x; k < a.size; k += THREADS)
       if (valid(k)) x += relative(k), m += 1, d += discount<T>(k, a.cutoff);
-    behind_in_block(m, slots, &n);
-    behind_in_block(x, slots, &mean_x);
-    behind_in_block(d, slots, &mean_d);
-    mean_x /= n > 0 ? n : T(1), mean_d /= n > 0 ? n : T(1);
+    const T n = sum<THREADS>(m, slots), some = n > 0 ? n : T(1);
+    const T mean_x = sum<THREADS>(x, slots) / some, mean_d = sum<THREADS>(d, slots) / some;
     auto product = [&](int k) { return (relative(k) - mean_x) * (discount<T>(k, a.cutoff) - mean_d); };
     for (int k = threadIdx.x; k < a.size; k += THREADS)
       if (valid(k)) covariance += product(k);
-    behind_in_block(covariance, slots, &S);
+    covariance = sum<THREADS>(covariance, slots);
     for (int k = threadIdx.x; k < a.size; k += THREADS)
-      write(out + k, valid(k) && n > 1 ? (product(k) * n + S) * scale / (n - 1) : T(0));
+      write(a.out + row + k, valid(k) && n > 1 ? (product(k) * n + covariance) * scale / (n - 1) : T(0));
   }
 }
 
-template <typename T, int LANES, int ITEMS>
-void launch(const Lists<T>& a, cudaStream_t stream) {
-  auto kernel = a.mask || a.lengths ? swap_lists<T, LANES, ITEMS, true> : swap_lists<T, LANES, ITEMS, false>;
-  int64_t per_block = THREADS / LANES;
-  LAUNCH(kernel, blocks_for((a.n + per_block - 1) / per_block), THREADS, 3 * LANES * ITEMS * sizeof(T),
-         stream, a, wide(a.gains, a.out, a.size));
+template <typename T, int TEAM>
+cudaError_t launch(const Lists<T>& a, cudaStream_t stream) {
+  auto kernel = a.mask || a.lengths ? swap_lists<T, TEAM, true> : swap_lists<T, TEAM, false>;
+  // A warp that sorts takes memory for that.
+  const int fit = STAGE / int(sizeof(T)) / a.size / (TEAM > 1 && !a.idcg ? 2 : 1);
+  const int together = TEAM > 1 ? fit / WARPS * WARPS : fit < THREADS ? fit / 32 * 32 : THREADS;
+  const int64_t bytes = Bench<T, TEAM, false>::bytes(a, together);
+  LAUNCH(kernel, blocks_for(kernel, bytes, (a.n + together - 1) / together), THREADS, size_t(bytes), stream,
+         a, together, Room<T>(0, TEAM == 1 ? a.size : 0).gaps);
+  return cudaGetLastError();
 }
 
 template <typename T>
 cudaError_t swap_ndcg(const Lists<T>& a, cudaStream_t stream) {
   if (a.n == 0 || a.size == 0) return cudaSuccess;
-  if (a.size <= 32) {
-    launch<T, 8, 4>(a, stream);
-  } else if (a.size <= 128) {
-    launch<T, 8, 16>(a, stream);
-  } else if (a.size <= IN_REGISTERS<T>) {
-    if constexpr (IN_REGISTERS<T> > 128) launch<T, 32, 32>(a, stream);
-  } else {
-    auto kernel = swap_long<T>;
-    LAUNCH(kernel, blocks_for(a.n), THREADS, THREADS / 32 * sizeof(T), stream, a);
-  }
+  if (a.size <= ALONE) return launch<T, 1>(a, stream);
+  if (a.size <= WHOLE<T>) return launch<T, 32>(a, stream);
+  if (!a.idcg) return cudaErrorInvalidValue;  // a block sorts no list that it cannot hold
+  auto kernel = swap_long<T>;
+  constexpr size_t bytes = (WARPS + 2 * PIECE) * sizeof(T);
+  LAUNCH(kernel, blocks_for(kernel, bytes, a.n), THREADS, bytes, stream, a);
   return cudaGetLastError();
 }
 

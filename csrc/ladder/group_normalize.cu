@@ -1,9 +1,9 @@
 // The ladder of group normalisation on a GPU, groups of 16. Columns as in swap_ndcg.cu, per group.
 //
-//                   bytes   accesses  shuffles  registers
-//   1  thread       192     64        0         32         a thread per group, three passes
-//   2  warp         64      32        11        19         a warp per group: half of its lanes idle
-//   3  four lanes   64      8         1.25      32         PRODUCTION: eight groups a warp, 16-byte accesses
+//                   bytes   sectors  accesses  shuffles  registers
+//   1  thread       196     65       65        0         24         a thread per group, three passes
+//   2  warp         64      4        32        11        19         a warp per group: half of its lanes idle
+//   3  staged       64      4        8         0         80         PRODUCTION: 128 groups a block, 16-byte accesses
 //
 // 65,536 such groups are 8 MB, two microseconds of an H200's memory: starting a kernel takes about as long, so
 // the one thing that pays is to do all in one.
@@ -16,7 +16,7 @@ namespace minirec::cuda {
 __global__ void ladder_thread(Groups<float> a, Factor<float> factor) {
   int64_t group = int64_t(blockIdx.x) * THREADS + threadIdx.x, row = group * a.group;
   if (group >= a.outer) return;
-  normalize_alone<float>(
+  normalize<1>(
       a.group, factor, [&](int64_t k) { return read(a.rewards, row + k); }, [](int64_t) { return true; },
       [&](int64_t k, float value) { write(a.out + row + k, value); });
 }
@@ -37,7 +37,7 @@ __global__ void ladder_warp(Groups<float> a, Factor<float> factor) {
   if (inside) write(a.out + group * a.group + lane, x * by);
 }
 
-// 3. PRODUCTION: cuda/group_normalize.cu, normalize_rows<float, 4, 4>.
+// 3. PRODUCTION: cuda/group_normalize.cu, normalize_runs<float>.
 
 cudaError_t ladder(int rung, const Groups<float>& a, cudaStream_t stream) {
   if (rung == 3) return group_normalize(a, stream);

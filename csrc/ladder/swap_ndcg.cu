@@ -1,21 +1,22 @@
 // The ladder of swap rewards on a GPU. Each rung gives the same numbers; what changes is who reads what.
 //
-// Per list of 128 gains: bytes read, reads and writes of a thread, and shuffles of a warp, as the emulator
-// counts them (tests/test_cuda_kernels.py holds these numbers against it); registers of a thread for sm_90.
+// Per list of 128 gains: bytes read, sectors of gains and rewards that a warp asks for, reads and writes of a thread,
+// and shuffles of a warp, as the emulator counts them (tests/ops/test_cuda_kernels.py holds these numbers against
+// it); registers of a thread for sm_90.
 //
-//                   bytes   accesses  shuffles  registers
-//   1  pairs        33,024  8,384     0         38         a thread per list, every pair
-//   2  closed form  516     257       0         30         a thread per list, running sums
-//   3  warp         640     288       84        34         32 threads per list: neighbours read neighbours
-//   4  eight lanes  544     72        3.2       63         PRODUCTION: the list stays in registers
+//                   bytes   sectors  accesses  shuffles  registers
+//   1  pairs        33,024  8,384    8,384     0         38         a thread per list, every pair
+//   2  closed form  516     257      257       0         30         a thread per list, running sums
+//   3  warp         640     33       288       84        34         32 threads per list: neighbours read neighbours
+//   4  staged       516     32       65        0.17      72         PRODUCTION: a block's lists are one run
 //
-// (Of the 544 bytes 32 are IDCG, which every lane reads. Of the 3.2 shuffles .2 make a block's table of ranks, and
-// one is for the unit and the last gain: rung 4 alone bears gains of any size.)
+// (The shuffles of 4 make a block's table of ranks. Rung 4 alone bears gains of any size.)
 //
-// Reading 4 bytes fetches 32. In 1 and 2 the threads of a warp read 32 lists at once, at addresses 512 bytes
-// apart: 32 sectors, of which 4 bytes each are used; the cache may or may not hold them until the next step.
-// In 3 a warp reads one run of 128 bytes. In 4 an access is 16 bytes, four lists share a warp and its
-// shuffles, and the largest gain is found in registers. Nobody can go below 512 bytes in and 512 out.
+// Reading 4 bytes fetches a sector of 32. In 1 and 2 the threads of a warp read 32 lists at once, at addresses 512
+// bytes apart: 32 sectors, of which 4 bytes each are used; the cache may or may not hold them until the next step.
+// In 3 a warp reads one run of 128 bytes, but 32 threads must agree on every running sum. In 4 a block copies its
+// lists to shared memory and back, 16 bytes a thread and 512 a warp, and there a thread has a list of its own, as in
+// 2. Nobody can go below 512 bytes in and 512 out, which are 32 sectors.
 // Times: not measured, no GPU was at hand. `python -m bench.kernels` prints those of the production kernel.
 #include "../cuda/swap_ndcg.cu"
 
@@ -69,7 +70,7 @@ __global__ void ladder_by_warp(Lists<float> a) {
   }
 }
 
-// 4. PRODUCTION: cuda/swap_ndcg.cu, swap_lists<float, 8, 16, false>; launch() there.
+// 4. PRODUCTION: cuda/swap_ndcg.cu, swap_lists<float, 1, false>; launch() there.
 
 cudaError_t ladder(int rung, const Lists<float>& a, cudaStream_t stream) {
   if (rung == 4) return swap_ndcg(a, stream);

@@ -48,13 +48,13 @@ def built_for(device: torch.device) -> bool:
 def compute(name: str, inputs: tuple[Tensor | None, ...], choices: tuple, out: Tensor) -> Tensor:
     """Fill ``out`` by the kernel of that name where it is built, else by that function of ``reference``.
 
-    ``reference`` takes valid positions for lengths and mask. CUDA's kernels do not sort, so torch does.
+    ``reference`` takes valid positions for lengths and mask. CUDA's kernels sort no list of more than 4 KiB.
     """
     if out.numel() == 0:
         return out
     first, *others = inputs
     swaps, built = name != "group_normalize", built_for(out.device)
-    if built and out.is_cuda and swaps and others[0] is None:
+    if built and out.is_cuda and swaps and others[0] is None and out.shape[-1] * out.itemsize > 4096:
         valid = reference.valid_positions(first, *others[1:])
         first, others[0] = reference.relative(first.to(out.dtype), None, valid, choices[0])
     if built:

@@ -20,6 +20,12 @@ void set_arrays(int64_t size, const uintptr_t* ends) {
   for (int64_t i = 0; i < size; i++) emulator::arrays.emplace_back(ends[2 * i], ends[2 * i + 1]);
 }
 
+// The next launches run from this block on: for offsets that no memory of a test reaches.
+void start_at_block(int64_t block) { emulator::first_block = block; }
+
+// After so many launches one is refused; -1: none.
+void refuse_after(int launches) { emulator::until_failure = launches; }
+
 // What went wrong since the last call, or "".
 const char* error() {
   static std::string last;
@@ -33,6 +39,21 @@ void counts(int64_t* four) {
   four[1] = std::exchange(emulator::bytes_written, 0);
   four[2] = std::exchange(emulator::accesses, 0);
   four[3] = std::exchange(emulator::shuffles, 0);
+}
+
+// Counts the requests of the next launches, from 0.
+void count_requests() {
+  emulator::requests = emulator::Requests();
+  emulator::requests.counting = true;
+}
+
+// Since then: sectors read and written, by array in the order of set_arrays; wavefronts and the least possible.
+void counted_requests(int64_t* rows) {
+  auto& requests = emulator::requests;
+  requests.counting = false;
+  for (int i = 0; i < int(emulator::arrays.size()); i++)
+    *rows++ = requests.sectors[{i, false}], *rows++ = requests.sectors[{i, true}];
+  *rows++ = requests.wavefronts, *rows++ = requests.least_wavefronts;
 }
 
 // Records every access of the next launches: rows of address, bytes, thread, written. Returns how many; call

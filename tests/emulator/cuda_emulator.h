@@ -1,11 +1,12 @@
 // Runs CUDA kernels on a CPU, one block after another: each thread of a block is a fibre, and whoever must
-// wait for others hands over. It finds accesses outside of the caller's arrays or at addresses that are no
-// multiple of their width, values that nobody wrote, shuffles of the wrong lane or width, and threads that do
-// not arrive where all must: the launch then fails and says who was where. Each warp runs as far as it can before
-// the next, and warps run in rising or in falling order: results that differ are a race.
+// wait for others hands over. It finds accesses outside of the caller's arrays, outside of the shared memory that
+// was launched with or at addresses that are no multiple of their width, values that nobody wrote, shuffles of the
+// wrong lane or width, launches on another stream, and threads that do not arrive where all must: the launch then
+// fails and says who was where. Each warp runs as far as it can before the next, and warps run in rising or in
+// falling order: results that differ are a race. On request it counts what a warp asks of memory (requests.h).
 //
 // Included before a .cu file by `g++ -include cuda_emulator.h -x c++`; csrc/cuda/warp.cuh leaves LAUNCH,
-// SHARED and TRACE to it.
+// SHARED, Shared and TRACE to it.
 #pragma once
 
 #undef _FORTIFY_SOURCE  // it takes a jump to another stack for a fault
@@ -21,6 +22,8 @@
 #include <utility>
 #include <vector>
 
+#include "requests.h"
+
 #define MINIREC_EMULATOR
 #define __global__
 #define __device__
@@ -34,6 +37,9 @@ struct Dim {
 struct float4 {
   float x, y, z, w;
 };
+struct ushort4 {
+  unsigned short x, y, z, w;
+};
 
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
@@ -46,12 +52,16 @@ inline Dim threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
 
-constexpr int WARP = 32, STACK = 1 << 16;
+constexpr int STACK = 1 << 16;
 
 // How large the GPU is, as far as the launchers ask; tests make it small so that loops over blocks are taken.
 inline int processors = 1, shared_memory = 227 * 1024;
 
-inline bool falling = false;                                 // the order of the threads
+inline int stream;                        // the address of the one that launches must be on
+inline int until_failure = -1;            // launches that succeed before one is refused
+inline cudaError_t status = cudaSuccess;  // of the last launch
+inline int64_t first_block = 0;           // the blocks before it do not run
+inline bool falling = false;              // the order of the threads
 inline std::vector<std::pair<uintptr_t, uintptr_t>> arrays;  // what may be touched; everything if empty
 inline std::map<const void*, size_t> granted;                // shared memory beyond 48 KB, by kernel
 inline std::string error;                                    // what went wrong first
@@ -86,6 +96,7 @@ inline std::vector<uint64_t> slots;
 inline Barrier block;
 inline jmp_buf scheduler;
 inline std::vector<unsigned char> shared;
+inline size_t shared_bytes;
 inline std::function<void()> body;
 inline unsigned current, threads;
 
@@ -118,6 +129,7 @@ inline void wait(Barrier& barrier, int all, const char* operation, int detail, i
   if (++barrier.arrived == all) {
     barrier.arrived = 0;
     barrier.generation++;
+    requests.settle(all == WARP ? int(current) / WARP : -1);
     return;
   }
   while (barrier.generation == generation) hand_over();
@@ -172,36 +184,56 @@ inline void run_block() {
     if (!fibres[t].done)
       error = "thread " + std::to_string(t) + " waits in line " + std::to_string(fibres[t].line) +
               " for others that have ended or wait elsewhere";
+  requests.settle(-1);
 }
 
 template <typename Kernel, typename... Arguments>
-void launch(Kernel kernel, unsigned grid, unsigned block_size, size_t bytes, Arguments... arguments) {
+void launch(Kernel kernel, unsigned grid, unsigned block_size, size_t bytes, cudaStream_t on,
+            Arguments... arguments) {
+  if (until_failure-- == 0) {
+    status = cudaErrorLaunchFailure;
+    return;
+  }
   auto grant = granted.find(reinterpret_cast<const void*>(kernel));
+  if (on != &stream) error = "a launch on another stream";
   if (block_size % WARP || block_size > 1024 || grid < 1)
     error = "a launch of no blocks, or not of whole warps";
   if (bytes > (grant == granted.end() ? 48 * 1024 : grant->second)) error = "shared memory was not asked for";
   gridDim.x = grid, blockDim.x = threads = block_size;
   body = [&] { kernel(arguments...); };
-  for (unsigned b = 0; b < grid && error.empty(); b++) {
-    blockIdx.x = b;
+  for (int64_t b = first_block; b < grid && error.empty(); b++) {
+    blockIdx.x = unsigned(b);
+    shared_bytes = bytes;
     shared.resize(bytes + 16);
     poison(shared.data(), shared.size());
     run_block();
   }
 }
 
-inline void* aligned_shared() {
-  return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(shared.data()) + 15) / 16 * 16);
+inline unsigned char* aligned_shared() {
+  return reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(shared.data()) + 15) / 16 * 16);
 }
 
-inline void touch(const void* address, int bytes, bool written) {
+// Every access to shared memory comes by here; the address of the caller tells instructions apart.
+__attribute__((noinline)) inline unsigned char* touch_shared(unsigned char* address, int bytes) {
+  if (address < aligned_shared() || address + bytes > aligned_shared() + shared_bytes)
+    fail("an access outside of shared memory");
+  if (reinterpret_cast<uintptr_t>(address) % bytes) fail("a misaligned access to shared memory");
+  requests.add(current, SHARED_MEMORY, __builtin_return_address(0), address, bytes, false);
+  return address;
+}
+
+__attribute__((noinline)) inline void touch(const void* address, int bytes, bool written) {
   uintptr_t begin = reinterpret_cast<uintptr_t>(address);
-  bool inside = arrays.empty();
-  for (const auto& array : arrays) inside |= array.first <= begin && begin + bytes <= array.second;
-  if (!inside) fail(written ? "a write outside of the arrays" : "a read outside of the arrays");
+  int array = int(arrays.size());  // the last one that holds it
+  while (--array >= 0 && !(arrays[array].first <= begin && begin + bytes <= arrays[array].second)) {
+  }
+  if (array < 0 && !arrays.empty())
+    fail(written ? "a write outside of the arrays" : "a read outside of the arrays");
   if (begin % bytes) fail("a misaligned access");
   (written ? bytes_written : bytes_read) += bytes;
   accesses++;
+  if (array >= 0) requests.add(current, array, __builtin_return_address(0), address, bytes, written);
   if (trace) trace->push_back({address, bytes, int(blockIdx.x * threads + current), written});
 }
 
@@ -222,9 +254,20 @@ T shuffle(unsigned mask, T value, int from, int width, const char* operation, in
 
 }  // namespace emulator
 
+// A pointer to shared memory whose accesses are seen.
+template <typename T>
+struct Shared {
+  unsigned char* bytes;
+  __attribute__((always_inline)) T& operator[](int64_t i) const {
+    return *reinterpret_cast<T*>(emulator::touch_shared(bytes + i * int64_t(sizeof(T)), sizeof(T)));
+  }
+  Shared operator+(int64_t i) const { return {bytes + i * int64_t(sizeof(T))}; }
+};
+
 #define LAUNCH(kernel, grid, block, shared, stream, ...) \
-  (void(stream), emulator::launch(kernel, grid, block, shared, __VA_ARGS__))
-#define SHARED(T, name) T* name = static_cast<T*>(emulator::aligned_shared())
+  emulator::launch(kernel, grid, block, shared, stream, __VA_ARGS__)
+#define SHARED(T, name) \
+  Shared<T> name { emulator::aligned_shared() }
 #define TRACE(address, bytes, written) emulator::touch(address, bytes, written)
 
 // The line of the caller, to see whether all threads are at the same call.
@@ -251,7 +294,13 @@ inline void __syncthreads(LINE) {
   emulator::wait(emulator::block, int(emulator::threads), "__syncthreads", 0, line);
 }
 
+inline void __syncwarp(LINE) {
+  emulator::wait(emulator::warps[threadIdx.x / emulator::WARP], emulator::WARP, "__syncwarp", 0, line);
+}
+
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
+inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
 
 inline float __uint_as_float(uint32_t bits) {
   float value;
@@ -260,13 +309,21 @@ inline float __uint_as_float(uint32_t bits) {
 }
 
 inline cudaError_t cudaGetLastError() {
-  return emulator::error.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+  return emulator::error.empty() ? std::exchange(emulator::status, cudaSuccess) : cudaErrorLaunchFailure;
 }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, int what, int) {
   *value = what == cudaDevAttrMultiProcessorCount ? emulator::processors : emulator::shared_memory;
   return cudaSuccess;
+}
+
+inline const char* cudaGetErrorString(cudaError_t) { return "a launch that was refused"; }
+
+template <typename Kernel>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int block_size, size_t bytes) {
+  const size_t by_memory = 228 * 1024 / (bytes + 1024), by_threads = size_t(2048 / block_size);
+  return *blocks = int(by_memory < by_threads ? by_memory : by_threads), cudaSuccess;
 }
 
 template <typename Kernel>

@@ -9,18 +9,17 @@ using namespace minirec;
 
 // dtype: 0 float32, 1 float64, 2 bfloat16
 template <typename F>
-void by_dtype(int dtype, F work) {
-  if (dtype == 1)
-    work(double());
-  else
-    work(float());
+int by_dtype(int dtype, F work) {
+  return int(dtype == 1 ? work(double()) : work(float()));
 }
+
+cudaStream_t const stream = &emulator::stream;
 
 extern "C" {
 
-void swap_ndcg(int dtype, const void* gains, const void* idcg, const int64_t* lengths, const bool* mask,
-               void* out, int64_t n, int size, int cutoff, bool later) {
-  by_dtype(dtype, [&](auto t) {
+int swap_ndcg(int dtype, const void* gains, const void* idcg, const int64_t* lengths, const bool* mask,
+              void* out, int64_t n, int size, int cutoff, bool later) {
+  return by_dtype(dtype, [&](auto t) {
     using T = decltype(t);
     cuda::Lists<T> lists{{gains, dtype == 2},
                          static_cast<const T*>(idcg),
@@ -31,14 +30,14 @@ void swap_ndcg(int dtype, const void* gains, const void* idcg, const int64_t* le
                          size,
                          cutoff,
                          later};
-    cuda::swap_ndcg(lists, nullptr);
+    return cuda::swap_ndcg(lists, stream);
   });
 }
 
-void group_normalize(int dtype, const void* rewards, const bool* mask, const int64_t* offsets, int64_t pieces,
-                     void* out, int64_t outer, int64_t group, int64_t inner, int ddof, double eps, bool scale,
-                     bool leave_one_out) {
-  by_dtype(dtype, [&](auto t) {
+int group_normalize(int dtype, const void* rewards, const bool* mask, const int64_t* offsets, int64_t pieces,
+                    void* out, int64_t outer, int64_t group, int64_t inner, int ddof, double eps, bool scale,
+                    bool leave_one_out) {
+  return by_dtype(dtype, [&](auto t) {
     using T = decltype(t);
     cuda::Groups<T> groups{{rewards, dtype == 2},
                            mask,
@@ -53,14 +52,14 @@ void group_normalize(int dtype, const void* rewards, const bool* mask, const int
                            T(eps),
                            scale,
                            leave_one_out};
-    cuda::group_normalize(groups, nullptr);
+    return cuda::group_normalize(groups, stream);
   });
 }
 
-void swap_normalize(int dtype, const void* gains, const void* idcg, const int64_t* lengths, const bool* mask,
-                    void* out, int64_t contexts, int64_t group, int size, int cutoff, bool later, int ddof,
-                    double eps, bool scale, bool leave_one_out) {
-  by_dtype(dtype, [&](auto t) {
+int swap_normalize(int dtype, const void* gains, const void* idcg, const int64_t* lengths, const bool* mask,
+                   void* out, int64_t contexts, int64_t group, int size, int cutoff, bool later, int ddof,
+                   double eps, bool scale, bool leave_one_out) {
+  return by_dtype(dtype, [&](auto t) {
     using T = decltype(t);
     T* to = static_cast<T*>(out);
     cuda::Lists<T> lists{{gains, dtype == 2},
@@ -74,22 +73,22 @@ void swap_normalize(int dtype, const void* gains, const void* idcg, const int64_
                          later};
     cuda::Groups<T> groups{{to, false}, mask, lengths, nullptr, to,    contexts,     group,
                            size,        1,    ddof,    T(eps),  scale, leave_one_out};
-    cuda::swap_normalize(lists, groups, nullptr);
+    return cuda::swap_normalize(lists, groups, stream);
   });
 }
 
 // A rung of csrc/ladder: float32, nothing masked.
-void swap_ladder(int rung, const float* gains, const float* idcg, float* out, int64_t n, int64_t size) {
-  cuda::ladder(rung,
-               cuda::Lists<float>{{gains, false}, idcg, nullptr, nullptr, out, n, int(size), int(size), true},
-               nullptr);
+int swap_ladder(int rung, const float* gains, const float* idcg, float* out, int64_t n, int64_t size) {
+  return cuda::ladder(
+      rung, cuda::Lists<float>{{gains, false}, idcg, nullptr, nullptr, out, n, int(size), int(size), true},
+      stream);
 }
 
-void normalize_ladder(int rung, const float* rewards, float* out, int64_t groups, int64_t size) {
-  cuda::ladder(
+int normalize_ladder(int rung, const float* rewards, float* out, int64_t groups, int64_t size) {
+  return cuda::ladder(
       rung,
       cuda::Groups<float>{
           {rewards, false}, nullptr, nullptr, nullptr, out, groups, size, 1, 1, 1, 1e-6f, true, false},
-      nullptr);
+      stream);
 }
 }
