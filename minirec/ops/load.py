@@ -61,7 +61,7 @@ def compute(name: str, inputs: tuple[Tensor | None, ...], choices: tuple, out: T
         # A kernel writes numbers in a row, and no view that is read with another sign; a graph has none.
         plain = out.is_contiguous() and (torch.compiler.is_compiling() or not out.is_neg())
         written = out if plain else torch.empty(out.shape, dtype=out.dtype, device=out.device)
-        getattr(torch.ops.minirec, name)(first, *others, *choices, written)
+        getattr(torch.ops.minirec, name)(first, *others, *choices, False, written)
         return out if plain else out.copy_(written)
     if swaps:
         others = [others[0], reference.valid_positions(first, *others[1:])]
