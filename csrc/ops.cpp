@@ -170,8 +170,8 @@ void group_normalize(Tensor rewards, Optional mask, Optional offsets, int64_t dd
   });
 }
 
-// Some contexts at a time, as many as fill the vectors: the rewards of their lists are written to `out`, and
-// normalised there while they are in the cache.
+// Some contexts at a time: the rewards of their lists are written to a place in the cache, and normalised from
+// there.
 template <typename In, typename T>
 void swap_normalize_contexts(SwapArguments<In, T> lists, NormalizeArguments<T, T> groups, int64_t contexts,
                              bool check) {
@@ -181,19 +181,20 @@ void swap_normalize_contexts(SwapArguments<In, T> lists, NormalizeArguments<T, T
   const int64_t block = std::max<int64_t>(1, BLOCK / numbers), blocks = (contexts + block - 1) / block;
   auto work = [&](int64_t begin, int64_t end, void* scratch) {
     bool good = true;
+    std::vector<T> rewards(block * numbers);
     std::vector<char> valid(groups.mask || lists.lengths ? block * numbers : 0);
     for (int64_t b = begin * block; b < std::min(end * block, contexts); b += block) {
       const int64_t some = std::min(block, contexts - b);
       auto own = lists;
       own.n = some * group;
-      own.gains += b * numbers, own.out += b * numbers;
+      own.gains += b * numbers, own.out = rewards.data();
       if (own.idcg) own.idcg += b * group;
       if (own.lengths) own.lengths += b * group;
       if (own.mask) own.mask += b * numbers;
       good &= swap.swap(own, 0, swap.swap_tiles(own), scratch);
       auto columns = groups;
       columns.outer = some;
-      columns.rewards = columns.out = own.out;
+      columns.rewards = own.out, columns.out += b * numbers;
       if (!valid.empty()) {
         for (int64_t l = 0, i = 0; l < own.n; l++) {
           int64_t stop = own.lengths ? own.lengths[l] : size;

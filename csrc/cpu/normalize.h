@@ -99,7 +99,7 @@ bool stream(const NormalizeArguments<In, T>& a, int64_t start, int64_t rows, int
   const In* r = a.rewards + start;
   const bool* mask = a.mask ? a.mask + start : nullptr;
   T* out = a.out + start;
-  Vector<T> first[N] = {}, n[N] = {}, mean[N] = {}, by[N], zero{};
+  Vector<T> first[N] = {}, mean[N] = {}, by[N], zero{};
   const int64_t whole = lanes == W ? rows : ALONG ? rows - 1 : 0;  // rows that are full; others come after them
 
   auto at = [&](int64_t k, int v, auto full) {
@@ -115,19 +115,33 @@ bool stream(const NormalizeArguments<In, T>& a, int64_t start, int64_t rows, int
     Vector<T> x = at(k, v, full) - first[v] - mean[v];
     return mask || (ALONG && !full) ? (valid(k, v, full) ? x : zero) : x;
   };
-  // The sum of a function of rows, PIECE at a time.
-  auto total = [&](Wide* sums, auto of) {
-    for (int64_t begin = 0; begin < rows; begin += PIECE) {
-      const int64_t end = begin + PIECE < rows ? begin + PIECE : rows;
-      Vector<T> piece[N] = {};
-      int64_t k = begin;
-      for (; k < end && k < whole; k++)
-        for (int v = 0; v < N; v++) piece[v] += of(k, v, std::true_type());
-      for (; k < end; k++)
-        for (int v = 0; v < N; v++) piece[v] += of(k, v, std::false_type());
-      for (int v = 0; v < N; v++) sums[v] += __builtin_convertvector(piece[v], Wide);
+  struct Sums {
+    Vector<T> of[N];
+  };
+  auto piece = [&](int64_t begin, int64_t end, auto term) {
+    Sums sums = {};
+    int64_t k = begin;
+    for (; k < end && k < whole; k++)
+      for (int v = 0; v < N; v++) sums.of[v] += term(k, v, std::true_type());
+    for (; k < end; k++)
+      for (int v = 0; v < N; v++) sums.of[v] += term(k, v, std::false_type());
+    return sums;
+  };
+  // The sum of a term over all rows.
+  auto total = [&](auto term) {
+    Sums sums = piece(0, rows < PIECE ? rows : PIECE, term);
+    if (rows > PIECE) {
+      Wide wide[N] = {};
+      for (int64_t begin = 0; begin < rows; begin += PIECE) {
+        if (begin) sums = piece(begin, begin + PIECE < rows ? begin + PIECE : rows, term);
+        for (int v = 0; v < N; v++) wide[v] += __builtin_convertvector(sums.of[v], Wide);
+      }
+      if (ALONG) fold<Wide, W / 2>(wide[0], std::make_integer_sequence<int, W>());
+      for (int v = 0; v < N; v++) sums.of[v] = __builtin_convertvector(wide[v], Vector<T>);
+    } else if (ALONG) {
+      fold<Vector<T>, W / 2>(sums.of[0], std::make_integer_sequence<int, W>());
     }
-    if (ALONG) fold<Wide, W / 2>(sums[0], std::make_integer_sequence<int, W>());
+    return sums;
   };
 
   int64_t i = 0;
@@ -138,27 +152,21 @@ bool stream(const NormalizeArguments<In, T>& a, int64_t start, int64_t rows, int
     for (int v = 0; v < N; v++)
       first[v] = whole ? (valid(k, v, std::true_type()) ? at(k, v, std::true_type()) : first[v])
                        : (valid(k, v, std::false_type()) ? at(k, v, std::false_type()) : first[v]);
-  Wide sums[N] = {};
-  if (mask) {
-    total(sums, [&](int64_t k, int v, auto full) { return __builtin_convertvector(-valid(k, v, full), Vector<T>); });
-    for (int v = 0; v < N; v++) n[v] = __builtin_convertvector(sums[v], Vector<T>), sums[v] = Wide{};
-  } else {
-    for (int v = 0; v < N; v++) n[v] += T(ALONG ? (rows - 1) * W + lanes : rows);
-  }
-  total(sums, centred);
-  for (int v = 0; v < N; v++) {
-    Wide members = __builtin_convertvector(n[v] == 0 ? zero + 1 : n[v], Wide);
-    mean[v] = __builtin_convertvector(sums[v] / members, Vector<T>), sums[v] = Wide{};
-  }
-  total(sums, [&](int64_t k, int v, auto full) {
+  Sums n = {};
+  if (mask)
+    n = total([&](int64_t k, int v, auto full) { return __builtin_convertvector(-valid(k, v, full), Vector<T>); });
+  else
+    for (int v = 0; v < N; v++) n.of[v] += T(ALONG ? (rows - 1) * W + lanes : rows);
+  const Sums sums = total(centred);
+  for (int v = 0; v < N; v++) mean[v] = sums.of[v] / (n.of[v] == 0 ? zero + 1 : n.of[v]);
+  const Sums squares = total([&](int64_t k, int v, auto full) {
     Vector<T> x = centred(k, v, full);
     return x * x;
   });
   Bits good = zero == 0;
   for (int v = 0; v < N; v++) {
-    Vector<T> squares = __builtin_convertvector(sums[v], Vector<T>);
-    good &= squares - squares == 0;
-    by[v] = factor<In, T>(a, squares, n[v]);
+    good &= squares.of[v] - squares.of[v] == 0;
+    by[v] = factor<In, T>(a, squares.of[v], n.of[v]);
   }
   for (int64_t k = 0; k < whole; k++)
     for (int v = 0; v < N; v++) store<T>(out + k * step + v * W, centred(k, v, std::true_type()) * by[v]);
