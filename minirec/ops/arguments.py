@@ -145,6 +145,8 @@ def list_inputs(gains: Tensor, others: tuple, cutoff: int | None, pool: str, che
     if checked and lengths is not None:
         low, high = (bound.item() for bound in lengths.aminmax())
         need(low >= 0 and high <= size, "lengths: expected 0 to ", size, ", got ", low, " to ", high)
+    if checked and others[0] is not None and idcg is None:  # no kernel will see it
+        check_finite("idcg", others[0], 0, None)
     idcg = idcg if idcg is None or gains.dtype == idcg.dtype != torch.bfloat16 else idcg.to(computed(gains))
     return (gains.detach().contiguous().view(n, size), idcg, lengths, mask), (cut, pool == "later"), checked
 

@@ -50,9 +50,9 @@ def built_for(device: torch.device) -> bool:
 def compute(name: str, inputs: tuple[Maybe, ...], choices: tuple, checked: bool, out: Tensor) -> Tensor:
     """Fill ``out`` by the kernel of that name where it is built, else by that function of ``reference``.
 
-    Values are looked at where ``checked`` says so: kernels of the CPU do it on the way, and what they find
-    suspicious is looked at once more. ``reference`` takes valid positions for lengths and mask. CUDA's kernels
-    do not sort, so torch does.
+    Values are looked at where ``checked`` says so: the CPU's kernels do it on the way, and torch once more if
+    they find something. ``reference`` takes valid positions for lengths and mask. CUDA's kernels do not sort,
+    so torch does.
     """
     if out.numel() == 0:
         return out
