@@ -151,7 +151,9 @@ void normalize_groups(NormalizeArguments<In, T> a, bool check) {
     a.longest = std::max(a.longest, a.offsets[s + 1] - a.offsets[s]);
   auto kernels = kernels_of<In, T>(instruction_set());
   int64_t tiles = kernels.normalize_tiles(a);
-  auto work = [&](int64_t begin, int64_t end, void* scratch) { return kernels.normalize(a, begin, end, scratch); };
+  auto work = [&](int64_t begin, int64_t end, void* scratch) {
+    return kernels.normalize(a, begin, end, scratch);
+  };
   need(over_tiles(tiles, std::min(a.longest, TILED), a.outer * a.group * a.inner / tiles, work), check);
 }
 
@@ -163,10 +165,10 @@ void group_normalize(Tensor rewards, Optional mask, Optional offsets, int64_t dd
   by_dtype(rewards, [&](auto in, auto t) {
     using In = decltype(in);
     using T = decltype(t);
-    normalize_groups<In, T>({data<In>(rewards), data<bool>(mask), data<int64_t>(offsets),
-                             mutable_data<T>(out), rewards.size(0), rewards.size(1), rewards.size(2), pieces,
-                             rewards.size(1), ddof, T(eps), scale, leave_one_out},
-                            check);
+    normalize_groups<In, T>(
+        {data<In>(rewards), data<bool>(mask), data<int64_t>(offsets), mutable_data<T>(out), rewards.size(0),
+         rewards.size(1), rewards.size(2), pieces, rewards.size(1), ddof, T(eps), scale, leave_one_out},
+        check);
   });
 }
 

@@ -100,7 +100,9 @@ bool stream(const NormalizeArguments<In, T>& a, int64_t start, int64_t rows, int
   const bool* mask = a.mask ? a.mask + start : nullptr;
   T* out = a.out + start;
   Vector<T> first[N] = {}, mean[N] = {}, by[N], zero{};
-  const int64_t whole = lanes == W ? rows : ALONG ? rows - 1 : 0;  // rows that are full; others come after them
+  const int64_t whole = lanes == W ? rows
+                        : ALONG    ? rows - 1
+                                   : 0;  // rows that are full; others come after them
 
   auto at = [&](int64_t k, int v, auto full) {
     const In* from = r + k * step + v * W;
@@ -147,14 +149,17 @@ bool stream(const NormalizeArguments<In, T>& a, int64_t start, int64_t rows, int
   int64_t i = 0;
   while (ALONG && mask && i + 1 < (rows - 1) * W + lanes && !mask[i]) i++;
   for (int v = 0; v < N; v++)
-    first[v] = ALONG ? zero + T(number(r[i])) : whole ? at(0, v, std::true_type()) : at(0, v, std::false_type());
+    first[v] = ALONG   ? zero + T(number(r[i]))
+               : whole ? at(0, v, std::true_type())
+                       : at(0, v, std::false_type());
   for (int64_t k = rows - 1; !ALONG && mask && k >= 0; k--)
     for (int v = 0; v < N; v++)
       first[v] = whole ? (valid(k, v, std::true_type()) ? at(k, v, std::true_type()) : first[v])
                        : (valid(k, v, std::false_type()) ? at(k, v, std::false_type()) : first[v]);
   Sums n = {};
   if (mask)
-    n = total([&](int64_t k, int v, auto full) { return __builtin_convertvector(-valid(k, v, full), Vector<T>); });
+    n = total(
+        [&](int64_t k, int v, auto full) { return __builtin_convertvector(-valid(k, v, full), Vector<T>); });
   else
     for (int v = 0; v < N; v++) n.of[v] += T(ALONG ? (rows - 1) * W + lanes : rows);
   const Sums sums = total(centred);
@@ -210,7 +215,8 @@ bool normalize(const NormalizeArguments<In, T>& a, int64_t begin, int64_t end, v
       good &= squares - squares == 0;
       empty<T>(tile, a.out + start, count, a.group);
     } else {
-      const int64_t strips = (a.inner + STRIP * W - 1) / (STRIP * W), row = t / strips, piece = row % a.pieces;
+      const int64_t strips = (a.inner + STRIP * W - 1) / (STRIP * W), row = t / strips,
+                    piece = row % a.pieces;
       const int64_t top = a.offsets ? a.offsets[piece] : 0;
       const int64_t length = a.offsets ? a.offsets[piece + 1] - top : a.group;
       const int64_t start = (row / a.pieces * a.group + top) * a.inner;
@@ -226,7 +232,8 @@ bool normalize(const NormalizeArguments<In, T>& a, int64_t begin, int64_t end, v
         fine &= stream<In, T, STRIP, false>(a, start + column, length, a.inner, W);
       else
         for (; column < stop; column += W)
-          fine &= stream<In, T, 1, false>(a, start + column, length, a.inner, stop - column < W ? stop - column : W);
+          fine &= stream<In, T, 1, false>(a, start + column, length, a.inner,
+                                          stop - column < W ? stop - column : W);
     }
   }
   return fine && all<T>(good);

@@ -168,7 +168,8 @@ bool swap(const SwapArguments<In, T>& a, int64_t begin, int64_t end, void* scrat
         good &= v >= 0;
         return v;
       });
-    for (int64_t k = 0; k < size; k++) largest = tile[k] > largest ? tile[k] : largest;  // a NaN is passed over
+    for (int64_t k = 0; k < size; k++)
+      largest = tile[k] > largest ? tile[k] : largest;  // a NaN is passed over
     good &= (largest <= most) & (idcg >= 0) & (idcg <= most);
     const Vector<T> per_unit = one_over_unit<T>(largest);
     if (a.idcg) {
