@@ -17,9 +17,9 @@ namespace minirec::avx512 {
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
 #define BYTES 64
+#include "lanes.h"
 #include "normalize.h"
 #include "swap.h"
-#include "vectors.h"
 #undef BYTES
 #pragma GCC pop_options
 }  // namespace minirec::avx512
@@ -28,9 +28,9 @@ namespace minirec::avx2 {
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v3")
 #define BYTES 32
+#include "lanes.h"
 #include "normalize.h"
 #include "swap.h"
-#include "vectors.h"
 #undef BYTES
 #pragma GCC pop_options
 }  // namespace minirec::avx2
@@ -38,9 +38,9 @@ namespace minirec::avx2 {
 
 namespace minirec::baseline {
 #define BYTES 16
+#include "lanes.h"
 #include "normalize.h"
 #include "swap.h"
-#include "vectors.h"
 #undef BYTES
 }  // namespace minirec::baseline
 
