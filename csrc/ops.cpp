@@ -48,22 +48,29 @@ void use_instruction_set(std::string name) {
 // ---- threads ----
 
 constexpr int64_t GRAIN = 1 << 14;  // numbers that are worth a thread
+constexpr int64_t BLOCK = 1 << 13;  // numbers of some contexts that are done together
 
-// Share tiles out; each thread has a scratch of its own, aligned to a cache line.
+// Share tiles out; each thread has a scratch of its own, aligned to a cache line. Returns whether all work was
+// true.
 template <typename F>
-void over_tiles(int64_t tiles, int64_t positions, int64_t numbers_per_tile, F work) {
+bool over_tiles(int64_t tiles, int64_t positions, int64_t numbers_per_tile, F work) {
+  std::atomic<bool> good{true};
   int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, numbers_per_tile));
   auto run = [&](int64_t begin, int64_t end) {
-    size_t room = positions * SCRATCH_BYTES + 64;
+    size_t room = (positions + SPARE) * SCRATCH_BYTES + 64;
     std::unique_ptr<char[]> memory(new char[room]);
     void* start = memory.get();
-    work(begin, end, std::align(64, room - 64, start, room));
+    if (!work(begin, end, std::align(64, room - 64, start, room))) good = false;
   };
   if (tiles <= grain)
     run(0, tiles);
   else
     torch::stable::parallel_for(0, tiles, grain, run);
+  return good;
 }
+
+// The wrapper looks for the value that is meant.
+void need(bool good, bool check) { STD_TORCH_CHECK(good || !check, "minirec: a value may be out of range"); }
 
 // ---- discounts ----
 
@@ -116,86 +123,96 @@ std::shared_ptr<const Tables<T>> tables_of(int64_t size, int64_t cutoff) {
 
 template <typename In, typename T>
 void swap_lists(const Tensor& gains, const Optional& idcg, const Optional& lengths, const Optional& mask,
-                int64_t cutoff, bool later, Tensor& out, int64_t n, int64_t size) {
+                int64_t cutoff, bool later, bool check, Tensor& out, int64_t n, int64_t size) {
   auto tables = tables_of<T>(size, cutoff);
   SwapArguments<In, T> a{
       data<In>(gains), data<T>(idcg), data<int64_t>(lengths), data<bool>(mask), mutable_data<T>(out), n, size,
       later,           tables->view()};
   auto kernels = kernels_of<In, T>(instruction_set());
   int64_t tiles = kernels.swap_tiles(a);
-  over_tiles(tiles, size, tiles ? n * size / tiles : 0,
-             [&](int64_t begin, int64_t end, void* scratch) { kernels.swap(a, begin, end, scratch); });
+  auto work = [&](int64_t begin, int64_t end, void* scratch) { return kernels.swap(a, begin, end, scratch); };
+  need(over_tiles(tiles, size, n * size / tiles, work), check);
 }
 
 void swap_ndcg(Tensor gains, Optional idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
-               Tensor out) {
+               bool check, Tensor out) {
   check_lists(gains, idcg, lengths, mask, cutoff, out, 2);
   int64_t n = gains.size(0), size = gains.size(1);
   if (n == 0 || size == 0) return;
   by_dtype(gains, [&](auto in, auto t) {
-    swap_lists<decltype(in), decltype(t)>(gains, idcg, lengths, mask, cutoff, later, out, n, size);
+    swap_lists<decltype(in), decltype(t)>(gains, idcg, lengths, mask, cutoff, later, check, out, n, size);
   });
 }
 
 template <typename In, typename T>
-void normalize_groups(NormalizeArguments<In, T> a) {
+void normalize_groups(NormalizeArguments<In, T> a, bool check) {
   if (a.offsets) a.longest = 0;
   for (int64_t s = 0; a.offsets && s < a.pieces; s++)
     a.longest = std::max(a.longest, a.offsets[s + 1] - a.offsets[s]);
   auto kernels = kernels_of<In, T>(instruction_set());
   int64_t tiles = kernels.normalize_tiles(a);
-  over_tiles(tiles, a.longest, tiles ? a.outer * a.group * a.inner / tiles : 0,
-             [&](int64_t begin, int64_t end, void* scratch) { kernels.normalize(a, begin, end, scratch); });
+  auto work = [&](int64_t begin, int64_t end, void* scratch) {
+    return kernels.normalize(a, begin, end, scratch);
+  };
+  need(over_tiles(tiles, std::min(a.longest, TILED), a.outer * a.group * a.inner / tiles, work), check);
 }
 
 void group_normalize(Tensor rewards, Optional mask, Optional offsets, int64_t ddof, double eps, bool scale,
-                     bool leave_one_out, Tensor out) {
+                     bool leave_one_out, bool check, Tensor out) {
   check_groups(rewards, mask, offsets, out);
   if (rewards.numel() == 0) return;
   int64_t pieces = offsets ? offsets->numel() - 1 : 1;
   by_dtype(rewards, [&](auto in, auto t) {
     using In = decltype(in);
     using T = decltype(t);
-    normalize_groups<In, T>({data<In>(rewards), data<bool>(mask), data<int64_t>(offsets),
-                             mutable_data<T>(out), rewards.size(0), rewards.size(1), rewards.size(2), pieces,
-                             rewards.size(1), ddof, T(eps), scale, leave_one_out});
+    normalize_groups<In, T>(
+        {data<In>(rewards), data<bool>(mask), data<int64_t>(offsets), mutable_data<T>(out), rewards.size(0),
+         rewards.size(1), rewards.size(2), pieces, rewards.size(1), ddof, T(eps), scale, leave_one_out},
+        check);
   });
 }
 
-// A context at a time: the rewards of its G lists are written to `out`, and normalised there while they are
-// in the cache. A thread takes whole contexts.
+// Some contexts at a time: the rewards of their lists are written to a place in the cache, and normalised from
+// there.
 template <typename In, typename T>
-void swap_normalize_contexts(SwapArguments<In, T> lists, NormalizeArguments<T, T> groups, int64_t contexts) {
+void swap_normalize_contexts(SwapArguments<In, T> lists, NormalizeArguments<T, T> groups, int64_t contexts,
+                             bool check) {
   auto swap = kernels_of<In, T>(instruction_set());
   auto normalize = kernels_of<T, T>(instruction_set());
-  int64_t numbers = groups.group * groups.inner;
-  over_tiles(contexts, std::max(lists.size, groups.group), numbers,
-             [&](int64_t begin, int64_t end, void* scratch) {
-               std::vector<char> valid(groups.mask || lists.lengths ? numbers : 0);
-               for (int64_t b = begin; b < end; b++) {
-                 auto own = lists;
-                 own.gains += b * numbers, own.out += b * numbers;
-                 if (own.idcg) own.idcg += b * groups.group;
-                 if (own.lengths) own.lengths += b * groups.group;
-                 if (own.mask) own.mask += b * numbers;
-                 swap.swap(own, 0, swap.swap_tiles(own), scratch);
-                 auto columns = groups;
-                 columns.rewards = columns.out = own.out;
-                 if (!valid.empty()) {
-                   for (int64_t g = 0, i = 0; g < groups.group; g++) {
-                     int64_t stop = own.lengths ? own.lengths[g] : lists.size;
-                     for (int64_t k = 0; k < lists.size; k++, i++)
-                       valid[i] = k < stop && (!own.mask || own.mask[i]);
-                   }
-                   columns.mask = reinterpret_cast<const bool*>(valid.data());
-                 }
-                 normalize.normalize(columns, 0, normalize.normalize_tiles(columns), scratch);
-               }
-             });
+  const int64_t group = groups.group, size = lists.size, numbers = group * size;
+  const int64_t block = std::max<int64_t>(1, BLOCK / numbers), blocks = (contexts + block - 1) / block;
+  auto work = [&](int64_t begin, int64_t end, void* scratch) {
+    bool good = true;
+    std::vector<T> rewards(block * numbers);
+    std::vector<char> valid(groups.mask || lists.lengths ? block * numbers : 0);
+    for (int64_t b = begin * block; b < std::min(end * block, contexts); b += block) {
+      const int64_t some = std::min(block, contexts - b);
+      auto own = lists;
+      own.n = some * group;
+      own.gains += b * numbers, own.out = rewards.data();
+      if (own.idcg) own.idcg += b * group;
+      if (own.lengths) own.lengths += b * group;
+      if (own.mask) own.mask += b * numbers;
+      good &= swap.swap(own, 0, swap.swap_tiles(own), scratch);
+      auto columns = groups;
+      columns.outer = some;
+      columns.rewards = own.out, columns.out += b * numbers;
+      if (!valid.empty()) {
+        for (int64_t l = 0, i = 0; l < own.n; l++) {
+          int64_t stop = own.lengths ? own.lengths[l] : size;
+          for (int64_t k = 0; k < size; k++, i++) valid[i] = k < stop && (!own.mask || own.mask[i]);
+        }
+        columns.mask = reinterpret_cast<const bool*>(valid.data());
+      }
+      normalize.normalize(columns, 0, normalize.normalize_tiles(columns), scratch);
+    }
+    return good;
+  };
+  need(over_tiles(blocks, std::max(size, std::min(group, TILED)), block * numbers, work), check);
 }
 
 void swap_normalize(Tensor gains, Optional idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
-                    int64_t ddof, double eps, bool scale, bool leave_one_out, Tensor out) {
+                    int64_t ddof, double eps, bool scale, bool leave_one_out, bool check, Tensor out) {
   check_lists(gains, idcg, lengths, mask, cutoff, out, 3);
   if (gains.numel() == 0) return;
   int64_t contexts = gains.size(0), group = gains.size(1), size = gains.size(2);
@@ -208,7 +225,7 @@ void swap_normalize(Tensor gains, Optional idcg, Optional lengths, Optional mask
         {data<In>(gains), data<T>(idcg), data<int64_t>(lengths), data<bool>(mask), to, group, size, later,
          tables->view()},
         {to, data<bool>(mask), nullptr, to, 1, group, size, 1, group, ddof, T(eps), scale, leave_one_out},
-        contexts);
+        contexts, check);
   });
 }
 
@@ -218,13 +235,13 @@ void swap_normalize(Tensor gains, Optional idcg, Optional lengths, Optional mask
 STABLE_TORCH_LIBRARY(minirec, m) {
   m.def(
       "swap_ndcg(Tensor gains, Tensor? idcg, Tensor? lengths, Tensor? mask, int cutoff, bool later, "
-      "Tensor(a!) out) -> ()");
+      "bool check, Tensor(a!) out) -> ()");
   m.def(
       "group_normalize(Tensor rewards, Tensor? mask, Tensor? offsets, int ddof, float eps, bool scale, "
-      "bool leave_one_out, Tensor(a!) out) -> ()");
+      "bool leave_one_out, bool check, Tensor(a!) out) -> ()");
   m.def(
       "swap_normalize(Tensor gains, Tensor? idcg, Tensor? lengths, Tensor? mask, int cutoff, bool later, "
-      "int ddof, float eps, bool scale, bool leave_one_out, Tensor(a!) out) -> ()");
+      "int ddof, float eps, bool scale, bool leave_one_out, bool check, Tensor(a!) out) -> ()");
   m.def("instruction_sets() -> str");
   m.def("use_instruction_set(str name) -> ()");
 }

@@ -132,7 +132,7 @@ print("with the pivot: off by less than a thousandth of the largest:", pivot < l
 # side. Within a list each step waits for the one before, so the sixteen are sixteen lists: position $k$ of all of
 # them is one vector. In memory those sixteen numbers lie a whole list apart. Reading them one by one is the rung
 # called *lanes*, and it is slower than not doing it at all. The production kernel reads sixteen rows of sixteen
-# numbers as they lie and transposes the block in registers: `csrc/cpu/tiles.h`. It also asks for the next rows in
+# numbers as they lie and transposes the block in registers: `csrc/cpu/lanes.h`. It also asks for the next rows in
 # advance: sixteen rows are more streams than the hardware follows by itself. After that, computing is no longer
 # what takes the time; reading and writing is.
 

@@ -1,10 +1,12 @@
 // One source, compiled for three instruction sets; which one runs is decided when the library is used.
 #include "kernels.h"
 
+#include <type_traits>
 #include <utility>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define MINIREC_X86 1
+#include <immintrin.h>
 #endif
 
 // Vectors wider than the baseline's registers never cross a function that is not inlined.
@@ -15,7 +17,9 @@ namespace minirec::avx512 {
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
 #define BYTES 64
-#include "tiles.h"
+#include "lanes.h"
+#include "normalize.h"
+#include "swap.h"
 #undef BYTES
 #pragma GCC pop_options
 }  // namespace minirec::avx512
@@ -24,7 +28,9 @@ namespace minirec::avx2 {
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v3")
 #define BYTES 32
-#include "tiles.h"
+#include "lanes.h"
+#include "normalize.h"
+#include "swap.h"
 #undef BYTES
 #pragma GCC pop_options
 }  // namespace minirec::avx2
@@ -32,7 +38,9 @@ namespace minirec::avx2 {
 
 namespace minirec::baseline {
 #define BYTES 16
-#include "tiles.h"
+#include "lanes.h"
+#include "normalize.h"
+#include "swap.h"
 #undef BYTES
 }  // namespace minirec::baseline
 

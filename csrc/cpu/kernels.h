@@ -46,18 +46,20 @@ struct NormalizeArguments {
   bool scale, leave_one_out;
 };
 
-// What an instruction set offers. Work is cut into tiles: as many lists or groups as a vector has lanes.
-// A thread does tiles [begin, end); its scratch holds SCRATCH_BYTES per position of a list or member of a
-// group.
+// What an instruction set offers. Work is cut into tiles, such as as many lists as a vector has lanes. A thread
+// does tiles [begin, end), and says whether all that counts is finite, and gains and IDCG not negative; a false
+// alarm is possible where squares overflow. Its scratch holds SCRATCH_BYTES per position of a list or member of a
+// group, and for SPARE more.
 template <typename In, typename T>
 struct Kernels {
   int64_t (*swap_tiles)(const SwapArguments<In, T>&);
-  void (*swap)(const SwapArguments<In, T>&, int64_t begin, int64_t end, void* scratch);
+  bool (*swap)(const SwapArguments<In, T>&, int64_t begin, int64_t end, void* scratch);
   int64_t (*normalize_tiles)(const NormalizeArguments<In, T>&);
-  void (*normalize)(const NormalizeArguments<In, T>&, int64_t begin, int64_t end, void* scratch);
+  bool (*normalize)(const NormalizeArguments<In, T>&, int64_t begin, int64_t end, void* scratch);
 };
 
-constexpr int64_t SCRATCH_BYTES = 3 * 64;
+constexpr int64_t SCRATCH_BYTES = 2 * 64, SPARE = 16;
+constexpr int64_t TILED = 256;  // the longest group that is transposed; others need no scratch
 
 enum class InstructionSet { avx512, avx2, baseline };
 

@@ -50,7 +50,7 @@ cuda::Lists<T> lists_of(const Tensor& gains, const Optional& idcg, const Optiona
 }
 
 void swap_ndcg(Tensor gains, Optional idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
-               Tensor out) {
+               bool, Tensor out) {
   check_lists(gains, idcg, lengths, mask, cutoff, out, 2);
   Here here(gains);
   by_dtype(gains, [&](auto, auto t) {
@@ -60,7 +60,7 @@ void swap_ndcg(Tensor gains, Optional idcg, Optional lengths, Optional mask, int
 }
 
 void group_normalize(Tensor rewards, Optional mask, Optional offsets, int64_t ddof, double eps, bool scale,
-                     bool leave_one_out, Tensor out) {
+                     bool leave_one_out, bool, Tensor out) {
   check_groups(rewards, mask, offsets, out);
   Here here(rewards);
   int64_t pieces = offsets ? offsets->numel() - 1 : 1;
@@ -84,7 +84,7 @@ void group_normalize(Tensor rewards, Optional mask, Optional offsets, int64_t dd
 }
 
 void swap_normalize(Tensor gains, Optional idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
-                    int64_t ddof, double eps, bool scale, bool leave_one_out, Tensor out) {
+                    int64_t ddof, double eps, bool scale, bool leave_one_out, bool, Tensor out) {
   check_lists(gains, idcg, lengths, mask, cutoff, out, 3);
   Here here(gains);
   by_dtype(gains, [&](auto, auto t) {

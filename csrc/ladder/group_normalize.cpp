@@ -6,7 +6,7 @@
 //   1  textbook     mean, variance as mean of squares minus square of the mean: fast, short and wrong    2.4
 //   2  exact        the first reward subtracted first, the squares in a pass of their own                3.5
 //   3  lanes        sixteen groups at a time, strided loads                                              6.0
-//   4  tiles        the production kernel, cpu/tiles.h: a group of 16 is one block, transposed in        1.7
+//   4  tiles        the production kernel, cpu/normalize.h: a group of 16 is one block, transposed in        1.7
 //                   registers and never stored
 //
 // What 1 gets wrong: eight rewards of 0.7 have a mean that is not 0.7 in float32, so silent groups teach; and
@@ -69,14 +69,14 @@ void normalize_lanes(const float* rewards, float* out, int64_t n, int64_t G) {
   }
 }
 
-// 4. PRODUCTION, in one thread: cpu/tiles.h.
+// 4. PRODUCTION, in one thread: cpu/normalize.h.
 void normalize_tiles(const float* rewards, float* out, int64_t n, int64_t G) {
   using namespace minirec;
   InstructionSet best = can_run(InstructionSet::avx512) ? InstructionSet::avx512
                         : can_run(InstructionSet::avx2) ? InstructionSet::avx2
                                                         : InstructionSet::baseline;
   NormalizeArguments<float, float> a{rewards, nullptr, nullptr, out, n, G, 1, 1, G, 1, EPS, true, false};
-  std::vector<char> memory(G * SCRATCH_BYTES + 64);
+  std::vector<char> memory((G + SPARE) * SCRATCH_BYTES + 64);
   auto start = (reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64;
   auto kernels = kernels_of<float, float>(best);
   kernels.normalize(a, 0, kernels.normalize_tiles(a), reinterpret_cast<void*>(start));

@@ -13,7 +13,7 @@
 //   5  lanes        sixteen lists at a time, no two neighbours     K strided loads     8.0
 //                   in memory: each vector is put together from
 //                   sixteen cache lines
-//   6  tiles        the production kernel, cpu/tiles.h: blocks     8 bytes/position    1.7
+//   6  tiles        the production kernel, cpu/swap.h: blocks      8 bytes/position    1.7
 //                   of 16 x 16 transposed in registers
 //   7  threads      the same, the lists shared out                                     1.3
 //
@@ -136,7 +136,7 @@ void swap_lanes(const float* gains, const float* idcg, float* out, int64_t n, in
   }
 }
 
-// 6. PRODUCTION, in one thread: cpu/tiles.h. The tile is transposed in registers on the way in and on the way
+// 6. PRODUCTION, in one thread: cpu/swap.h. The tile is transposed in registers on the way in and on the way
 // out; memory is touched in whole cache lines, in order, once.
 void swap_tiles(const float* gains, const float* idcg, float* out, int64_t n, int64_t K) {
   using namespace minirec;
@@ -154,7 +154,7 @@ void swap_tiles(const float* gains, const float* idcg, float* out, int64_t n, in
       K,
       true,
       {r.d.data(), r.step.data(), r.share.data(), r.part.data(), r.centred.data(), nullptr, nullptr}};
-  std::vector<char> memory(K * SCRATCH_BYTES + 64);
+  std::vector<char> memory((K + SPARE) * SCRATCH_BYTES + 64);
   auto start = (reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64;
   auto kernels = kernels_of<float, float>(best);
   kernels.swap(a, 0, kernels.swap_tiles(a), reinterpret_cast<void*>(start));

@@ -8,10 +8,12 @@ IDCG that is subnormal beside the largest gain of its list counts as 0.
 
 A ValueError names the argument that does not fit. Values are checked with ``check=True``, the default on the
 CPU outside of ``torch.compile``: looking at a value stops a graph. An unchecked NaN spoils its list or group;
-unchecked lengths and offsets must be right. ``out`` is written into and must share no input's memory.
+unchecked lengths and offsets must be right. ``out`` is written into, whatever a check finds, and must share
+no input's memory.
 These files import only one another and ``noise``; read ``reference.py`` first.
 """
 
+import math
 from typing import Literal
 
 from torch import Tensor
@@ -48,8 +50,8 @@ def swap_ndcg(
     >>> swap_ndcg(torch.tensor([1.0, 0.0, 0.5]), idcg=torch.tensor(1.0))
     tensor([ 0.3095, -0.0655,  0.0000])
     """
-    inputs, choices = list_inputs(gains, (idcg, lengths, mask), cutoff, pool, check)
-    return compute("swap_ndcg", inputs, choices, output(out, gains, idcg, lengths, mask))
+    inputs, choices, checked = list_inputs(gains, (idcg, lengths, mask), cutoff, pool, check)
+    return compute("swap_ndcg", inputs, choices, checked, output(out, gains, idcg, lengths, mask))
 
 
 def group_normalize(
@@ -79,9 +81,9 @@ def group_normalize(
     tensor([[ 1.5000, -0.5000, -0.5000, -0.5000],
             [ 0.0000,  0.0000,  0.0000,  0.0000]])
     """
-    inputs = group_inputs(rewards, dim, mask, offsets, check)
+    inputs, checked = group_inputs(rewards, dim, mask, offsets, check)
     choices = options(ddof, eps, scale, leave_one_out)
-    return compute("group_normalize", inputs, choices, output(out, rewards, mask, offsets))
+    return compute("group_normalize", inputs, choices, checked, output(out, rewards, mask, offsets))
 
 
 def swap_advantages(
@@ -110,9 +112,9 @@ def swap_advantages(
     tensor([[ 0.7071,  0.0000],
             [-0.7071,  0.0000]])
     """
-    inputs, choices = list_inputs(gains, (idcg, lengths, mask), cutoff, pool, check)
+    inputs, choices, checked = list_inputs(gains, (idcg, lengths, mask), cutoff, pool, check)
     need(gains.dim() >= 2, "gains: expected (..., G, K), got one list")
     choices += options(ddof, eps, scale, leave_one_out)
-    contexts = gains.shape[:-2].numel(), gains.shape[-2]  # B, G
+    contexts = math.prod(gains.shape[:-2]), gains.shape[-2]  # B, G
     inputs = [x if x is None else x.view(*contexts, *x.shape[1:]) for x in inputs]
-    return compute("swap_normalize", inputs, choices, output(out, gains, idcg, lengths, mask))
+    return compute("swap_normalize", inputs, choices, checked, output(out, gains, idcg, lengths, mask))

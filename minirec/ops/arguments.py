@@ -1,5 +1,7 @@
 """The arguments of the operations: checked, broadcast, contiguous. Errors name the argument."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,9 @@ LONGEST = 2**24  # positions of a list, which are counted in float32
 def need(condition: bool, *message: object) -> None:
     """Raise ValueError unless a condition holds."""
     if not condition:
-        # Joined only here, as torch.compile cannot write every number that it traces.
-        raise ValueError("".join(map(str, message)))
+        # Joined only here: it takes time, and torch.compile cannot write every number that it traces.
+        words = (tuple(part) if isinstance(part, torch.Size) else part for part in message)
+        raise ValueError("".join(map(str, words)))
 
 
 def look(check: bool | None, like: Tensor) -> bool:
@@ -41,18 +44,30 @@ def check_tensor(name: str, value: object, kind: tuple[tuple, object], like: Ten
         need(value.device == like.device, name, ": on ", value.device, ", but the input is on ", like.device)
 
 
-def check_finite(name: str, values: Tensor, least: float, counted: Tensor | None) -> None:
+def computed(like: Tensor) -> torch.dtype:
+    """What an operation on a tensor is computed in, and returns."""
+    return torch.float32 if like.dtype == torch.bfloat16 else like.dtype
+
+
+def check_finite(name: str, values: Tensor, least: float, counted: Maybe) -> None:
     """Raise ValueError with the first value that is counted and not finite or below ``least``."""
-    if values.numel() == 0:
-        return
-    if counted is not None:
-        values = values.masked_fill(~counted.view(values.shape), max(least, 0))
-    low, high = values.aminmax()  # one pass; it passes a NaN on
-    if low >= least and high < torch.inf and low > -torch.inf:
-        return
-    where = tuple((~((values >= least) & values.isfinite())).nonzero()[0].tolist())
-    expected = "finite numbers" + (f" of at least {least:g}" if least > -torch.inf else "")
-    raise ValueError(f"{name}: expected {expected}, got {values[where].item()} at {where}")
+    wrong = ~((values >= least) & values.isfinite())
+    wrong = wrong if counted is None else wrong & counted.view(values.shape)
+    if wrong.any():
+        where = tuple(wrong.nonzero()[0].tolist())
+        expected = "finite numbers" + (f" of at least {least:g}" if least > -torch.inf else "")
+        raise ValueError(f"{name}: expected {expected}, got {values[where].item()} at {where}")
+
+
+def check_values(operation: str, inputs: tuple[Maybe, ...], shape: torch.Size) -> None:
+    """Raise ValueError if an input of a kernel, first of ``shape``, is not what its operation can take."""
+    first, *others = inputs
+    if operation == "group_normalize":
+        return check_finite("rewards", first.view(shape), -torch.inf, others[0])
+    counted = None if others[1] is None and others[2] is None else valid_positions(first, *others[1:])
+    check_finite("gains", first.view(shape), 0, counted)
+    if others[0] is not None:
+        check_finite("idcg", others[0].view(shape[:-1]), 0, None)
 
 
 def beside(name: str, value: Maybe, kind: tuple, like: Tensor, shape: torch.Size, flat: tuple) -> Maybe:
@@ -64,39 +79,45 @@ def beside(name: str, value: Maybe, kind: tuple, like: Tensor, shape: torch.Size
     if value is None:
         return None
     check_tensor(name, value, kind, like)
-    sizes = zip(reversed(value.shape), reversed(shape), strict=False)
-    fits = value.dim() <= len(shape) and all(size in (1, other) for size, other in sizes)
-    need(fits, name, ": shape ", tuple(value.shape), " cannot be broadcast to ", tuple(shape))
+    if value.shape != shape:
+        sizes = zip(reversed(value.shape), reversed(shape), strict=False)
+        fits = value.dim() <= len(shape) and all(size in (1, other) for size, other in sizes)
+        need(fits, name, ": shape ", value.shape, " cannot be broadcast to ", shape)
     if like.numel() == 0:  # the shape may be huge
         return None
-    value = value.detach().expand(shape)
-    return (value.long() if kind is INTEGERS else value).contiguous().view(flat)
+    if value.shape != shape:
+        value = value.expand(shape)
+    return (value.long() if kind is INTEGERS else value).detach().contiguous().view(flat)
 
 
 def output(out: Maybe, like: Tensor, *others: Maybe) -> Tensor:
     """Where to write the result for ``like``: into ``out``, if it fits, which is checked, or a new tensor."""
-    dtype = torch.promote_types(like.dtype, torch.float32)  # bfloat16 is computed in float32
+    dtype = computed(like)
     if out is None:
-        return like.new_empty(like.shape, dtype=dtype)
+        return torch.empty_like(like, dtype=dtype, memory_format=torch.contiguous_format, requires_grad=False)
     check_tensor("out", out, ((dtype,), dtype), like)
-    need(out.shape == like.shape, "out: expected shape ", tuple(like.shape), ", got ", tuple(out.shape))
+    need(out.shape == like.shape, "out: expected shape ", like.shape, ", got ", out.shape)
     need(not out.requires_grad, "out: requires grad, but the result carries no gradient")
     if out.numel() == 0:
         return out
     reach = 0  # how far the dimensions of smaller strides go
-    for stride, size in sorted(zip(out.stride(), out.shape, strict=True)):
+    for stride, size in () if out.is_contiguous() else sorted(zip(out.stride(), out.shape, strict=True)):
         apart = size == 1 or stride > reach
-        need(apart, "out: expected a place of its own for every number, got strides ", tuple(out.stride()))
+        need(apart, "out: expected a place of its own for every number, got strides ", out.stride())
         reach += (size - 1) * stride
     if like.device.type != "meta" and not torch.compiler.is_compiling():
-        (start, end), *spans = [_bytes(tensor) for tensor in (out, like, *others) if tensor is not None]
-        apart = all(end <= first or last <= start for first, last in spans)
-        need(apart, "out: lies among the memory of an input")
+        start, end = _bytes(out)
+        for tensor in (like, *others):
+            if tensor is not None:
+                first, last = _bytes(tensor)
+                need(end <= first or last <= start, "out: lies among the memory of an input")
     return out
 
 
 def _bytes(tensor: Tensor) -> tuple[int, int]:
     """The addresses between which the values of a tensor lie."""
+    if tensor.is_contiguous():
+        return tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
     steps = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.data_ptr(), tensor.data_ptr() + (steps + 1) * tensor.element_size()
 
@@ -105,12 +126,14 @@ def list_inputs(gains: Tensor, others: tuple, cutoff: int | None, pool: str, che
     """Check the arguments of ``swap_ndcg``, of which ``others`` are idcg, lengths and mask.
 
     Returns what its kernel takes, in two tuples: gains (n, K), and idcg (n,), lengths (n,) and mask (n, K),
-    each of which may be None; then how many ranks count, and whether only later positions are partners.
+    each of which may be None; then how many ranks count, and whether only later positions are partners. The
+    third is whether values are to be looked at, which was done for lengths.
     """
     check_tensor("gains", gains, FLOATS)
     need(gains.dim() >= 1, "gains: expected (..., K), got a scalar")
     need(pool in ("later", "all"), "pool: expected 'later' or 'all', got ", repr(pool))
-    lead, n, size = gains.shape[:-1], gains.shape[:-1].numel(), gains.shape[-1]
+    lead, size = gains.shape[:-1], gains.shape[-1]
+    n = math.prod(lead)  # unlike numel(), it is not fixed in torch.export
     need(size <= LONGEST, "gains: expected lists of at most ", LONGEST, ", got ", size)
     if cutoff is not None:  # by its type, here and below, as True and False are no integers
         need(type(cutoff) is int and cutoff >= 1, "cutoff: expected None or an integer from 1, got ", cutoff)
@@ -118,23 +141,22 @@ def list_inputs(gains: Tensor, others: tuple, cutoff: int | None, pool: str, che
     idcg = beside("idcg", others[0], FLOATS, gains, lead, (n,))
     lengths = beside("lengths", others[1], INTEGERS, gains, lead, (n,))
     mask = beside("mask", others[2], TRUTHS, gains, gains.shape, (n, size))
-    gains = gains.detach().contiguous()
-    flat = gains.view(n, size)
-    if look(check, gains):
-        if others[1] is not None and others[1].numel():
-            low, high = others[1].aminmax()
-            inside = low >= 0 and high <= size
-            need(inside, "lengths: expected 0 to ", size, ", got ", low.item(), " to ", high.item())
-        counted = None if lengths is None and mask is None else valid_positions(flat, lengths, mask)
-        check_finite("gains", gains, 0, counted)
-        if others[0] is not None:
-            check_finite("idcg", others[0], 0, None)
-    idcg = idcg if idcg is None else idcg.to(torch.promote_types(gains.dtype, torch.float32))
-    return (flat, idcg, lengths, mask), (cut, pool == "later")
+    checked = look(check, gains)
+    if checked and lengths is not None:
+        low, high = (bound.item() for bound in lengths.aminmax())
+        need(low >= 0 and high <= size, "lengths: expected 0 to ", size, ", got ", low, " to ", high)
+    if checked and others[0] is not None and idcg is None:  # no kernel will see it
+        check_finite("idcg", others[0], 0, None)
+    idcg = idcg if idcg is None or gains.dtype == idcg.dtype != torch.bfloat16 else idcg.to(computed(gains))
+    return (gains.detach().contiguous().view(n, size), idcg, lengths, mask), (cut, pool == "later"), checked
 
 
 def group_inputs(rewards: Tensor, dim: int, mask: Maybe, offsets: Maybe, check: bool | None) -> tuple:
-    """Check the inputs of ``group_normalize``; returns rewards and mask (A, G, I), and offsets (m + 1,)."""
+    """Check the inputs of ``group_normalize``.
+
+    Returns rewards and mask (A, G, I) and offsets (m + 1,), and whether values are to be looked at, which was
+    done for offsets.
+    """
     check_tensor("rewards", rewards, FLOATS)
     need(rewards.dim() >= 1, "rewards: expected at least one dimension, got a scalar")
     known = type(dim) is int and -rewards.dim() <= dim < rewards.dim()
@@ -142,20 +164,18 @@ def group_inputs(rewards: Tensor, dim: int, mask: Maybe, offsets: Maybe, check: 
     need(mask is None or offsets is None, "offsets: not together with mask")
     rewards, dim, checked = rewards.detach(), dim % rewards.dim(), look(check, rewards)
     size = rewards.shape[dim]
-    shape = rewards.shape[:dim].numel(), size, rewards.shape[dim + 1 :].numel()  # A, G, I
+    shape = math.prod(rewards.shape[:dim]), size, math.prod(rewards.shape[dim + 1 :])  # A, G, I
     mask = beside("mask", mask, TRUTHS, rewards, rewards.shape, shape)
     if offsets is not None:
         check_tensor("offsets", offsets, INTEGERS, rewards)
-        need(offsets.dim() == 1, "offsets: expected a vector, got shape ", tuple(offsets.shape))
+        need(offsets.dim() == 1, "offsets: expected a vector, got shape ", offsets.shape)
         need(len(offsets) >= 1, "offsets: expected at least the 0 that they begin with")
         offsets = offsets.long().contiguous()
         if checked:
             ends, falls = offsets[[0, -1]].tolist(), (offsets.diff() < 0).nonzero()[:, 0].tolist()
             need(ends == [0, size], "offsets: expected from 0 to ", size, ", got ", ends)
             need(not falls, "offsets: expected to ascend, but they fall after place ", *falls[:1])
-    if checked:
-        check_finite("rewards", rewards, -torch.inf, mask)
-    return rewards.contiguous().view(shape), mask, offsets
+    return (rewards.contiguous().view(shape), mask, offsets), checked
 
 
 def options(ddof: int, eps: float, scale: str, leave_one_out: bool) -> tuple[int, float, bool, bool]:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from minirec.ops import reference
+from minirec.ops.arguments import check_values
+from minirec.ops.reference import Maybe
 
 FOLDER = Path(__file__).parent
 WHY_NOT: dict[str, str] = {}  # per device type: "" where kernels serve it, else the reason why torch does
@@ -45,28 +47,37 @@ def built_for(device: torch.device) -> bool:
     return WHY_NOT.get(device.type) == ""
 
 
-def compute(name: str, inputs: tuple[Tensor | None, ...], choices: tuple, out: Tensor) -> Tensor:
+def compute(name: str, inputs: tuple[Maybe, ...], choices: tuple, checked: bool, out: Tensor) -> Tensor:
     """Fill ``out`` by the kernel of that name where it is built, else by that function of ``reference``.
 
-    ``reference`` takes valid positions for lengths and mask. CUDA's kernels sort no list of more than 4 KiB.
+    Values are looked at where ``checked`` says so: the CPU's kernels do it on the way, and torch once more if
+    they find something. ``reference`` takes valid positions for lengths and mask. CUDA's kernels sort no list
+    of more than 4 KiB.
     """
     if out.numel() == 0:
         return out
     first, *others = inputs
-    swaps, built = name != "group_normalize", built_for(out.device)
-    if built and out.is_cuda and swaps and others[0] is None and out.shape[-1] * out.itemsize > 4096:
+    swaps, built, shape = name != "group_normalize", built_for(out.device), out.shape
+    if checked and not (built and out.is_cpu):
+        check_values(name, inputs, shape)
+    if built and out.is_cuda and swaps and others[0] is None and shape[-1] * out.itemsize > 4096:
         valid = reference.valid_positions(first, *others[1:])
         first, others[0] = reference.relative(first.to(out.dtype), None, valid, choices[0])
     if built:
         # A kernel writes numbers in a row, and no view that is read with another sign; a graph has none.
         plain = out.is_contiguous() and (torch.compiler.is_compiling() or not out.is_neg())
-        written = out if plain else torch.empty(out.shape, dtype=out.dtype, device=out.device)
-        getattr(torch.ops.minirec, name)(first, *others, *choices, written)
+        written = out if plain else torch.empty(shape, dtype=out.dtype, device=out.device)
+        try:
+            getattr(torch.ops.minirec, name).default(first, *others, *choices, checked, written)
+        except RuntimeError as error:
+            if "may be out of range" not in str(error):
+                raise
+            check_values(name, inputs, shape)
         return out if plain else out.copy_(written)
     if swaps:
         others = [others[0], reference.valid_positions(first, *others[1:])]
     result = getattr(reference, name)(first.to(out.dtype), *others, *choices)
-    return out.copy_(result.view(out.shape))
+    return out.copy_(result.view(shape))
 
 
 def backends() -> Iterator[str]:

@@ -405,7 +405,7 @@ def binding(gpu, tmp_path_factory):
 
     def call(name, *arguments):
         try:
-            getattr(torch.ops.minirec, name).default.redispatch(cuda, *arguments)
+            getattr(torch.ops.minirec, name).default.redispatch(cuda, *arguments[:-1], False, arguments[-1])
         finally:
             assert gpu.error() == b""
 

@@ -29,13 +29,13 @@ def calls(device):
     mask = flat < 0.8
     cuts = torch.tensor([0, 3, 3, 8], device=device)
     return [
-        ("swap_ndcg", (flat, own, None, None, 40, True, torch.empty_like(flat))),
-        ("swap_ndcg", (flat, own, lengths, mask, 5, False, torch.empty_like(flat))),
-        ("swap_ndcg", (flat, None, lengths, mask, 5, True, torch.empty_like(flat))),
-        ("group_normalize", (gains, None, None, *HOW, torch.empty_like(gains))),
-        ("group_normalize", (gains, gains < 0.8, None, *HOW, torch.empty_like(gains))),
-        ("group_normalize", (gains, None, cuts, *HOW, torch.empty_like(gains))),
-        ("swap_normalize", (gains, idcg, None, None, 40, True, *HOW, torch.empty_like(gains))),
+        ("swap_ndcg", (flat, own, None, None, 40, True, False, torch.empty_like(flat))),
+        ("swap_ndcg", (flat, own, lengths, mask, 5, False, False, torch.empty_like(flat))),
+        ("swap_ndcg", (flat, None, lengths, mask, 5, True, False, torch.empty_like(flat))),
+        ("group_normalize", (gains, None, None, *HOW, False, torch.empty_like(gains))),
+        ("group_normalize", (gains, gains < 0.8, None, *HOW, False, torch.empty_like(gains))),
+        ("group_normalize", (gains, None, cuts, *HOW, False, torch.empty_like(gains))),
+        ("swap_normalize", (gains, idcg, None, None, 40, True, *HOW, False, torch.empty_like(gains))),
     ]
 
 
