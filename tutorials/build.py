@@ -36,6 +36,8 @@ PACKAGES = {"minirec", *(f"minirec.{name}" for name in ("objectives", "data", "m
 WIDTH = 104  # characters of code that a code host shows without scrolling
 ALWAYS = {
     "book",
+    "fixed_points",
+    "strata",
     "torch",
     "numpy",
     "matplotlib.pyplot",

@@ -49,8 +49,8 @@ cuda::Lists<T> lists_of(const Tensor& gains, const Optional& idcg, const Optiona
           later};
 }
 
-void swap_ndcg(Tensor gains, Optional idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
-               bool, Tensor out) {
+void swap_ndcg(Tensor gains, Optional idcg, Optional lengths, Optional mask, int64_t cutoff, bool later, bool,
+               Tensor out) {
   check_lists(gains, idcg, lengths, mask, cutoff, out, 2);
   Here here(gains);
   by_dtype(gains, [&](auto, auto t) {

@@ -59,8 +59,8 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int, chosen: Tensor | No
         return Codes(torch.arange(len(vectors))[:, None], len(vectors), vectors.float()[None], 0)
     if (items := len(vectors)) > codes**levels:
         fits = next(size for size in itertools.count(codes) if size**levels >= items)
-        fault = f"{items} items do not fit into {levels} levels of {codes} codes ({codes**levels} tuples)"
-        raise InputError(f"{fault}; the smallest that fits is --codes {fits}")
+        fault = f"{items} items do not fit into {levels} levels of {codes} codes"
+        raise InputError(f"{fault} ({codes**levels} tuples); the smallest that fits is --codes {fits}")
     generator = torch.Generator().manual_seed(seed)
     residual, centroids, taken = vectors.float(), torch.zeros(levels, codes, vectors.shape[1]), []
     for level in tqdm(range(levels), "item codes", delay=2, leave=False):
@@ -72,7 +72,7 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int, chosen: Tensor | No
             count = torch.bincount(taken[-1], minlength=codes).clamp(min=1)[:, None]
             centroids[level] = centroids[level].index_add(0, taken[-1], residual) / count
         residual = residual - centroids[level, taken[-1]]
-    order = residual.double().square().sum(1).sort(stable=True).indices  # nearest to their centroids first
+    order = residual.double().square().sum(1).sort(stable=True).indices  # the nearest first
     return _settle(vectors, centroids, torch.stack(taken, 1), order.tolist())
 
 

@@ -194,11 +194,10 @@ def test_floors_know_what_came_before_the_targets_and_no_more(run):
 
 
 def test_all_methods_are_measured_on_the_same_sample_of_test_contexts(run):
-
     cfg = replace(run.cfg, test_contexts=9)
     results = experiment.measured(replace(run, cfg=cfg), "test")
-    assert report.text(results, 0).startswith("test split, 9 contexts of 40, a random sample; ")
     assert {row["contexts"] for row in results.rows} == {9}
+    assert report.text(results, 0).startswith("test split, 9 contexts of 40, a random sample; ")
     test = evaluation.sample(run.dataset.test, 9, cfg.seed)
     want = ndcg(run.trained(), run.trie, test, cfg.history, top=cfg.beam)
     got = results.methods["supervised"].values["ndcg@10"].mean().item()
