@@ -90,7 +90,7 @@ inline void swap_all(Vector<T>* tile, int64_t size, const Discounts<T>& table, V
   for (int64_t k = 0; k < size; k++) tile[k] = (tile[k] * (table.centred[k] * T(size)) + covariance) * scale;
 }
 
-// The same where some positions are not valid, and hold NONE.
+// The same where some positions are not valid, and hold NONE; so would a gain of minus infinity, unchecked.
 template <typename T>
 constexpr T NONE = -T(__builtin_huge_val());
 
