@@ -10,20 +10,49 @@ from pathlib import Path
 import torch
 
 
-def medians(alternatives: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
-    """Run every alternative once per round, in turn, after a round of warming up; median seconds by name."""
+def wall(run: Callable[[], object]) -> float:
+    """Seconds of a run by the clock of the process."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def turns(
+    alternatives: dict[str, Callable[[], object]],
+    rounds: int = 7,
+    clock: Callable[[Callable[[], object]], float] = wall,
+) -> dict[str, list[float]]:
+    """Run every alternative once per round, in turn, after a round of warming up; seconds of each round."""
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for i in range(rounds + 1):
         for name, run in alternatives.items():
-            start = time.perf_counter()
-            run()
+            value = clock(run)
             if i:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+                seconds[name].append(value)
+    return seconds
+
+
+def medians(
+    alternatives: dict[str, Callable[[], object]],
+    rounds: int = 7,
+    clock: Callable[[Callable[[], object]], float] = wall,
+) -> dict[str, float]:
+    """The median seconds of ``turns``, by name."""
+    return {name: statistics.median(values) for name, values in turns(alternatives, rounds, clock).items()}
+
+
+def caches() -> dict[str, int]:
+    """KiB of the first processor's caches for data, by level: "L1", "L2", "L3"; empty where Linux is not."""
+    found = {}
+    for cache in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        kind, level, size = ((cache / name).read_text("utf-8").strip() for name in ("type", "level", "size"))
+        if kind != "Instruction":
+            found[f"L{level}"] = int(size.removesuffix("K"))
+    return found
 
 
 def machine() -> str:
-    """Processor, threads and versions, for the head of a result."""
+    """Processor, threads, caches and versions, for the head of a result."""
     model = platform.processor() or "unknown processor"
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -32,7 +61,8 @@ def machine() -> str:
             model,
         )
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
-    return f"{model}, {torch.get_num_threads()} threads; {versions}"
+    sizes = ", ".join(f"{name} {size:,} KiB" for name, size in caches().items()) or "unknown"
+    return f"{model}, {torch.get_num_threads()} threads; caches: {sizes}; {versions}"
 
 
 def heading(name: str, title: str) -> list[str]:
