@@ -53,6 +53,6 @@ step ops 20 python3 -m minirec.ops
 step tests 100 python3 -m pytest -q -m cuda tests
 step memcheck 50 compute-sanitizer --tool memcheck --error-exitcode 9 python3 "$out/all.py"
 step racecheck 50 compute-sanitizer --tool racecheck --error-exitcode 9 python3 "$out/all.py"
-step bench 120 python3 -m bench.kernels cuda
-cp bench/results/kernels_cuda.md "$out" && cat "$out/kernels_cuda.md"
+step bench 120 python3 -m bench.kernels --device cuda --out "$out"
+cat "$out/kernels_cuda.md"
 exit $failed

@@ -35,6 +35,7 @@ RESULTS = Path(__file__).parent / "results"
 GROUP, SIZE = 16, 128
 LISTS, CONTEXTS = (65_536, SIZE), (4_096, GROUP, SIZE)
 SHAPES = {"swap": (LISTS,), "normalize": ((LISTS[0], GROUP), CONTEXTS), "fused": (CONTEXTS,)}
+DEVICES = ("cpu", "cuda")
 DTYPES = {str(dtype)[6:]: dtype for dtype in (torch.float32, torch.bfloat16, torch.float64)}
 
 
@@ -240,14 +241,16 @@ def arguments(words: list[str]) -> argparse.Namespace:
     shape = "lists x K for swap, groups x G or contexts x G x K for normalize, contexts x G x K for fused"
     parser.add_argument("--shape", type=sizes, default=(), help=f"{shape}; as in 65536x128")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="float32", help="of the inputs")
-    parser.add_argument("--device", choices=tuple(WHY_NOT), help="default: each that has kernels")
-    parser.add_argument("--rounds", type=count, help="turns of which the median counts (default: 15)")
+    parser.add_argument("--device", choices=DEVICES, help="default: each that has kernels")
+    parser.add_argument("--rounds", type=count, help="turns whose median counts (15; a sweep 7)")
     parser.add_argument("--quick", action="store_true", help="3 rounds, small inputs: a look, no result")
     parser.add_argument("--sweep", action="store_true", help="over sizes of lists and groups, with a picture")
     parser.add_argument("--out", type=Path, help="a folder to write to, as bench/results; else only print")
     args = parser.parse_args(words)
     if args.device and not built_for(torch.device(args.device)):
         parser.error(f"--device {args.device}: {WHY_NOT[args.device]}")
+    if args.out and args.out.exists() and not args.out.is_dir():
+        parser.error(f"--out {args.out}: expected a folder")
     if args.shape and args.sweep:
         parser.error("--shape: a sweep has its own shapes")
     if args.op and args.shape and len(args.shape) not in [len(shape) for shape in SHAPES[args.op]]:
@@ -280,24 +283,17 @@ def earlier(device: str, out: Path | None) -> tuple[str, ...]:
 
 def name_of(args: argparse.Namespace, device: str) -> str:
     """The name of a result, without ending; only that of all tables is kernels_cpu or kernels_cuda."""
-    dtype = args.dtype.replace("float32", "")
-    words = [
-        "sweep" * args.sweep,
-        device,
-        args.op,
-        "x".join(map(str, args.shape)),
-        dtype,
-        "quick" * args.quick,
-    ]
-    return "_".join(["kernels", *filter(None, words)])
+    words = ["kernels", "sweep" * args.sweep, device, args.op, "x".join(map(str, args.shape))]
+    words += [args.dtype.replace("float32", ""), "quick" * args.quick]
+    return "_".join(filter(None, words))
 
 
 def report(args: argparse.Namespace, device: str) -> None:
     """Measure what is asked for on a device; print it, and write it where that is asked for too."""
-    rounds = args.rounds or (3 if args.quick else 15)
+    rounds = args.rounds or (3 if args.quick else 7 if args.sweep else 15)
     setup = Setup(device, DTYPES[args.dtype], rounds, args.quick, earlier(device, args.out))
     name = name_of(args, device)
-    picture = args.out and args.out / f"{name}.svg"
+    picture = args.out and args.out / f"{name}.png"
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     body = kernels_sweep.sweep(args.op, setup, picture) if args.sweep else tables(args.op, args.shape, setup)
@@ -309,11 +305,11 @@ def report(args: argparse.Namespace, device: str) -> None:
 def main() -> None:
     """Measure on the devices that have kernels, and say what others lack."""
     args = arguments(sys.argv[1:])
-    for device, reason in WHY_NOT.items():
-        if args.device in (None, device) and not reason:
+    for device in [args.device] if args.device else DEVICES:
+        if built_for(torch.device(device)):
             report(args, device)
-        elif not args.device:
-            print(f"{device}: not measured: {reason}")
+        else:
+            print(f"{device}: not measured: {WHY_NOT[device]}")
 
 
 if __name__ == "__main__":

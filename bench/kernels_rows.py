@@ -45,15 +45,19 @@ class Ready(NamedTuple):
 
 
 def buffers(shape: tuple[int, ...], setup: Setup) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of an input in [0, 1) and an output, together larger than a cache, all memory touched."""
+    """Pairs of an input and an output, together larger than a cache, all memory touched.
+
+    Inputs are multiples of 1/256 in [0, 1), which bfloat16 has too. Then members of a group are equal, or so
+    far apart that float32 can tell how far: two that are nearly equal would make every plain way red.
+    """
     torch.manual_seed(0)
     wide = torch.promote_types(setup.dtype, torch.float32)
     size = torch.Size(shape).numel() * (setup.dtype.itemsize + wide.itemsize)
     least = 2**26 if setup.quick else max(CACHE, 2 * 1024 * max(caches().values(), default=0))
 
     def pair() -> tuple[Tensor, Tensor]:
-        x = torch.rand(shape, device=setup.device, dtype=wide).to(setup.dtype)
-        return x, torch.zeros(shape, device=setup.device, dtype=wide)
+        x = torch.rand(shape, device=setup.device, dtype=wide).mul_(256).floor_().div_(256)
+        return x.to(setup.dtype), torch.zeros(shape, device=setup.device, dtype=wide)
 
     return [pair() for _ in range(max(2, -(-least // size)))]
 

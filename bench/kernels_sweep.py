@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.kernels_rows import Row, Setup, prepared, timed
+from bench.kernels_rows import Setup, busy, prepared, timed
 from bench.kernels_ways import WAYS
 
 NUMBERS = 2**23  # in an input; an eighth if quick
@@ -23,7 +23,18 @@ SWEPT = {  # operation: the letter that varies, its sizes, every one of which is
     "normalize": ("G", (2, 3, 4, 7, 8, 10, 16, 20, 32, 50, 64, 100, 128, 256, 500, 512, 1000, 1024), 5),
     "fused": ("K", (8, 20, 50, 128, 500, 1024, 4096), 6),
 }
-LINES = {"kernel": "C0o-", "torch.compile": "C1s-", "torch": "C3^-"}
+TITLES = {
+    "swap": "swap rewards of lists of K",
+    "normalize": "normalisation of groups of G",
+    "fused": f"both, {GROUP} lists of K",
+}
+LINES = {
+    "kernel": "C0o-",
+    "avx2": "C2.:",
+    "baseline": "C7.:",
+    "torch.compile": "C1s-",
+    "torch": "C3^-",
+}
 
 Points = dict[int, dict[str, float]]  # size -> backend -> times the floor
 
@@ -47,28 +58,24 @@ def shape_of(op: str, size: int, setup: Setup) -> tuple[int, ...]:
     return (numbers // size // GROUP, GROUP, size) if op == "fused" else (numbers // size, size)
 
 
-def backends(op: str, setup: Setup) -> list[str]:
+def backends(setup: Setup) -> list[str]:
     """The names of what is timed beside the floor: the kernel, what else serves it, and torch."""
     sets = torch.ops.minirec.instruction_sets().split(",")[1:] if setup.device == "cpu" else []
     return ["kernel", *sets, "torch.compile", "torch"]
 
 
-def measured(op: str, size: int, setup: Setup) -> tuple[float, dict[str, float]]:
-    """The floor in seconds, and what each backend that is green takes in times of it."""
+def measured(op: str, size: int, setup: Setup) -> tuple[list[float], dict[str, float]]:
+    """The floor in seconds by round, and what each backend that is green takes in times of its median."""
     ways = WAYS[op](shape_of(op, size, setup), setup)
     floor, kernel, compiled, plain = ways.rows
-    rows: dict[str, Row] = {"floor": floor}
-    for name in backends(op, setup):
-        known = {"kernel": kernel, "torch.compile": compiled, "torch": plain}
-        rows[name] = known.get(name) or kernel._replace(call=by(name, kernel.call))
-    ready = {
-        name: prepared(row._replace(name=name), ways.pairs, ways.tolerance) for name, row in rows.items()
-    }
-    green = {name: row for name, row in ready.items() if row}
-    found = timed(list(green.values()), setup)
-    seconds = {name: statistics.median(found[row.name]) for name, row in green.items()}
-    least = seconds.pop("floor")
-    return least, {name: value / least for name, value in seconds.items()}
+    rows = {"floor": floor, "kernel": kernel, "torch.compile": compiled, "torch": plain}
+    for name in backends(setup):
+        rows.setdefault(name, kernel._replace(call=by(name, kernel.call)))
+    ready = [prepared(row._replace(name=name), ways.pairs, ways.tolerance) for name, row in rows.items()]
+    seconds = timed([row for row in ready if row], setup)
+    floors = seconds.pop("floor")
+    least = statistics.median(floors)
+    return floors, {name.partition(", ")[0]: statistics.median(x) / least for name, x in seconds.items()}
 
 
 def verdict(letter: str, points: Points) -> str:
@@ -85,18 +92,20 @@ def sweep(op: str, setup: Setup, picture: Path | None) -> Iterator[str]:
     yield from ("", "In times of the floor. A backend whose numbers are off at a size is red there.")
     for name in (op,) if op else SWEPT:
         letter, sizes, step = SWEPT[name]
-        names, points = backends(name, setup), found.setdefault(name, {})
-        yield from ("", f"## {name}, {str(setup.dtype)[6:]}", "")
+        names, points, floors = backends(setup), found.setdefault(name, {}), []
+        yield from ("", f"## {TITLES[name]}, {str(setup.dtype)[6:]}", "")
         yield from (
             f"| {letter} | shape | floor, ms | {' | '.join(names)} |",
             "|---" * (3 + len(names)) + "|",
         )
         for size in sizes[:: step if setup.quick else 1]:
-            least, points[size] = measured(name, size, setup)
+            own, points[size] = measured(name, size, setup)
+            floors += own
             cells = [f"{points[size][x]:,.2f}" if x in points[size] else "red" for x in names]
             shape = " x ".join(f"{n:,}" for n in shape_of(name, size, setup))
-            yield f"| {size:,} | {shape} | {1e3 * least:,.3f} | {' | '.join(cells)} |"
+            yield f"| {size:,} | {shape} | {1e3 * statistics.median(own):,.3f} | {' | '.join(cells)} |"
         yield from ("", verdict(letter, points))
+        yield from busy(name, floors, ())
     if picture and importlib.util.find_spec("matplotlib"):
         draw(found, picture)
         yield from ("", f"![time over the floor against size]({picture.name})")
@@ -106,24 +115,18 @@ def sweep(op: str, setup: Setup, picture: Path | None) -> Iterator[str]:
 
 def draw(found: dict[str, Points], path: Path) -> None:
     """A panel for each operation: times the floor against size, a line for each backend."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure((4 * len(found), 3.4), layout="constrained")
-    for axes, (op, points) in zip(
-        figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
-    ):
+    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    for axes, (op, points) in zip(panels, found.items(), strict=True):
         for name in dict.fromkeys(name for row in points.values() for name in row):
             drawn = {size: row[name] for size, row in points.items() if name in row}
-            axes.plot(
-                [*drawn], [*drawn.values()], LINES.get(name, ".:"), markersize=3, linewidth=1, label=name
-            )
+            style = LINES.get(name, ".:")
+            axes.plot(*zip(*drawn.items(), strict=True), style, markersize=3, linewidth=1, label=name)
         axes.axhline(1, color="tab:gray", linewidth=0.8)
         axes.set_xscale("log", base=2)
-        axes.set(yscale="log", title=op, xlabel=SWEPT[op][0])
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set(yscale="log", title=TITLES[op], xlabel=SWEPT[op][0], ylabel="times the floor")
         axes.legend(fontsize="x-small")
-    figure.axes[0].set_ylabel("times the floor")
-    with matplotlib.rc_context(
-        {"svg.hashsalt": path.name, "svg.fonttype": "none"}
-    ):  # the same file each time
-        figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, dpi=110)

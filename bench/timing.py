@@ -41,10 +41,10 @@ def medians(
     return {name: statistics.median(values) for name, values in turns(alternatives, rounds, clock).items()}
 
 
-def caches() -> dict[str, int]:
+def caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict[str, int]:
     """KiB of the first processor's caches for data, by level: "L1", "L2", "L3"; empty where Linux is not."""
     found = {}
-    for cache in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+    for cache in sorted(folder.glob("index*")):
         kind, level, size = ((cache / name).read_text("utf-8").strip() for name in ("type", "level", "size"))
         if kind != "Instruction":
             found[f"L{level}"] = int(size.removesuffix("K"))
