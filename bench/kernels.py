@@ -242,7 +242,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--shape", type=sizes, default=(), help=f"{shape}; as in 65536x128")
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="float32", help="of the inputs")
     parser.add_argument("--device", choices=DEVICES, help="default: each that has kernels")
-    parser.add_argument("--rounds", type=count, help="turns whose median counts (15; a sweep 7)")
+    parser.add_argument("--rounds", type=count, help="turns whose median counts (15; in a sweep 5)")
     parser.add_argument("--quick", action="store_true", help="3 rounds, small inputs: a look, no result")
     parser.add_argument("--sweep", action="store_true", help="over sizes of lists and groups, with a picture")
     parser.add_argument("--out", type=Path, help="a folder to write to, as bench/results; else only print")
@@ -290,7 +290,7 @@ def name_of(args: argparse.Namespace, device: str) -> str:
 
 def report(args: argparse.Namespace, device: str) -> None:
     """Measure what is asked for on a device; print it, and write it where that is asked for too."""
-    rounds = args.rounds or (3 if args.quick else 7 if args.sweep else 15)
+    rounds = args.rounds or (3 if args.quick else 5 if args.sweep else 15)
     setup = Setup(device, DTYPES[args.dtype], rounds, args.quick, earlier(device, args.out))
     name = name_of(args, device)
     picture = args.out and args.out / f"{name}.png"

@@ -11,6 +11,8 @@ from torch import Tensor
 from bench.timing import caches, turns, wall
 
 CACHE = 384 * 2**20  # bytes; more than the last cache of most machines
+SMALL = 64 * 2**20  # bytes of a quick run
+MOST = 512  # buffers; inputs so small that these fit in a cache are timed there
 BUSY = 1.25  # median over best; rounds on a quiet machine are within a tenth of one another
 COLUMNS = "ms | of the floor | of the kernel | GB/s | share of the floor |"
 
@@ -53,13 +55,11 @@ def buffers(shape: tuple[int, ...], setup: Setup) -> list[tuple[Tensor, Tensor]]
     torch.manual_seed(0)
     wide = torch.promote_types(setup.dtype, torch.float32)
     size = torch.Size(shape).numel() * (setup.dtype.itemsize + wide.itemsize)
-    least = 2**26 if setup.quick else max(CACHE, 2 * 1024 * max(caches().values(), default=0))
+    least = SMALL if setup.quick else max(CACHE, 2 * 1024 * max(caches().values(), default=0))
 
-    def pair() -> tuple[Tensor, Tensor]:
-        x = torch.rand(shape, device=setup.device, dtype=wide).mul_(256).floor_().div_(256)
-        return x.to(setup.dtype), torch.zeros(shape, device=setup.device, dtype=wide)
-
-    return [pair() for _ in range(max(2, -(-least // size)))]
+    x = torch.rand(shape, device=setup.device, dtype=wide).mul_(256).floor_().div_(256).to(setup.dtype)
+    out = torch.zeros(shape, device=setup.device, dtype=wide)
+    return [(x.clone(), out.clone()) for _ in range(min(MOST, max(2, -(-least // size))))]
 
 
 def floor(setup: Setup) -> Row:
