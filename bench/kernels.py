@@ -23,12 +23,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bench import kernels_gpu, kernels_sweep
 from bench import kernels_peers as peers
-from bench import kernels_sweep
-from bench.kernels_rows import Row, Setup, buffers, captured, device_clock, floor, table
-from bench.kernels_ways import EXACT, fused, normalize, swap
-from bench.timing import heading, machine, medians
-from minirec.ops import group_normalize, reference, swap_advantages, swap_ndcg
+from bench.kernels_rows import Row, Setup, size_of, table
+from bench.kernels_ways import fused, normalize, swap
+from bench.timing import heading, machine
+from minirec.ops import group_normalize, reference, swap_ndcg
 from minirec.ops.load import WHY_NOT, built_for
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,11 +37,6 @@ LISTS, CONTEXTS = (65_536, SIZE), (4_096, GROUP, SIZE)
 SHAPES = {"swap": (LISTS,), "normalize": ((LISTS[0], GROUP), CONTEXTS), "fused": (CONTEXTS,)}
 DEVICES = ("cpu", "cuda")
 DTYPES = {str(dtype)[6:]: dtype for dtype in (torch.float32, torch.bfloat16, torch.float64)}
-
-
-def size_of(shape: tuple[int, ...], setup: Setup) -> str:
-    """How a table calls a shape and a dtype."""
-    return f"{' x '.join(f'{n:,}' for n in shape)} {str(setup.dtype)[6:]}"
 
 
 def with_others(shape: tuple[int, ...], op: str, setup: Setup) -> bool:
@@ -154,48 +149,6 @@ def fused_table(shape: tuple[int, ...], setup: Setup) -> Iterator[str]:
 TABLES = {"swap": swap_table, "normalize": normalize_table, "fused": fused_table}
 
 
-def graphs(setup: Setup) -> Iterator[str]:
-    """Small inputs under CUDA-graph replay, beside the smallest kernel that torch has."""
-    gains, out, one = torch.rand(64, 10).cuda(), torch.empty(64, 10).cuda(), torch.empty(1).cuda()
-    idcg = torch.full((64,), 3.0).cuda()
-    group, to = torch.rand(8, 8, 10).cuda(), torch.empty(8, 8, 10).cuda()
-    calls = {
-        "fill of one number, the floor": lambda: one.fill_(0.0),
-        "swap_ndcg, 64 x 10": lambda: swap_ndcg(gains, idcg, out=out),
-        "group_normalize, 64 x 10": lambda: group_normalize(gains, out=out),
-        "swap_advantages, 8 x 8 x 10": lambda: swap_advantages(group, idcg.view(8, 8), out=to),
-    }
-    yield from ("", "| CUDA-graph replay | µs | of the floor |", "|---|---|---|")
-    runs = {name: captured(lambda call=call: [call() for _ in range(100)])[0] for name, call in calls.items()}
-    found = medians(runs, setup.rounds, device_clock)
-    least = next(iter(found.values()))
-    yield from (f"| {name} | {1e4 * value:.2f} | {value / least:.2f} |" for name, value in found.items())
-
-
-def bandwidth(setup: Setup) -> Iterator[str]:
-    """Every layout of the kernels beside a copy of the same bytes on the GPU."""
-    for size, dtype in itertools.product((10, 16, 50, SIZE, 1000), (torch.float32, torch.bfloat16)):
-        own = setup._replace(dtype=dtype)
-        shape, middle = (LISTS[0], size), (-1, GROUP, size)
-        pairs, idcg = buffers(shape, own), torch.full(LISTS[:1], 20.0, device="cuda")
-
-        def groups(x: Tensor, middle: tuple = middle) -> Tensor:
-            return x.view(middle)
-
-        def fuse(x: Tensor, out: Tensor, idcg: Tensor = idcg, middle: tuple = middle) -> Tensor:
-            return swap_advantages(x.view(middle), idcg.view(-1, GROUP), out=out.view(middle))
-
-        rows = [
-            floor(own),
-            Row("swap_ndcg(out=)", lambda x, out, idcg=idcg: swap_ndcg(x, idcg, out=out)),
-            Row("swap_ndcg(out=), own IDCG", lambda x, out: swap_ndcg(x, out=out)),
-            Row("group_normalize(out=)", lambda x, out: group_normalize(x, out=out)),
-            Row("along the middle", lambda x, out, of=groups: group_normalize(of(x), 1, out=of(out))),
-            Row("swap_advantages(out=)", fuse),
-        ]
-        yield from table(size_of(shape, own), rows, pairs, EXACT, own)
-
-
 def tables(op: str, shape: tuple[int, ...], setup: Setup) -> Iterator[str]:
     """The tables of an operation ("": of each that fits the shape), at a shape or, for (), at its own."""
     part = 8 if setup.quick else 1
@@ -206,8 +159,8 @@ def tables(op: str, shape: tuple[int, ...], setup: Setup) -> Iterator[str]:
     if setup.device == "cpu" and op in ("", "swap") and len(shape) in (0, 2):
         yield from instruction_sets(shape or (LISTS[0] // part, SIZE), setup)
     if setup.device == "cuda" and not (op or shape or setup.quick):
-        yield from bandwidth(setup)
-        yield from graphs(setup)
+        yield from kernels_gpu.bandwidth(setup)
+        yield from kernels_gpu.graphs(setup)
 
 
 def show(lines: Iterable[str]) -> str:

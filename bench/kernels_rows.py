@@ -62,6 +62,11 @@ def buffers(shape: tuple[int, ...], setup: Setup) -> list[tuple[Tensor, Tensor]]
     return [(x.clone(), out.clone()) for _ in range(min(MOST, max(2, -(-least // size))))]
 
 
+def size_of(shape: tuple[int, ...], setup: Setup) -> str:
+    """How a table calls a shape and a dtype."""
+    return f"{' x '.join(f'{n:,}' for n in shape)} {str(setup.dtype)[6:]}"
+
+
 def floor(setup: Setup) -> Row:
     """The same bytes, and nothing to compute."""
     if setup.device == "cpu" and setup.dtype.itemsize >= 4:

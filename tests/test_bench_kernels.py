@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from bench import kernels, kernels_rows, kernels_sweep, kernels_ways
+from bench import kernels, kernels_gpu, kernels_rows, kernels_sweep, kernels_ways
 from bench.kernels_rows import Row, Setup
 from bench.timing import caches, turns
 from minirec.ops import load
@@ -70,6 +70,25 @@ def test_every_table_of_a_shape_of_ones_own_is_green(built, op, dtype):
         assert f"6 x {' x '.join(map(str, shape[1:]))} {dtype}" in page
         assert "(out=) |" in page
         assert "red" not in page
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA: this machine has no device")
+def test_every_table_is_green_on_a_gpu(built):
+    setup = SETUP._replace(rounds=1, device="cuda")
+    for op, shapes in kernels.SHAPES.items():
+        for shape in shapes:
+            page = "\n".join(kernels.tables(op, (6, *shape[1:]), setup))
+            assert "copy, the floor" in page
+            assert "red" not in page
+    assert len([*kernels_gpu.graphs(setup)]) == 7
+
+
+def test_a_gpu_keeps_the_time_itself(monkeypatch):
+    monkeypatch.setattr(kernels_rows, "wall", lambda run: pytest.fail("the clock of the host"))
+    monkeypatch.setattr(kernels_rows, "device_clock", lambda run: 6.0)
+    ready = kernels_rows.Ready("kernel", dict, 2.0)
+    assert kernels_rows.timed([ready], SETUP._replace(device="cuda")) == {"kernel": [3.0] * 3}
 
 
 def test_nothing_is_written_unless_asked(built, monkeypatch, tmp_path, capsys):
