@@ -1,4 +1,4 @@
-"""Find the compiled kernels, say what serves which device and why, and let it compute."""
+"""Find the compiled kernels and Triton, say what serves which device and why, and let it compute."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from minirec.ops.arguments import check_values
 from minirec.ops.reference import Maybe
 
 FOLDER = Path(__file__).parent
-WHY_NOT: dict[str, str] = {}  # per device type: "" where kernels serve it, else the reason why torch does
+WHY_NOT: dict[str, str] = {}  # what serves not, and why: compiled kernels the cpu, or cuda; triton cuda
 
 
 def _load(device: str, name: str) -> str:
@@ -33,8 +33,20 @@ def _load(device: str, name: str) -> str:
     return ""
 
 
+def _load_twin() -> str:
+    """Load the kernels in Triton if CUDA has no compiled ones; returns "", or the reason why not."""
+    if os.environ.get("MINIREC_NO_EXT") or not torch.cuda.is_available() or not WHY_NOT["cuda"]:
+        return WHY_NOT["cuda"] or "compiled kernels serve cuda"
+    try:
+        from minirec.ops import triton  # noqa: F401  it registers them
+    except ImportError as error:
+        return f"it cannot be imported: {error}"
+    return ""
+
+
 WHY_NOT["cpu"] = _load("cpu", "_C")
 WHY_NOT["cuda"] = _load("cuda", "_cuda")
+WHY_NOT["triton"] = _load_twin()
 
 if not WHY_NOT["cpu"]:
     for _name in ("swap_ndcg", "group_normalize", "swap_normalize"):
@@ -43,32 +55,42 @@ if not WHY_NOT["cpu"]:
 
 
 def built_for(device: torch.device) -> bool:
-    """Whether kernels serve a device; plain torch serves it otherwise."""
+    """Whether kernels serve a device; Triton or plain torch serve it otherwise."""
     return WHY_NOT.get(device.type) == ""
 
 
-def compute(name: str, inputs: tuple[Maybe, ...], choices: tuple, checked: bool, out: Tensor) -> Tensor:
-    """Fill ``out`` by the kernel of that name where it is built, else by that function of ``reference``.
+def twin_for(device: torch.device) -> bool:
+    """Whether Triton serves a device: CUDA, where no kernels do."""
+    return device.type == "cuda" and not WHY_NOT["triton"]
 
-    Values are looked at where ``checked`` says so: the CPU's kernels do it on the way, and torch once more if
-    they find something. ``reference`` takes valid positions for lengths and mask. CUDA's kernels sort no list
-    of more than 4 KiB.
+
+def compute(name: str, inputs: tuple[Maybe, ...], choices: tuple, checked: bool, out: Tensor) -> Tensor:
+    """Fill ``out`` by the kernel of that name, if there is one, else by that function of ``reference``.
+
+    Where it is not, Triton's kernel of that name serves CUDA, lists and groups of at most 4,096. Values are
+    looked at where ``checked`` says so: the CPU's kernels do it on the way, and torch once more if they find
+    something. ``reference`` takes valid positions for lengths and mask. CUDA's kernels sort no list of more
+    than 4 KiB, and Triton's none.
     """
     if out.numel() == 0:
         return out
     first, *others = inputs
     swaps, built, shape = name != "group_normalize", built_for(out.device), out.shape
+    fits = max(first.shape[1], swaps and shape[-1]) <= 4096
+    twin = fits and not built and twin_for(out.device)
     if checked and not (built and out.is_cpu):
         check_values(name, inputs, shape)
-    if built and out.is_cuda and swaps and others[0] is None and shape[-1] * out.itemsize > 4096:
+    sorted_there = built and (out.is_cpu or shape[-1] * out.itemsize <= 4096)
+    if (built or twin) and swaps and others[0] is None and not sorted_there:
         valid = reference.valid_positions(first, *others[1:])
         first, others[0] = reference.relative(first.to(out.dtype), None, valid, choices[0])
-    if built:
+    if built or twin:
         # A kernel writes numbers in a row, and no view that is read with another sign; a graph has none.
         plain = out.is_contiguous() and (torch.compiler.is_compiling() or not out.is_neg())
         written = out if plain else torch.empty(shape, dtype=out.dtype, device=out.device)
+        op = getattr(torch.ops.minirec, name if built else f"triton_{name}").default
         try:
-            getattr(torch.ops.minirec, name).default(first, *others, *choices, checked, written)
+            op(first if built else first.to(out.dtype), *others, *choices, checked, written)
         except RuntimeError as error:
             if "may be out of range" not in str(error):
                 raise
@@ -82,11 +104,13 @@ def compute(name: str, inputs: tuple[Maybe, ...], choices: tuple, checked: bool,
 
 def backends() -> Iterator[str]:
     """What serves what, and why: the lines that ``python -m minirec.ops`` prints."""
-    for device, reason in WHY_NOT.items():
-        serves = f"torch: {reason}" if reason else "kernels"
+    for device in ("cpu", "cuda"):
+        reason, otherwise = WHY_NOT[device], "triton" if twin_for(torch.device(device)) else "torch"
+        serves = f"{otherwise}: {reason}" if reason else "kernels"
         if not reason and device == "cpu":
             serves += f" ({torch.ops.minirec.instruction_sets().replace(',', ', ')}; the first is used)"
         yield f"{device:5} swap_ndcg, group_normalize, swap_normalize: {serves}"
+    yield f"triton: {WHY_NOT['triton'] or 'serves cuda'}"
     try:
         from minirec.ops import _info
 
