@@ -12,7 +12,7 @@ from minirec.ops.arguments import check_values
 from minirec.ops.reference import Maybe
 
 FOLDER = Path(__file__).parent
-WHY_NOT: dict[str, str] = {}  # what serves not, and why: compiled kernels the cpu, or cuda; triton cuda
+WHY_NOT: dict[str, str] = {}  # per device type: "" where kernels serve it, else why not; "triton": CUDA
 
 
 def _load(device: str, name: str) -> str:
@@ -34,7 +34,7 @@ def _load(device: str, name: str) -> str:
 
 
 def _load_twin() -> str:
-    """Load the kernels in Triton if CUDA has no compiled ones; returns "", or the reason why not."""
+    """Load the ops in Triton if CUDA has no kernels; returns "", or the reason why they do not serve it."""
     if os.environ.get("MINIREC_NO_EXT") or not torch.cuda.is_available() or not WHY_NOT["cuda"]:
         return WHY_NOT["cuda"] or "compiled kernels serve cuda"
     try:
@@ -55,58 +55,59 @@ if not WHY_NOT["cpu"]:
 
 
 def built_for(device: torch.device) -> bool:
-    """Whether kernels serve a device; Triton or plain torch serve it otherwise."""
+    """Whether compiled kernels serve a device; Triton or plain torch serve it otherwise."""
     return WHY_NOT.get(device.type) == ""
 
 
 def twin_for(device: torch.device) -> bool:
-    """Whether Triton serves a device: CUDA, where no kernels do."""
+    """Whether Triton serves a device."""
     return device.type == "cuda" and not WHY_NOT["triton"]
 
 
 def compute(name: str, inputs: tuple[Maybe, ...], choices: tuple, checked: bool, out: Tensor) -> Tensor:
-    """Fill ``out`` by the kernel of that name, if there is one, else by that function of ``reference``.
+    """Fill ``out`` by the kernel of that name where it is built, else by that function of ``reference``.
 
-    Where it is not, Triton's kernel of that name serves CUDA, lists and groups of at most 4,096. Values are
-    looked at where ``checked`` says so: the CPU's kernels do it on the way, and torch once more if they find
-    something. ``reference`` takes valid positions for lengths and mask. CUDA's kernels sort no list of more
-    than 4 KiB, and Triton's none.
+    Before ``reference`` comes Triton, for lists and groups of at most 4,096. Values are looked at where
+    ``checked`` says so: the CPU's kernels do it on the way, and torch once more if they find something.
+    Triton and ``reference`` take valid positions for lengths and mask. CUDA's kernels sort no list of more
+    than 4 KiB.
     """
     if out.numel() == 0:
         return out
     first, *others = inputs
     swaps, built, shape = name != "group_normalize", built_for(out.device), out.shape
-    fits = max(first.shape[1], swaps and shape[-1]) <= 4096
-    twin = fits and not built and twin_for(out.device)
+    twin = not built and twin_for(out.device) and max(first.shape[1], swaps and shape[-1]) <= 4096
     if checked and not (built and out.is_cpu):
         check_values(name, inputs, shape)
-    sorted_there = built and (out.is_cpu or shape[-1] * out.itemsize <= 4096)
-    if (built or twin) and swaps and others[0] is None and not sorted_there:
+    if built and out.is_cuda and swaps and others[0] is None and shape[-1] * out.itemsize > 4096:
         valid = reference.valid_positions(first, *others[1:])
         first, others[0] = reference.relative(first.to(out.dtype), None, valid, choices[0])
+    if not built:
+        first = first.to(out.dtype)
+        others = [others[0], reference.valid_positions(first, *others[1:])] if swaps else others
     if built or twin:
         # A kernel writes numbers in a row, and no view that is read with another sign; a graph has none.
         plain = out.is_contiguous() and (torch.compiler.is_compiling() or not out.is_neg())
         written = out if plain else torch.empty(shape, dtype=out.dtype, device=out.device)
-        op = getattr(torch.ops.minirec, name if built else f"triton_{name}").default
         try:
-            op(first if built else first.to(out.dtype), *others, *choices, checked, written)
+            if built:
+                getattr(torch.ops.minirec, name).default(first, *others, *choices, checked, written)
+            else:
+                getattr(torch.ops.minirec, f"triton_{name}").default(first, *others, *choices, written)
         except RuntimeError as error:
             if "may be out of range" not in str(error):
                 raise
             check_values(name, inputs, shape)
         return out if plain else out.copy_(written)
-    if swaps:
-        others = [others[0], reference.valid_positions(first, *others[1:])]
-    result = getattr(reference, name)(first.to(out.dtype), *others, *choices)
+    result = getattr(reference, name)(first, *others, *choices)
     return out.copy_(result.view(shape))
 
 
 def backends() -> Iterator[str]:
     """What serves what, and why: the lines that ``python -m minirec.ops`` prints."""
     for device in ("cpu", "cuda"):
-        reason, otherwise = WHY_NOT[device], "triton" if twin_for(torch.device(device)) else "torch"
-        serves = f"{otherwise}: {reason}" if reason else "kernels"
+        reason, other = WHY_NOT[device], "triton" if twin_for(torch.device(device)) else "torch"
+        serves = f"{other}: {reason}" if reason else "kernels"
         if not reason and device == "cpu":
             serves += f" ({torch.ops.minirec.instruction_sets().replace(',', ', ')}; the first is used)"
         yield f"{device:5} swap_ndcg, group_normalize, swap_normalize: {serves}"

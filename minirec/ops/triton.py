@@ -1,13 +1,9 @@
 """The operations in Triton: the middle between ``reference.py`` in plain torch and ``csrc/`` in CUDA.
 
-A Triton kernel is written for a tile: a few lists or groups, each padded to a power of two, (R, K). Threads,
-shared memory and the order of reads are left to its compiler. So each kernel is the closed form once more,
-between one read of global memory and one write. In its shapes R is the lists of a tile, K the places of one,
-and what is the same for all of them has size 1.
-
-They serve CUDA where no compiled kernel does, lists and groups of at most 4,096. A kernel is compiled when it
-is first called; a CUDA graph can capture it from then on. With TRITON_INTERPRET=1, set before Triton is
-imported, numpy runs them on the CPU, tile by tile.
+A kernel is written for a tile: R lists or groups, each padded to K places, a power of two. Threads and shared
+memory are left to Triton's compiler, so it is the closed form once more, between a read and a write. It is
+compiled when it is first called; a CUDA graph can capture it from then on. With TRITON_INTERPRET=1, set
+before Triton is imported, numpy runs it on the CPU. The ops take what the functions of ``reference`` take.
 """
 
 import torch
@@ -15,32 +11,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from minirec.ops.reference import Maybe, valid_positions
+from minirec.ops.reference import Maybe, discounts, relative
 
 TILE = 1024  # numbers of a tile, or more where one list has more
 
 
 @triton.jit
-def _discount(rank, cut):
-    """d = 1/log2(rank + 1), and 0 beyond the first ``cut`` ranks, in float64."""
-    return tl.where(rank <= cut, 1 / tl.log2(rank.to(tl.float64) + 1), 0)
-
-
-@triton.jit
-def _one_over_unit(largest):
-    """1 over the power of two at numbers of at least 0, exactly: their exponent with the other sign."""
-    DOUBLE: tl.constexpr = largest.dtype == tl.float64
-    INT: tl.constexpr = tl.int64 if DOUBLE else tl.int32
-    DIGITS: tl.constexpr = 52 if DOUBLE else 23
-    ONE: tl.constexpr = 1023 if DOUBLE else 127  # how the exponent of 1 is written
-    exponent = largest.to(INT, bitcast=True) >> DIGITS
-    exponent = tl.minimum(tl.maximum(exponent, 1), 2 * ONE - 1)
-    return ((2 * ONE - exponent) << DIGITS).to(largest.dtype, bitcast=True)
-
-
-@triton.jit
 def _swap(
-    gains, idcg, lengths, mask, out, n, size, cut,
+    gains, idcg, valid, discounts, out, n, size,
     LATER: tl.constexpr, TINY: tl.constexpr, R: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """``reference.swap_ndcg`` of gains (n, size), R lists per program."""
@@ -48,75 +26,62 @@ def _swap(
     k = tl.arange(0, K)[None, :]  # (1, K)
     at = row * size + k  # (R, K) where it lies in memory
     inside = (row < n) & (k < size)
-    valid = inside
-    if lengths is not None:
-        valid = valid & (k < tl.load(lengths + row, row < n, other=0))
-    if mask is not None:
-        valid = valid & tl.load(mask + at, inside, other=0)
-    g = tl.load(gains + at, valid, other=0)  # what is not valid is not even read
+    m = tl.load(valid + at, inside, other=0)
+    g = tl.load(gains + at, m, other=0)  # what is not valid is not even read
 
-    scale = _one_over_unit(tl.max(g, 1, keep_dims=True))  # (R, 1)
-    g = g * scale
+    largest = tl.clamp(tl.max(g, 1, keep_dims=True), TINY, 1 / TINY).to(tl.float64)  # (R, 1)
+    exponent = largest.to(tl.int64, bitcast=True) >> 52
+    scale = ((2046 - exponent) << 52).to(tl.float64, bitcast=True).to(g.dtype)  # 1 over the unit, exactly
     ideal = tl.load(idcg + row, row < n, other=0) * scale
-    last = tl.max(tl.where(valid, k, -1), 1, keep_dims=True)
+    last = tl.max(tl.where(m, k, -1), 1, keep_dims=True)
     pivot = tl.sum(tl.where(k == last, g, 0), 1, keep_dims=True)
-    x = tl.where(valid, g - pivot, 0)  # (R, K), 0 in a tail of equal gains
-    m = valid.to(x.dtype)
+    x = tl.where(m, g * scale - pivot * scale, 0)  # (R, K), 0 in a tail of equal gains
+    one, d = m.to(g.dtype), tl.load(discounts + k, k < size, other=0)  # (R, K), (1, K) float64
     if LATER:
-        step = (_discount(k + 1, cut) - _discount(k + 2, cut)).to(x.dtype)  # (1, K)
-        partners = tl.cumsum(m, 1, reverse=True) - m  # (R, K)
-        u = step * partners
-        t = step * (tl.cumsum(x, 1, reverse=True) - x)
+        step = (d - tl.load(discounts + k + 1, k + 1 < size, other=0)).to(g.dtype)  # (1, K)
+        partners = tl.cumsum(one, 1, reverse=True) - one  # (R, K)
+        u, t = step * partners, step * (tl.cumsum(x, 1, reverse=True) - x)
         total = x * tl.cumsum(u, 1, reverse=True) - tl.cumsum(t, 1, reverse=True)
     else:
-        n_valid = tl.sum(m, 1, keep_dims=True)  # (R, 1)
-        some = tl.maximum(n_valid, 1)
-        d = _discount(k + 1, cut).to(x.dtype) * m  # (R, K)
-        d = d - tl.sum(d, 1, keep_dims=True) / some
-        product = tl.where(valid, (x - tl.sum(x, 1, keep_dims=True) / some) * d, 0)
-        total = n_valid * product + tl.sum(product, 1, keep_dims=True)
-        partners = (n_valid - 1) * m
-    swaps = valid & (partners > 0) & (ideal >= TINY)
-    reward = tl.where(swaps, total / tl.where(swaps, partners * ideal, 1), 0)
-    tl.store(out + at, reward, inside)
+        partners = tl.sum(one, 1, keep_dims=True) - 1  # (R, 1)
+        d = d.to(g.dtype) * one  # (R, K)
+        d -= tl.sum(d, 1, keep_dims=True) / (partners + 1)
+        product = tl.where(m, (x - tl.sum(x, 1, keep_dims=True) / (partners + 1)) * d, 0)
+        total = (partners + 1) * product + tl.sum(product, 1, keep_dims=True)
+    swaps = m & (partners > 0) & (ideal >= TINY)
+    tl.store(out + at, tl.where(swaps, total / (partners * ideal), 0), inside)
 
 
 @triton.jit
 def _normalize(
-    rewards, mask, offsets, out, n, size, inner, parts,
-    EPS: tl.constexpr, DDOF: tl.constexpr, SCALE: tl.constexpr, LEAVE_ONE_OUT: tl.constexpr,
-    R: tl.constexpr, K: tl.constexpr,
+    rewards, mask, offsets, out, n, size, inner, parts, EPS: tl.constexpr, DDOF: tl.constexpr,
+    SCALE: tl.constexpr, LEAVE_ONE_OUT: tl.constexpr, R: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """``reference.group_normalize`` of rewards (A, size, inner), R of the n groups per program.
 
     A group is a column of the middle dimension, or one of its ``parts`` from an offset to the next.
     """
     group = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[:, None]  # (R, 1)
-    part = group // inner % parts
+    part, end = group // inner % parts, size
     member = tl.arange(0, K)[None, :]  # (1, K), and with offsets (R, K)
-    end = size
     if offsets is not None:
-        member = member + tl.load(offsets + part, group < n, other=0)
+        member += tl.load(offsets + part, group < n, other=0)
         end = tl.load(offsets + part + 1, group < n, other=0)
     at = (group // inner // parts * size + member) * inner + group % inner  # (R, K) where it lies in memory
     inside = (group < n) & (member < end)
-    counted = inside
-    if mask is not None:
-        counted = counted & tl.load(mask + at, inside, other=0)
-    r = tl.load(rewards + at, counted, other=0)
+    m = inside if mask is None else tl.load(mask + at, inside, other=0)
+    r = tl.load(rewards + at, m, other=0)
 
-    first = tl.min(tl.where(counted, member, size), 1, keep_dims=True)  # (R, 1)
+    first = tl.min(tl.where(m, member, size), 1, keep_dims=True)  # (R, 1)
     pivot = tl.sum(tl.where(member == first, r, 0), 1, keep_dims=True)
-    x = tl.where(counted, r - pivot, 0)  # (R, K), 0 in a group of equal rewards
-    n_counted = tl.sum(counted.to(x.dtype), 1, keep_dims=True)
-    mean = tl.sum(x, 1, keep_dims=True) / tl.maximum(n_counted, 1)
-    x = tl.where(counted, x - mean, 0)
-    variance = tl.sum(x * x, 1, keep_dims=True) / tl.maximum(n_counted - DDOF, 1)
-    spread = tl.sqrt(variance) + EPS
+    x = tl.where(m, r - pivot, 0)  # (R, K), 0 in a group of equal rewards
+    count = tl.sum(m.to(x.dtype), 1, keep_dims=True)
+    x = tl.where(m, x - tl.sum(x, 1, keep_dims=True) / count, 0)
+    spread = tl.sqrt(tl.sum(x * x, 1, keep_dims=True) / tl.maximum(count - DDOF, 1)) + EPS
     if LEAVE_ONE_OUT:
-        x = x * n_counted / tl.maximum(n_counted - 1, 1)
+        x = x * count / tl.maximum(count - 1, 1)
     if SCALE:
-        x = tl.where(spread == 0, 0, x / tl.where(spread == 0, 1, spread))
+        x = tl.where(spread == 0, 0, x / spread)
     tl.store(out + at, x, inside)
 
 
@@ -124,50 +89,39 @@ def _launch(kernel: triton.JITFunction, n: int, size: int, out: Tensor, *argumen
     """Run a kernel on n lists or groups of a size, as many per program as make up a tile."""
     K = max(16, triton.next_power_of_2(size))
     R = max(1, TILE // K)
-    warps = min(16, R * K // 256)  # eight numbers for each thread
-    with torch.cuda.device_of(out):
-        kernel[(triton.cdiv(n, R),)](*arguments, R, K, num_warps=warps)
+    with torch.cuda.device_of(out):  # with eight numbers for each thread
+        kernel[(triton.cdiv(n, R),)](*arguments, R, K, num_warps=min(16, R * K // 256))
 
 
-def swap_ndcg(
-    gains: Tensor,
-    idcg: Tensor,
-    lengths: Maybe,
-    mask: Maybe,
-    cut: int,
-    later: bool,
-    checked: bool,
-    out: Tensor,
-) -> None:
-    """``reference.swap_ndcg`` of gains (..., K), given IDCG (...), lengths (...) and mask (..., K)."""
-    size = gains.shape[-1]
-    n, tiny = gains.numel() // size, torch.finfo(out.dtype).tiny
-    _launch(_swap, n, size, out, gains, idcg, lengths, mask, out, n, size, cut, later, tiny)
+def swap_ndcg(gains: Tensor, idcg: Maybe, valid: Tensor, cut: int, later: bool, out: Tensor) -> None:
+    """Write ``reference.swap_ndcg`` of gains (..., K), with idcg (...), into ``out``."""
+    if idcg is None:
+        gains, idcg = relative(gains, idcg, valid, cut)
+    size, tiny = gains.shape[-1], torch.finfo(out.dtype).tiny
+    n, table = gains.numel() // size, discounts(size, cut, gains.device)
+    _launch(_swap, n, size, out, gains, idcg, valid, table, out, n, size, later, tiny)
 
 
 def group_normalize(
-    rewards: Tensor, mask: Maybe, offsets: Maybe,
-    ddof: int, eps: float, scale: bool, leave_one_out: bool, checked: bool, out: Tensor,
+    reward: Tensor, mask: Maybe, offsets: Maybe,
+    ddof: int, eps: float, scale: bool, leave_one_out: bool, out: Tensor,
 ) -> None:  # fmt: skip
-    """``reference.group_normalize`` of rewards (A, G, I), which ``out`` may be."""
-    outer, size, inner = rewards.shape
+    """Write ``reference.group_normalize`` of reward (A, G, I) into ``out``, which may be ``reward``."""
+    outer, size, inner = reward.shape
     parts = 1 if offsets is None else len(offsets) - 1
     n, how = outer * parts * inner, (eps, ddof, scale, leave_one_out)
-    _launch(_normalize, n, size, out, rewards, mask, offsets, out, n, size, inner, parts, *how)
+    _launch(_normalize, n, size, out, reward, mask, offsets, out, n, size, inner, parts, *how)
 
 
 def swap_normalize(
-    gains: Tensor, idcg: Tensor, lengths: Maybe, mask: Maybe, cut: int, later: bool,
-    ddof: int, eps: float, scale: bool, leave_one_out: bool, checked: bool, out: Tensor,
+    gains: Tensor, idcg: Maybe, valid: Tensor, cut: int, later: bool,
+    ddof: int, eps: float, scale: bool, leave_one_out: bool, out: Tensor,
 ) -> None:  # fmt: skip
-    """``reference.swap_normalize`` of gains (B, G, K): the two kernels, one after the other."""
-    valid = mask if lengths is None else valid_positions(gains, lengths, mask)
-    swap_ndcg(gains, idcg, None, valid, cut, later, checked, out)
+    """Write ``reference.swap_normalize`` of gains (B, G, K) into ``out``: one kernel after the other."""
+    swap_ndcg(gains, idcg, valid, cut, later, out)
     rewards = out.view(gains.shape)
-    group_normalize(rewards, valid, None, ddof, eps, scale, leave_one_out, checked, rewards)
+    group_normalize(rewards, valid, None, ddof, eps, scale, leave_one_out, rewards)
 
 
-# As ops of torch they are one node of a graph, and get plain tensors. They take what the compiled ones take;
-# ``checked`` is for the CPU's.
-for _function in (swap_ndcg, group_normalize, swap_normalize):
+for _function in (swap_ndcg, group_normalize, swap_normalize):  # ops of torch: one node of a graph each
     torch.library.custom_op(f"minirec::triton_{_function.__name__}", _function, mutates_args={"out"})
