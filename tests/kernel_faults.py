@@ -68,7 +68,7 @@ KERNELS = {
 }
 
 TRITON = {
-    "ops/test_triton.py::test_eight_rewards_of_seven_tenths_have_no_advantage": {
+    "ops/test_triton.py::test_equal_rewards_of_any_number_are_exactly_zero": {
         "rewards without a pivot in Triton": (
             "ops/triton.py",
             "x = tl.where(m, r - pivot, 0)",

@@ -79,6 +79,14 @@ def test_equal_gains_after_another_are_exactly_zero(device):
     assert (found[1:] == 0).all()
 
 
+def test_equal_rewards_of_any_number_are_exactly_zero(device):
+    rewards = torch.full((20, 20), 0.7, device=device)
+    rewards[:, 0] = 0.1
+    counted = torch.arange(20, device=device) <= torch.arange(20, device=device)[:, None]
+    counted[:, 0] = False
+    assert (group_normalize(rewards, mask=counted) == 0).all()
+
+
 def test_a_mask_and_ddof_are_not_forgotten(device):
     rewards = torch.tensor([1.0, 9.0, 3.0], device=device)
     mask = torch.tensor([True, False, True], device=device)
