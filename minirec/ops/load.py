@@ -90,10 +90,8 @@ def compute(name: str, inputs: tuple[Maybe, ...], choices: tuple, checked: bool,
         plain = out.is_contiguous() and (torch.compiler.is_compiling() or not out.is_neg())
         written = out if plain else torch.empty(shape, dtype=out.dtype, device=out.device)
         try:
-            if built:
-                getattr(torch.ops.minirec, name).default(first, *others, *choices, checked, written)
-            else:
-                getattr(torch.ops.minirec, f"triton_{name}").default(first, *others, *choices, written)
+            op, last = (name, (checked, written)) if built else (f"triton_{name}", (written,))
+            getattr(torch.ops.minirec, op).default(first, *others, *choices, *last)
         except RuntimeError as error:
             if "may be out of range" not in str(error):
                 raise

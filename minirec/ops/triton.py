@@ -57,10 +57,7 @@ def _normalize(
     rewards, mask, offsets, out, n, size, inner, parts, EPS: tl.constexpr, DDOF: tl.constexpr,
     SCALE: tl.constexpr, LEAVE_ONE_OUT: tl.constexpr, R: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """``reference.group_normalize`` of rewards (A, size, inner), R of the n groups per program.
-
-    A group is a column of the middle dimension, or one of its ``parts`` from an offset to the next.
-    """
+    """``reference.group_normalize`` of rewards (A, size, inner), R groups per program: columns or their parts."""
     group = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[:, None]  # (R, 1)
     part, end = group // inner % parts, size
     member = tl.arange(0, K)[None, :]  # (1, K), and with offsets (R, K)
@@ -109,8 +106,8 @@ def group_normalize(
     """Write ``reference.group_normalize`` of reward (A, G, I) into ``out``, which may be ``reward``."""
     outer, size, inner = reward.shape
     parts = 1 if offsets is None else len(offsets) - 1
-    n, how = outer * parts * inner, (eps, ddof, scale, leave_one_out)
-    _launch(_normalize, n, size, out, reward, mask, offsets, out, n, size, inner, parts, *how)
+    n, how = outer * parts * inner, (inner, parts, eps, ddof, scale, leave_one_out)
+    _launch(_normalize, n, size, out, reward, mask, offsets, out, n, size, *how)
 
 
 def swap_normalize(
@@ -119,8 +116,7 @@ def swap_normalize(
 ) -> None:  # fmt: skip
     """Write ``reference.swap_normalize`` of gains (B, G, K) into ``out``: one kernel after the other."""
     swap_ndcg(gains, idcg, valid, cut, later, out)
-    rewards = out.view(gains.shape)
-    group_normalize(rewards, valid, None, ddof, eps, scale, leave_one_out, rewards)
+    group_normalize(out.view(gains.shape), valid, None, ddof, eps, scale, leave_one_out, out)
 
 
 for _function in (swap_ndcg, group_normalize, swap_normalize):  # ops of torch: one node of a graph each
