@@ -57,7 +57,7 @@ def _normalize(
     rewards, mask, offsets, out, n, size, inner, parts, EPS: tl.constexpr, DDOF: tl.constexpr,
     SCALE: tl.constexpr, LEAVE_ONE_OUT: tl.constexpr, R: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """``reference.group_normalize`` of rewards (A, size, inner), R groups per program: columns or their parts."""
+    """``reference.group_normalize`` of rewards (A, size, inner), R groups per program: columns or parts."""
     group = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[:, None]  # (R, 1)
     part, end = group // inner % parts, size
     member = tl.arange(0, K)[None, :]  # (1, K), and with offsets (R, K)
