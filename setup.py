@@ -110,7 +110,10 @@ setup(
     extras_require={
         "draw": ["matplotlib"],
         "parquet": ["pyarrow"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "matplotlib", "pyarrow", "ruff", "clang-format"],
+        "test": [
+            *("pytest", "pytest-xdist", "hypothesis", "matplotlib", "pyarrow", "ruff", "clang-format"),
+            "triton; platform_system == 'Linux'",
+        ],
         "build": ["setuptools>=77", "ninja", "pybind11"],
         "book": ["matplotlib", "jupytext", "nbclient", "nbconvert", "ipykernel"],
         "bench": ["transformers"],

@@ -10,7 +10,7 @@ The core, from a context to an update of the policy:
     trie                    the catalogue as tensors: which codes may follow, which item a tuple is
     policy                  the transformer, and the one function that scores with it
     rollout                 sampling, beam search, ranking a closed set
-    ops/reference  ops/arguments  ops/load  ops  swap rewards and group normalisation
+    ops/reference  ops/arguments  ops/triton  ops/load  ops  swap rewards and group normalisation
     rewards                 what an item or a list is worth
     objectives/loss         the loss that all objectives share
     objectives/grpo         a rollout against the mean of its group

@@ -1,4 +1,4 @@
-"""Whatever can serve an operation here: torch, each instruction set of the CPU kernels, CUDA."""
+"""Whatever can serve an operation here: torch, each instruction set of the CPU kernels, CUDA, Triton."""
 
 import os
 
@@ -17,10 +17,17 @@ NAMES = [
 
 
 def use(name, patch):
-    """Let one of NAMES serve from now on, or skip the test; returns the device to put tensors on."""
+    """Let one of NAMES or Triton serve from now on, or skip the test; returns the device for tensors."""
     if name == "torch":
         patch.setattr(load, "built_for", lambda device: False)
         return "cpu"
+    if name == "triton":
+        from minirec.ops import triton
+
+        patch.setattr(triton, "TILE", 2**14)  # the interpreter takes its time for every tile
+        patch.setattr(load, "built_for", lambda device: False)
+        patch.setattr(load, "twin_for", lambda device: True)
+        return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
         if not torch.cuda.is_available():
             pytest.skip("no CUDA device")

@@ -17,6 +17,9 @@ import minirec  # isort: skip  # noqa: F401  before torch, whose waiting threads
 import torch
 from hypothesis import settings
 
+if not torch.cuda.is_available():  # before Triton reads it: its kernels run on the CPU then
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from tests import backends
 
 settings.register_profile("people", deadline=None, max_examples=50)

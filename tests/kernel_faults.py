@@ -1,4 +1,6 @@
-"""Bugs in the CUDA kernels, to be planted by test_faults, by the emulated tests that must notice."""
+"""Bugs in the CUDA kernels and in Triton, to be planted by test_faults, by the tests that must notice."""
+
+import importlib.util
 
 TESTS = "ops/test_cuda_kernels.py::test_"
 
@@ -64,3 +66,26 @@ KERNELS = {
         ),
     },
 }
+
+TRITON = {
+    "ops/test_triton.py::test_equal_rewards_of_any_number_are_exactly_zero": {
+        "rewards without a pivot in Triton": (
+            "ops/triton.py",
+            "x = tl.where(m, r - pivot, 0)",
+            "x = tl.where(m, r, 0)",
+        ),
+    },
+    "ops/test_triton.py::test_equal_gains_after_another_are_exactly_zero": {
+        "gains without a pivot in Triton": ("ops/triton.py", "g * scale - pivot * scale", "g * scale"),
+    },
+    "ops/test_triton.py::test_a_mask_and_ddof_are_not_forgotten": {
+        "a mask that Triton forgets": (
+            "ops/triton.py",
+            "m = inside if mask is None else tl.load(mask + at, inside, other=0)",
+            "m = inside",
+        ),
+        "the biased std in Triton": ("ops/triton.py", "tl.maximum(count - DDOF, 1)", "count"),
+    },
+}
+if importlib.util.find_spec("triton"):
+    KERNELS |= TRITON
