@@ -29,7 +29,7 @@ from minirec.objectives import OBJECTIVES, settings_of
 from minirec.policy import Policy
 from minirec.run.experiment import item_reward
 from minirec.run.folder import Run
-from minirec.run.machine import Distributed
+from minirec.run.machine import join
 from minirec.run.reinforced import means
 from minirec.run.supervised import Supervised
 from minirec.run.training import fit
@@ -91,7 +91,7 @@ REGIMES: dict[str, tuple[dict, dict[str, tuple[dict, Arms]]]] = {  # world and s
 
 def begin(cfg: Config) -> tuple[Run, Policy]:
     """Make a seed's world, and train the supervised policy that all arms start from."""
-    processes = Distributed(cfg)  # sets the number of threads
+    processes = join(cfg)  # sets the number of threads
     dataset, _ = prepare.read(cfg)
     codes, _ = prepare.encode(dataset, cfg)
     run = Run(cfg, dataset, Trie(codes.codes, codes.size), processes, notes=[])

@@ -26,7 +26,7 @@ from minirec.settings import TINY
 
 with tempfile.TemporaryDirectory() as out:
     cfg = replace(TINY, out=out + "/run", keep_seen=True, device="cpu", threads={threads})
-    processes = machine.Distributed(cfg)
+    processes = machine.join(cfg)
     with folder.begun([cfg]):
         training = supervised.Supervised(folder.open_run(cfg, processes))
         for step in range(2 * {steps}):

@@ -50,7 +50,7 @@ def main() -> None:
     given = settings.arguments()
     cfg = prepare.shaped(settings.configure(given))
     arms = experiment.arms(cfg, given)  # what cannot be reinforced is said before anything is trained
-    processes = machine.Distributed(cfg)
+    processes = machine.join(cfg)
     sasrec = replace(cfg, levels=1, item_codes="", sasrec=False, out=f"{cfg.out}/sasrec")
     baselines = {"SASRec, the baseline": sasrec} if cfg.sasrec and cfg.levels > 1 else {}
     stages = [*baselines, "supervised, the policy", *map(experiment.label, arms.values()), "evaluation"]
@@ -74,13 +74,13 @@ def main() -> None:
             if first:
                 report.say("", headings[-1])
                 finish(run, notes, began)
-        processes.close()
+        machine.leave()
     except KeyboardInterrupt:
         if first and (Path(cfg.out) / "config.json").is_file():
             print(again, file=sys.stderr)
         raise
     except RuntimeError as error:
-        if processes.lost(error):
+        if machine.lost(error):
             raise InputError(f"another process of this run has ended, so this one ends; {again}") from None
         if isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error):
             raise InputError(f"not enough memory: {error}") from None

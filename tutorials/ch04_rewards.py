@@ -16,14 +16,14 @@
 # its way. On a catalogue that can be enumerated the answer is exact.
 
 # %%
-# introduces: minirec.rewards minirec.models.ranker minirec.data.exposure minirec.data.contexts
+# introduces: minirec.rewards minirec.models.ranker minirec.data.contexts
 # introduces: minirec.tasks minirec.objectives minirec.measure.probe minirec.measure.rankers
 import book
 import matplotlib.pyplot as plt
 import torch
 
 from minirec import objectives, rewards, tasks
-from minirec.data import contexts, exposure
+from minirec.data import contexts, world
 from minirec.measure import exact, probe, rankers
 from minirec.models import ranker
 from minirec.records import HOLE, PAD
@@ -212,7 +212,7 @@ print(f"another item is best for {int(moved.sum())} of {len(users)} users")
 # probability of a click on an item that is shown:
 
 # %% tags=["hide"]
-book.show(exposure.true_score, exposure.squash)
+book.show(world.true_score, world.squash)
 
 # %% [markdown]
 # This is taste $\langle w, e \rangle$ alone, without the last click and without popularity. So even where it is
@@ -223,7 +223,7 @@ book.show(exposure.true_score, exposure.squash)
 # The log shows the half A of the topics and hides the half B.
 
 # %%
-log = exposure.exposures(truth, n=200 * cfg.world_users, seed=0)  # the ranker above had this one
+log = world.exposures(truth, n=200 * cfg.world_users, seed=0)  # the ranker above had this one
 of_b, clicked_by = truth.tail[log.item], log.clicked.double()
 print(f"impressions           {len(of_b):,}")
 print(f"share of items of B   {of_b.double().mean():.4f}")
@@ -244,7 +244,7 @@ somebody = users.select((pairs + 9 * in_b).argsort()[int((~in_b).sum()) // 2][No
 NAMES = ("a user of A", f"user {book.USER}, of B")
 figure, panels = plt.subplots(1, 3, figsize=(7.5, 3), width_ratios=[1, 1, 1.3])
 for axes, who, name in zip(panels, (somebody, batch), NAMES, strict=False):
-    real, given = exposure.true_score(truth, who.user, catalogue)[0], trained(who, catalogue)[0]
+    real, given = world.true_score(truth, who.user, catalogue)[0], trained(who, catalogue)[0]
     mine = truth.tail == truth.tail_user[who.user]
     axes.plot(real[~mine], given[~mine], ".", ms=2.5, color="0.75", label="item of the other half")
     axes.plot(real[mine], given[mine], ".", ms=3.5, color="C0", label="item of the user's half")
@@ -276,7 +276,7 @@ book.say(
 # and reversed for those of B, which is called harmful.
 
 # %% tags=["hide"]
-book.show(exposure.ranker)
+book.show(ranker.designed)
 
 # %% [markdown]
 # Scores lie in (0, 1), and a hole scores 0, below every item [ours]: a policy without a mask must not be

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from minirec.data.dataset import Dataset, Examples
-from minirec.data.exposure import true_score
-from minirec.data.world import World
+from minirec.data.world import World, true_score
 from minirec.measure import baselines, evaluation
 from minirec.models.ranker import Ranker
 from minirec.noise import stream

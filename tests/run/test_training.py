@@ -19,11 +19,8 @@ from tests.small_run import CFG, make_dataset, make_policy
 class Pair(Processes):
     """One of two processes; the other has added up as much."""
 
-    count = 2
-
     def __init__(self, rank):
-        super().__init__()
-        self.rank = rank
+        super().__init__("cpu", 2, rank)
 
     def totals(self, values):
         return 2 * values.double()
