@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from minirec.run.reinforced import means
 
 from bench.seeds import keep
 from bench.timing import heading
@@ -30,9 +31,7 @@ from minirec.policy import Policy
 from minirec.run.experiment import item_reward
 from minirec.run.folder import Run
 from minirec.run.machine import join
-from minirec.run.reinforced import means
-from minirec.run.supervised import Supervised
-from minirec.run.training import fit
+from minirec.run.training import Supervised, fit
 from minirec.settings import TINY, Config
 from minirec.tasks import NextItem, Rankings
 from minirec.trie import Trie

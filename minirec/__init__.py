@@ -29,8 +29,7 @@ Around it, from a file to a Dataset; what judges items; what is measured; a run;
     models/ranker  models/critic
     measure/exact  measure/baselines  measure/metrics  measure/evaluation  measure/rankers
     measure/rankings  measure/probe  measure/pictures  measure/report
-    run/machine  run/folder  run/training  run/supervised  run/reinforced  run/lists  run/experiment
-    run/recommender
+    run/machine  run/folder  run/training  run/lists  run/experiment  run/recommender
     train  evaluate  recommend  ops/__main__
 """
 

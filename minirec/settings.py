@@ -272,19 +272,15 @@ def configure(given: dict[str, str | bool]) -> Config:
     if not cfg.out:
         name = Path(cfg.data).name.split(".")[0].lower() or "world"
         cfg = replace(cfg, out=f"runs/{name}")
-    return _resumed(cfg) if cfg.resume else cfg
-
-
-def _resumed(cfg: Config) -> Config:
-    """The settings of the run that is gone on with; flags beside --resume must not contradict them."""
+    if not cfg.resume:
+        return cfg
     path = Path(cfg.out) / "config.json"
     if not path.is_file():
         raise InputError(f"--resume: {cfg.out} holds no run; --out names its folder, or leave out --resume")
-    old, given = read(path), set(cfg.given)
-    free = ELSEWHERE | REINFORCED  # arms check their own
-    for name in sorted(given - free):
+    old, free = read(path), ELSEWHERE | REINFORCED  # arms check their own
+    for name in sorted(values.keys() - free):
         if getattr(cfg, name) != getattr(old, name):
             flag, value = name.replace("_", "-"), getattr(old, name)
             raise InputError(f"--{flag}: the run in {cfg.out} has {value}; it cannot change on the way")
-    changed = {name: getattr(cfg, name) for name in free & given}
-    return replace(old, **changed | {"out": cfg.out}, given=tuple(sorted(given | set(old.given))))
+    changed = {name: getattr(cfg, name) for name in free & values.keys()}
+    return replace(old, **changed | {"out": cfg.out}, given=tuple(sorted({*cfg.given, *old.given})))

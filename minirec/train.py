@@ -14,8 +14,7 @@ from minirec.data import prepare
 from minirec.errors import InputError, command
 from minirec.files import owned
 from minirec.measure import report
-from minirec.run import experiment, folder, machine, supervised
-from minirec.run.training import LINES
+from minirec.run import experiment, folder, machine, training
 from minirec.tasks import Processes
 
 
@@ -66,9 +65,9 @@ def main() -> None:
             run = folder.open_run(cfg, processes)
             models = [*(folder.open_run(each, processes, run) for each in baselines.values()), run]
             if first:
-                report.say(*run.notes, *(f"{name}: {LINES[name]}" for name in ("nll", "ndcg@10")))
+                report.say(*run.notes, *(f"{name}: {training.LINES[name]}" for name in ("nll", "ndcg@10")))
             for heading, each in zip(headings, models, strict=False):
-                supervised.train(each, heading)
+                training.train(each, heading)
             chosen = dict(zip(headings[len(models) :], arms.values(), strict=False))
             notes = experiment.reinforce_all(run, chosen)
             if first:

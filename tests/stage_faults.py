@@ -123,7 +123,7 @@ STAGES = {
             "self.policy = start.eval().requires_grad_(True)",
         ),
         "the first step again and again": (
-            "run/reinforced.py",
+            "run/training.py",
             "self.objective, self.step)",
             "self.objective, 0)",
         ),
@@ -221,17 +221,17 @@ STAGES = {
     },
     "run/test_whole_run.py::test_supervised_training_is_adamw_on_the_nll_of_every_item": {
         "training sequences that lose their last target": (
-            "run/supervised.py",
+            "run/training.py",
             "batch(part, cfg.history + 1)",
             "batch(part, cfg.history)",
         ),
         "a constant rate": (
-            "run/supervised.py",
+            "run/training.py",
             'group["lr"] = learning_rate(self.step, self.steps, cfg)',
             'group["lr"] = cfg.rate',
         ),
         "supervised training without clipping": (
-            "run/supervised.py",
+            "run/training.py",
             "self.optimiser, self.step, cfg.clip)",
             "self.optimiser, self.step)",
         ),
@@ -243,12 +243,12 @@ STAGES = {
     },
     "run/test_whole_run.py::test_the_weights_that_were_best_on_validation_go_on": {
         "best weights that go on to change": (
-            "run/supervised.py",
+            "run/training.py",
             "{name: value.clone() for name, value in self.policy.state_dict().items()}",
             "dict(self.policy.state_dict())",
         ),
         "the last weights in place of the best": (
-            "run/supervised.py",
+            "run/training.py",
             'if line["ndcg@10"] > max(',
             'if True or line["ndcg@10"] > max(',
         ),

@@ -16,7 +16,7 @@ from minirec.objectives import OBJECTIVES, settings_of
 from minirec.objectives.loss import k3, logprobs
 from minirec.policy import Policy
 from minirec.records import Objective, Signal
-from minirec.run.reinforced import Reinforcement
+from minirec.run.training import Reinforcement
 from minirec.settings import TINY
 from minirec.tasks import NextItem, Processes
 from minirec.trie import Trie

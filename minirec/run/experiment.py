@@ -17,8 +17,8 @@ from minirec.measure import evaluation, pictures, probe, rankers, report
 from minirec.models import ranker
 from minirec.objectives import OBJECTIVES, settings_of
 from minirec.policy import Policy
-from minirec.run import folder, lists, reinforced
-from minirec.run.training import LINES
+from minirec.run import folder, lists
+from minirec.run.training import LINES, PRINTED, train_arm
 from minirec.settings import Config
 from minirec.tasks import NextItem, Processes, Reward, hit
 
@@ -107,7 +107,7 @@ def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> list[str]:
     if run.processes.rank == 0:
         for each in chosen.values():
             begin_arm(each)
-        report.say("", NOTE, *(f"{name}: {LINES[name]}" for name in reinforced.PRINTED if name != "ndcg@10"))
+        report.say("", NOTE, *(f"{name}: {LINES[name]}" for name in PRINTED if name != "ndcg@10"))
     run.processes.wait()  # the folders are there
     notes = [NOTE]
     for heading, each in chosen.items():
@@ -117,7 +117,7 @@ def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> list[str]:
             shared = {"probe": run.valid(probe.CONTEXTS), "processes": run.processes}
             task = NextItem(each, run.trie, contexts(run.dataset.fresh), reward, **shared)
             validate = partial(run.validate, count=VALID, names=("ndcg@10", "hallucination"))
-            reinforced.train_arm(run, start, task, validate, heading, *about)
+            train_arm(run, start, task, validate, heading, *about)
     return notes + list_arms(run, chosen, start)
 
 
@@ -134,7 +134,7 @@ def list_arms(run: folder.Run, chosen: dict[str, Config], start: Policy) -> list
         return [f"no list arms: {error}"]
     shared = lists.ListArms(run, start, sources)
     for heading, each in listwise.items():
-        reinforced.train_arm(run, shared.start, shared.task(each), shared.validate, heading)
+        train_arm(run, shared.start, shared.task(each), shared.validate, heading)
     shared.control(next(iter(listwise.values())))
     return []
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 import math
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import pytest

@@ -9,8 +9,7 @@ import torch
 from minirec.errors import InputError
 from minirec.loop import Tally
 from minirec.run.folder import Run
-from minirec.run.supervised import Supervised
-from minirec.run.training import Training, fit
+from minirec.run.training import Supervised, Training, fit
 from minirec.settings import Config
 from minirec.tasks import Processes
 from tests.small_run import CFG, make_dataset, make_policy

@@ -15,7 +15,7 @@ from minirec.measure.exact import entropy, expected_reward, item_logprobs
 from minirec.measure.exact import kl as divergence
 from minirec.run import experiment
 from minirec.run.folder import find_run
-from minirec.run.supervised import epoch_rows, learning_rate
+from minirec.run.training import epoch_rows, learning_rate
 from tests import literal_run, whole_run
 from tests.literal_run import (
     Adam,
