@@ -118,25 +118,20 @@ def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> list[str]:
             task = NextItem(each, run.trie, contexts(run.dataset.fresh), reward, **shared)
             validate = partial(run.validate, count=VALID, names=("ndcg@10", "hallucination"))
             train_arm(run, start, task, validate, heading, *about)
-    return notes + list_arms(run, chosen, start)
-
-
-def list_arms(run: folder.Run, chosen: dict[str, Config], start: Policy) -> list[str]:
-    """Run the arms that rank closed sets, from one list start, and then their control; returns notes."""
     listwise = {heading: each for heading, each in chosen.items() if OBJECTIVES[each.objective].lists}
     if not listwise:
-        return []
+        return notes
     try:
         sources = {part: make_lists(run.cfg, run.dataset, part) for part in PARTS}
     except InputError as error:
         if run.cfg.objective != "all":
             raise
-        return [f"no list arms: {error}"]
-    shared = lists.ListArms(run, start, sources)
+        return [*notes, f"no list arms: {error}"]
+    shared = lists.ListArms(run, start, sources)  # one list start for all
     for heading, each in listwise.items():
         train_arm(run, shared.start, shared.task(each), shared.validate, heading)
     shared.control(next(iter(listwise.values())))
-    return []
+    return notes
 
 
 def measured(run: folder.Run, split: str) -> report.Results:
