@@ -27,8 +27,8 @@ Around it, from a file to a Dataset; what judges items; what is measured; a run;
     data/dataset  data/world  data/tables  data/splits  data/catalogue  data/vectors
     data/formats  data/logs  data/codes  data/contexts  data/lists  data/prepare
     models/ranker  models/critic
-    measure/exact  measure/baselines  measure/metrics  measure/evaluation  measure/rankers
-    measure/rankings  measure/probe  measure/pictures  measure/report
+    measure/exact  measure/baselines  measure/metrics  measure/evaluation  measure/rankings
+    measure/pictures  measure/report
     run/machine  run/folder  run/training  run/lists  run/experiment
     train  evaluate  recommend  ops/__main__
 """

@@ -1,7 +1,6 @@
 """Every setting of a run: one frozen dataclass per stage, and the command line made from them.
 
-A field's ``help`` is its line in ``--help``. ``--tiny`` is the one dial: it turns the whole run into one of a
-minute on the built-in world.
+A field's ``help`` is its line in ``--help``. ``--tiny`` is the one dial: a run of a minute on the world.
 """
 
 import argparse
@@ -176,14 +175,7 @@ TINY = replace(TINY, objective="all", fresh=0.2, rl_steps=120, measure=40, ranke
 
 
 def check_value(name: str, value: Any) -> Any:
-    """Convert one setting to its declared type; InputError names the nearest valid setting or value.
-
-    >>> check_value("epochs", "12")
-    12
-    >>> check_value("split", "tim")
-    Traceback (most recent call last):
-    minirec.errors.InputError: --split: 'tim' is not valid; did you mean time?
-    """
+    """Convert one setting to its declared type; InputError names the nearest valid setting or value."""
     if name not in TYPES:
         raise InputError(f"unknown setting '{name}'{nearest(name, TYPES)}")
     kind, flag, f = TYPES[name], "--" + name.replace("_", "-"), Config.__dataclass_fields__[name]

@@ -92,11 +92,11 @@ STAGES = {
     "run/test_whole_run.py::test_a_line_has_the_estimates_and_the_truth_of_the_probe_and_of_validation": {
         "validation of arms on the test split": (
             "run/folder.py",
-            "return sample(self.dataset.valid, count",
+            "some = sample(self.dataset.valid, count",
             "return sample(self.dataset.test, count",
         ),
         "a standard error of one rollout": (
-            "measure/probe.py",
+            "measure/exact.py",
             "group.var(1) / group.shape[1]",
             "group.var(1)",
         ),
@@ -237,8 +237,8 @@ STAGES = {
         ),
         "weights chosen on the test split": (
             "run/folder.py",
-            "self.valid(count), cfg, full",
-            "self.dataset.test, cfg, full",
+            "sample(self.dataset.valid, count",
+            "sample(self.dataset.test, count",
         ),
     },
     "run/test_whole_run.py::test_the_weights_that_were_best_on_validation_go_on": {

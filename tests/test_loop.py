@@ -11,7 +11,7 @@ from minirec.data.contexts import contexts, leave_fresh
 from minirec.data.prepare import encode
 from minirec.data.world import make_world
 from minirec.loop import LOGGED, Learner, Tally, minimise, reinforce
-from minirec.measure.probe import exact_values
+from minirec.measure.exact import exact_values
 from minirec.objectives import OBJECTIVES, settings_of
 from minirec.objectives.loss import k3, logprobs
 from minirec.policy import Policy

@@ -17,14 +17,14 @@
 
 # %%
 # introduces: minirec.rewards minirec.models.ranker minirec.data.contexts
-# introduces: minirec.tasks minirec.objectives minirec.measure.probe minirec.measure.rankers
+# introduces: minirec.tasks minirec.objectives minirec.measure.rankings
 import book
 import matplotlib.pyplot as plt
 import torch
 
 from minirec import objectives, rewards, tasks
 from minirec.data import contexts, world
-from minirec.measure import exact, probe, rankers
+from minirec.measure import exact, rankings
 from minirec.models import ranker
 from minirec.records import HOLE, PAD
 
@@ -236,7 +236,7 @@ print(f"clicked, of A and B   {clicked_by[~of_b].mean():.3f}  {clicked_by[of_b].
 # items that it puts into the true order.
 
 # %%
-pairs = rankers.ordered(trained, truth, users)  # (B,), of items of the user's half; 0.5 is chance
+pairs = rankings.ordered(trained, truth, users)  # (B,), of items of the user's half; 0.5 is chance
 in_b = truth.tail_user[users.user]
 
 # %% tags=["hide"] caption="A ranker trained on clicks, user by user. The line is chance."
@@ -256,7 +256,7 @@ bins = torch.linspace(0.2, 1, 33).tolist()
 panels[2].hist(pairs[~in_b], bins, color="C0", label="users of A")
 panels[2].hist(pairs[in_b], bins, color="C1", alpha=0.8, label="users of B")
 panels[2].axvline(0.5, color="k", lw=0.8)
-itself = rankers.ordered(trained, truth, batch).item()
+itself = rankings.ordered(trained, truth, batch).item()
 panels[2].plot(itself, 0, "^", color="k", clip_on=False, label=f"user {book.USER}")
 panels[2].set(xlabel="share of pairs in true order", ylabel="users", title=f"all {len(users)}")
 labels = panels[2].get_legend_handles_labels()
@@ -404,7 +404,7 @@ book.say("\n".join(lines))
 # ## In the loop
 #
 # A reward is a function of a batch and items. `tasks.NextItem` asks it once for each rollout. Where the
-# catalogue can be enumerated, `probe.exact_values` has the exact mean beside that estimate. An *arm* is one
+# catalogue can be enumerated, `exact.exact_values` has the exact mean beside that estimate. An *arm* is one
 # method of a comparison. Which reward it is paid, and under which mask it says items, follows from its
 # objective, unless the command line says otherwise; `objectives.settings_of` puts the two together:
 
@@ -415,7 +415,7 @@ for name in ("grpo", "adagrpo"):
     reward = tasks.hit if arm.reward == "hit" else ranker.designed(truth, arm.ranker)
     task = tasks.NextItem(arm, trie, contexts.contexts(dataset.fresh), reward)
     x = task.act(run.policy, step=0)  # the first batch of contexts of users left to RL
-    true = probe.exact_values(x, run.policy, run.policy)["exact_reward"].mean()
+    true = exact.exact_values(x, run.policy, run.policy)["exact_reward"].mean()
     holes = (x.rollout.items == HOLE).double().mean()
     lines.append(
         f"{name}: {arm.reward} of {tuple(x.rewards.shape)} rollouts, mask {arm.mask}: "

@@ -95,9 +95,6 @@ def top_k(scores: Tensor, seen: Tensor | None, k: int) -> Tensor:
 
     Items seen (B, S), if any, are left out. The smaller index is first among equal scores, which torch.topk
     does not promise; PAD stands where no item remains. Source: definition.
-
-    >>> top_k(torch.tensor([[0.5, 2.0, 2.0, 0.5]]), torch.tensor([[1, PAD]]), 4)
-    tensor([[ 2,  0,  3, -1]])
     """
     if seen is not None:  # PAD, -1, writes to an extra column
         scores = nn.functional.pad(scores, (1, 0)).scatter(1, 1 + seen, -torch.inf)[:, 1:]

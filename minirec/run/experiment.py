@@ -13,10 +13,9 @@ from minirec import settings
 from minirec.data.contexts import contexts
 from minirec.data.lists import PARTS, make_lists
 from minirec.errors import InputError, nearest
-from minirec.measure import evaluation, pictures, probe, rankers, report
+from minirec.measure import evaluation, exact, pictures, rankings, report
 from minirec.models import ranker
 from minirec.objectives import OBJECTIVES, settings_of
-from minirec.policy import Policy
 from minirec.run import folder, lists
 from minirec.run.training import LINES, PRINTED, train_arm
 from minirec.settings import Config
@@ -78,7 +77,7 @@ def item_reward(cfg: Config, run: folder.Run) -> tuple[Reward, list[str]]:
         empty = ranker.ExposureRanker(len(world.taste), world.features)
         make = partial(ranker.trained_on_exposures, world, IMPRESSIONS * len(world.taste), cfg.seed)
     model = run.kept("ranker.pt", "seed history", make, empty.requires_grad_(False))
-    about = [] if run.processes.rank else rankers.describe_ranker(model.cpu(), dataset, cfg.history, world)
+    about = [] if run.processes.rank else rankings.describe_ranker(model.cpu(), dataset, cfg.history, world)
     return model.to(run.processes.device), [f"{title}: the reward is a trained ranker", *about]
 
 
@@ -114,7 +113,8 @@ def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> list[str]:
         if not OBJECTIVES[each.objective].lists:
             reward, about = item_reward(each, run)
             notes += about
-            shared = {"probe": run.valid(probe.CONTEXTS), "processes": run.processes}
+            few = evaluation.sample(run.dataset.valid, exact.CONTEXTS, run.cfg.seed)
+            shared = {"probe": few, "processes": run.processes}
             task = NextItem(each, run.trie, contexts(run.dataset.fresh), reward, **shared)
             validate = partial(run.validate, count=VALID, names=("ndcg@10", "hallucination"))
             train_arm(run, start, task, validate, heading, *about)

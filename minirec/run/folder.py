@@ -85,14 +85,11 @@ class Run:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{path}: does not fit this run's config.json ({_first(error)})") from error
 
-    def valid(self, count: int) -> Examples:
-        """At most ``count`` validation contexts, at random, and always the same."""
-        return sample(self.dataset.valid, count, self.cfg.seed)
-
     def validate(self, policy: Policy, count: int, names: Sequence[str]) -> dict[str, float]:
-        """The means of some metrics over as many validation contexts, by beams of 20."""
+        """The means of some metrics over at most ``count`` validation contexts, by beams of 20."""
         cfg, full = replace(self.cfg, beam=20, samples=0), "hallucination" in names
-        result = evaluate_policy(policy, self.trie, self.dataset, self.valid(count), cfg, full)
+        some = sample(self.dataset.valid, count, cfg.seed)  # always the same
+        result = evaluate_policy(policy, self.trie, self.dataset, some, cfg, full)
         return {name: result.values[name].mean().item() for name in names}
 
     def kept(self, name: str, reads: str, make: Callable[[], nn.Module], empty: nn.Module) -> nn.Module:
@@ -214,7 +211,7 @@ def open_run(cfg: Config, processes: Processes, sibling: Run | None = None) -> R
         dataset = sibling.dataset if sibling else dataset
         own = cfg.levels == 1 < data["codes"]["codes"].shape[1]
         codes = prepare.encode(dataset, cfg)[0] if own else Codes(**data["codes"])
-        trie = Trie(codes.codes, codes.size).to(processes.device)
+        trie = Trie(codes.codes.to(processes.device), codes.size)
         return Run(cfg, dataset, trie, processes, data["notes"], data["fingerprint"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not the data of a run ({error})") from error

@@ -14,7 +14,7 @@ from minirec.data.contexts import contexts, leave_fresh
 from minirec.data.dataset import Examples
 from minirec.data.world import World, make_world, squash, true_score
 from minirec.errors import InputError
-from minirec.measure.rankers import hr10, ordered
+from minirec.measure.rankings import hr10, ordered
 from minirec.models.ranker import ExposureRanker, LogRanker, designed, trained_on_exposures, trained_on_log
 from minirec.records import HOLE, PAD, Batch
 from minirec.settings import Config

@@ -18,7 +18,7 @@ pytestmark = [
 @pytest.fixture
 def on_gpu():
     policy, trie, _ = make()
-    policy, trie = policy.cuda(), trie.to("cuda")
+    policy, trie = policy.cuda(), Trie(trie.codes.cuda(), trie.size)
     return policy, trie, policy.encode(CONDITION.cuda(), trie.encode(HISTORY.cuda()))
 
 
