@@ -93,7 +93,7 @@ STAGES = {
         "validation of arms on the test split": (
             "run/folder.py",
             "some = sample(self.dataset.valid, count",
-            "return sample(self.dataset.test, count",
+            "some = sample(self.dataset.test, count",
         ),
         "a standard error of one rollout": (
             "measure/exact.py",
@@ -237,8 +237,8 @@ STAGES = {
         ),
         "weights chosen on the test split": (
             "run/folder.py",
-            "sample(self.dataset.valid, count",
-            "sample(self.dataset.test, count",
+            "some = sample(self.dataset.valid, count",
+            "some = sample(self.dataset.test, count",
         ),
     },
     "run/test_whole_run.py::test_the_weights_that_were_best_on_validation_go_on": {

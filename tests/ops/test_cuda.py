@@ -6,6 +6,7 @@ import torch
 from minirec.measure.exact import item_logprobs
 from minirec.policy import score
 from minirec.rollout import beam, rank, sample
+from minirec.trie import Trie
 from tests.small import CONDITION, HISTORY, make
 from tests.test_train import SMALL, run, state
 
