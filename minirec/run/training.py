@@ -99,12 +99,14 @@ class Training:
             self.tally.sums = state["tally"]
 
 
-def fit(training: Training, run: folder.Run) -> Policy:
-    """Train to the last step; whenever a line of metrics is due, measure and write a checkpoint.
+def fit(training: Training, run: folder.Run, *about: str) -> Policy:
+    """Say what it is about, and train to the last step; when a line of metrics is due, write a checkpoint.
 
     Goes on from a checkpoint in the run folder, and writes one after Ctrl-C, when the step is done. Returns
     the policy in evaluation mode, in the first process with the weights that are kept.
     """
+    if about and training.processes.rank == 0:
+        report.say("", *about)
     if (run.folder / "checkpoint.pt").is_file():
         training.load(run)
         training.save(run)  # brings metrics.jsonl to the same point
@@ -226,10 +228,8 @@ class Supervised(Training):
 def train(run: folder.Run, heading: str) -> None:
     """Train the policy of a run, from the checkpoint in its folder where there is one."""
     training = Supervised(run)
-    if run.processes.rank == 0:
-        size = sum(p.numel() for p in training.policy.parameters())
-        report.say("", f"{heading}: {size:,} parameters, {training.steps:,} steps")
-    fit(training, run)
+    size = sum(p.numel() for p in training.policy.parameters())
+    fit(training, run, f"{heading}: {size:,} parameters, {training.steps:,} steps")
 
 
 class Reinforcement(Training):
@@ -270,7 +270,6 @@ def train_arm(
 ) -> None:
     """Run one arm to its end, from its checkpoint where there is one; the policy of the last step is kept."""
     cfg = task.cfg
-    if task.processes.rank == 0:
-        size = f"{cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"
-        report.say("", f"{heading}: {size}", *notes)
-    fit(Reinforcement(start, task, OBJECTIVES[cfg.objective], validate), replace(run, cfg=cfg))
+    training = Reinforcement(start, task, OBJECTIVES[cfg.objective], validate)
+    size = f"{cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"
+    fit(training, replace(run, cfg=cfg), f"{heading}: {size}", *notes)
