@@ -23,7 +23,7 @@ from minirec.run.reinforced import means
 from bench.seeds import keep
 from bench.timing import heading
 from minirec.data import prepare
-from minirec.data.contexts import contexts
+from minirec.data.dataset import contexts
 from minirec.loop import Learner, reinforce
 from minirec.measure import evaluation
 from minirec.objectives import OBJECTIVES, settings_of

@@ -3,7 +3,7 @@
 Next item: ``hit``, and ``prefix_score``, which only chooses inside a group and is never a reward. Lists:
 NDCG, and each position's share of it; ``ops.swap_ndcg`` has what swaps change. Gains below 0 count as 0, and
 a list whose IDCG is 0 is worth 0, whatever its order. Everywhere, gains (..., K) stand in the order of the
-list, ``ideal`` (...) is the IDCG, broadcastable, and ``cut`` is the number of ranks that count, by default all.
+list, ``ideal`` (...) is the IDCG, broadcastable, and ``cut`` is the number of ranks that count (None: all).
 """
 
 import torch

@@ -194,8 +194,8 @@ STAGES = {
         ),
         "histories of test users alone are forgotten": (
             "measure/baselines.py",
-            "parts = contexts.whole(data.known), valid, data.test",
-            "parts = contexts.whole(data.known), valid",
+            "parts = dataset.whole(data.known), valid, data.test",
+            "parts = dataset.whole(data.known), valid",
         ),
     },
     "measure/test_evaluation.py::test_what_was_not_searched_is_not_measured": {

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from minirec import evaluate, noise, recommend, train
-from minirec.data.contexts import contexts, leave_fresh
+from minirec.data.dataset import contexts, leave_fresh
 from minirec.errors import InputError
 from minirec.loop import Learner, reinforce
 from minirec.measure import metrics

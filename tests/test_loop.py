@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minirec import rewards
-from minirec.data.contexts import contexts, leave_fresh
+from minirec.data.dataset import contexts, leave_fresh
 from minirec.data.prepare import encode
 from minirec.data.world import make_world
 from minirec.loop import LOGGED, Learner, Tally, minimise, reinforce

@@ -16,14 +16,15 @@
 # its way. On a catalogue that can be enumerated the answer is exact.
 
 # %%
-# introduces: minirec.rewards minirec.models.ranker minirec.data.contexts
+# introduces: minirec.rewards minirec.models.ranker minirec.data.dataset
 # introduces: minirec.tasks minirec.objectives minirec.measure.rankings
 import book
 import matplotlib.pyplot as plt
 import torch
 
 from minirec import objectives, rewards, tasks
-from minirec.data import contexts, world
+from minirec.data import world
+from minirec.data.dataset import contexts
 from minirec.measure import exact, rankings
 from minirec.models import ranker
 from minirec.records import HOLE, PAD
@@ -32,7 +33,7 @@ run = book.trained()
 trie, dataset, cfg = run.trie, run.dataset, run.cfg
 truth = dataset.world
 row = (dataset.train.user == book.USER).nonzero()[0]
-one = contexts.contexts(dataset.train.select(row))  # each click but the first is a target
+one = contexts(dataset.train.select(row))  # each click but the first is a target
 batch = one.batch(torch.tensor([len(one) - 1]), cfg.history)  # the last of them
 catalogue = torch.arange(len(trie))[None]  # (1, N): every item is asked about
 
@@ -413,7 +414,7 @@ lines = []
 for name in ("grpo", "adagrpo"):
     arm = objectives.settings_of(cfg, name)
     reward = tasks.hit if arm.reward == "hit" else ranker.designed(truth, arm.ranker)
-    task = tasks.NextItem(arm, trie, contexts.contexts(dataset.fresh), reward)
+    task = tasks.NextItem(arm, trie, contexts(dataset.fresh), reward)
     x = task.act(run.policy, step=0)  # the first batch of contexts of users left to RL
     true = exact.exact_values(x, run.policy, run.policy)["exact_reward"].mean()
     holes = (x.rollout.items == HOLE).double().mean()

@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from minirec.data import contexts
-from minirec.data.dataset import Dataset, Examples
+from minirec.data.dataset import Dataset, Examples, contexts
 from minirec.data.vectors import training_events
 from minirec.data.world import World, exposures, squash, true_score
 from minirec.errors import InputError
@@ -136,7 +135,7 @@ def trained_on_log(dataset: Dataset, history: int, seed: int) -> LogRanker:
     adds log q(i) when it scores: the logQ correction, without which it underrates what is popular. Raises
     InputError if no training user has two events. Source: logQ: Yi et al. (RecSys 2019); the rest is ours.
     """
-    examples = contexts.contexts(dataset.train)
+    examples = contexts(dataset.train)
     if not len(examples):
         raise InputError("ranker: no training user has two events; use a larger log")
     count = torch.bincount(training_events(dataset.train)[1], minlength=len(dataset.catalogue)).double()

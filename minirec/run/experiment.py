@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from minirec import settings
-from minirec.data.contexts import contexts
+from minirec.data.dataset import contexts
 from minirec.data.lists import PARTS, make_lists
 from minirec.errors import InputError, nearest
 from minirec.measure import evaluation, exact, pictures, rankings, report

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minirec.data import catalogue, codes, lists, logs, prepare
-from minirec.data.contexts import leave_fresh
+from minirec.data.dataset import leave_fresh
 from minirec.data.lists import HELD_OUT, NEEDS, PARTS, make_lists, needs_of_step
 from minirec.data.world import make_world
 from minirec.errors import InputError

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minirec.data.contexts import contexts, leave_fresh
-from minirec.data.dataset import Examples
+from minirec.data.dataset import Examples, contexts, leave_fresh
 from minirec.data.world import World, make_world, squash, true_score
 from minirec.errors import InputError
 from minirec.measure.rankings import hr10, ordered

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minirec.data.contexts import contexts, leave_fresh
+from minirec.data.dataset import contexts, leave_fresh
 from minirec.objectives import OBJECTIVES
 from minirec.run.folder import Run
 from minirec.run.training import Reinforcement, Supervised, fit

@@ -8,7 +8,7 @@ import torch
 
 from minirec import evaluate
 from minirec.data import codes
-from minirec.data.contexts import contexts
+from minirec.data.dataset import contexts
 from minirec.data.vectors import item_vectors
 from minirec.measure import evaluation, report
 from minirec.measure.exact import entropy, expected_reward, item_logprobs
