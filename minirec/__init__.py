@@ -25,7 +25,7 @@ The core, from a context to an update of the policy:
 Around it, from a file to a Dataset; what judges items; what is measured; a run; the commands:
 
     data/dataset  data/world  data/tables  data/splits  data/catalogue  data/vectors
-    data/formats  data/logs  data/codes  data/lists  data/prepare
+    data/logs  data/codes  data/lists  data/prepare
     models/ranker  models/critic
     measure/exact  measure/baselines  measure/metrics  measure/evaluation  measure/rankings
     measure/pictures  measure/report

@@ -203,7 +203,8 @@ def from_dict(values: dict[str, Any], preset: Config | None = None) -> Config:
 
 
 def write(cfg: Config, path: Path) -> None:
-    """Write a Config as JSON; InputError if the file cannot be written."""
+    """Write a Config as JSON into a folder, made if need be; InputError if the file cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as file:
         file.write(json.dumps(asdict(cfg), indent=1).encode() + b"\n")
 

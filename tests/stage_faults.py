@@ -207,7 +207,7 @@ STAGES = {
         ),
         "pass@50 of 6 samples": (
             "measure/evaluation.py",
-            'lists["samples"], cfg.samples)',
+            'lists["samples"], most=cfg.samples)',
             'lists["samples"], most)',
         ),
     },

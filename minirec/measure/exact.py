@@ -119,9 +119,6 @@ def kl_optimum(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
     Policy gradients climb to it where the KL is a part of the reward; GRPO has k3 in the loss and settles
     elsewhere. reference (B, N) log-probabilities, reward (B, N), beta above 0. Returns (B, N) float64
     log-probabilities that sum to 1. Source: definition (the Gibbs variational principle).
-
-    >>> kl_optimum(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
-    tensor([[0.7311, 0.2689]], dtype=torch.float64)
     """
     return torch.log_softmax(wide(reference) + wide(reward) / beta, 1)
 

@@ -87,7 +87,6 @@ def begin_arm(cfg: Config) -> None:
     if path.is_file():
         new = {name: value for name, value in vars(cfg).items() if name not in settings.ELSEWHERE | {"given"}}
         return folder.refuse_others(out, vars(settings.read(path)), new)
-    out.mkdir(parents=True, exist_ok=True)
     settings.write(cfg, path)
 
 

@@ -180,7 +180,6 @@ def begun(runs: list[Config]) -> Iterator[None]:
     with owned(out):
         refuse_runs(runs)  # that began, and ended, meanwhile
         for cfg in missing:
-            Path(cfg.out).mkdir(parents=True, exist_ok=True)
             settings.write(replace(cfg, resume=False), Path(cfg.out) / "config.json")
         if missing:
             save_data(out, dataset, codes, [summary, *more])

@@ -265,11 +265,9 @@ class Reinforcement(Training):
         self.show({"step": self.step} | means)
 
 
-def train_arm(
-    run: folder.Run, start: Policy, task: Task, validate: Validate, heading: str, *notes: str
-) -> None:
+def train_arm(run: folder.Run, start: Policy, task: Task, validate: Validate, name: str, *notes: str) -> None:
     """Run one arm to its end, from its checkpoint where there is one; the policy of the last step is kept."""
     cfg = task.cfg
     training = Reinforcement(start, task, OBJECTIVES[cfg.objective], validate)
     size = f"{cfg.rl_steps} batches of {cfg.contexts} x {cfg.group} rollouts"
-    fit(training, replace(run, cfg=cfg), f"{heading}: {size}", *notes)
+    fit(training, replace(run, cfg=cfg), f"{name}: {size}", *notes)
