@@ -84,8 +84,8 @@ def make_swap():
                     "cut": cut,
                     "ideal": best.item(),
                     "ndcg": rewards.ndcg(gains, best, cut).item(),
-                    "causal": swap_ndcg(gains, best, cutoff=cut).tolist(),
-                    "noncausal": swap_ndcg(gains, best, cutoff=cut, pool="all").tolist(),
+                    "causal": swap_ndcg(gains.clamp(min=0), best, cutoff=cut).tolist(),
+                    "noncausal": swap_ndcg(gains.clamp(min=0), best, cutoff=cut, pool="all").tolist(),
                     "independent": rewards.independent(gains, best, cut).tolist(),
                 }
             )
