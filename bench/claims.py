@@ -18,21 +18,20 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from minirec.run.reinforced import means
 
 from bench.seeds import keep
 from bench.timing import heading
 from minirec.data import prepare
-from minirec.data.contexts import contexts
+from minirec.data.dataset import contexts
 from minirec.loop import Learner, reinforce
 from minirec.measure import evaluation
 from minirec.objectives import OBJECTIVES, settings_of
 from minirec.policy import Policy
 from minirec.run.experiment import item_reward
 from minirec.run.folder import Run
-from minirec.run.machine import Distributed
-from minirec.run.reinforced import means
-from minirec.run.supervised import Supervised
-from minirec.run.training import fit
+from minirec.run.machine import join
+from minirec.run.training import Supervised, fit
 from minirec.settings import TINY, Config
 from minirec.tasks import NextItem, Rankings
 from minirec.trie import Trie
@@ -91,7 +90,7 @@ REGIMES: dict[str, tuple[dict, dict[str, tuple[dict, Arms]]]] = {  # world and s
 
 def begin(cfg: Config) -> tuple[Run, Policy]:
     """Make a seed's world, and train the supervised policy that all arms start from."""
-    processes = Distributed(cfg)  # sets the number of threads
+    processes = join(cfg)  # sets the number of threads
     dataset, _ = prepare.read(cfg)
     codes, _ = prepare.encode(dataset, cfg)
     run = Run(cfg, dataset, Trie(codes.codes, codes.size), processes, notes=[])

@@ -14,7 +14,7 @@ import torch
 
 from bench.claims import BASE, TUNING, begin
 from bench.timing import write
-from minirec.data.contexts import contexts
+from minirec.data.dataset import contexts
 from minirec.models import ranker
 from minirec.objectives import adagrpo, settings_of
 from minirec.tasks import NextItem

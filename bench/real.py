@@ -20,18 +20,18 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from minirec.run.reinforced import means
 
 from bench.claims import teach
 from bench.seeds import dense, keep, sparse
 from bench.timing import heading
-from minirec.data.contexts import contexts
+from minirec.data.dataset import contexts
 from minirec.measure import evaluation
 from minirec.measure.metrics import paired_bootstrap
 from minirec.objectives import settings_of
 from minirec.run.experiment import item_reward
 from minirec.run.folder import find_run
 from minirec.run.machine import keep_freed_memory
-from minirec.run.reinforced import means
 from minirec.tasks import NextItem
 
 RATES, SEEDS, STEPS, USERS = (1e-5, 3e-5, 1e-4), (0, 1, 2), 100, 4000

@@ -29,10 +29,10 @@ from minirec.measure.rankings import ByNeed, list_floors, rank_for_needs, traine
 from minirec.models.critic import Critic, fill_lists, train_critic
 from minirec.objectives import settings_of
 from minirec.policy import Policy
+from minirec.recommend import Recommender
 from minirec.records import Lists
 from minirec.run.lists import imitate, warm_start
 from minirec.run.machine import keep_freed_memory
-from minirec.run.recommender import Recommender
 from minirec.tasks import Rankings
 
 RATES, TUNING, SEEDS, STEPS = (1e-4, 3e-4, 1e-3), 900, (0, 1, 2), 100

@@ -21,14 +21,15 @@ import tempfile
 import time
 from dataclasses import replace
 
-from minirec.run import folder, machine, supervised
+from minirec.run import folder, machine
+from minirec.run.training import Supervised
 from minirec.settings import TINY
 
 with tempfile.TemporaryDirectory() as out:
     cfg = replace(TINY, out=out + "/run", keep_seen=True, device="cpu", threads={threads})
-    processes = machine.Distributed(cfg)
+    processes = machine.join(cfg)
     with folder.begun([cfg]):
-        training = supervised.Supervised(folder.open_run(cfg, processes))
+        training = Supervised(folder.open_run(cfg, processes))
         for step in range(2 * {steps}):
             if step == {steps}:
                 start = time.perf_counter()

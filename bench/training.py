@@ -16,7 +16,7 @@ from bench.timing import medians, write
 from minirec.data import logs
 from minirec.policy import Policy
 from minirec.run.machine import keep_freed_memory
-from minirec.run.supervised import epoch_rows
+from minirec.run.training import epoch_rows
 from minirec.settings import Config, PolicyConfig
 
 CFG = Config(width=128, layers=2, heads=2, dropout=0.0)

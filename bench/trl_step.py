@@ -26,8 +26,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from bench.timing import write
 from bench.training import llama
-from minirec.data.contexts import contexts
-from minirec.data.dataset import Examples
+from minirec.data.dataset import Examples, contexts
 from minirec.loop import Learner, reinforce
 from minirec.objectives import OBJECTIVES, settings_of
 from minirec.policy import Policy

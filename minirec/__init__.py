@@ -24,13 +24,12 @@ The core, from a context to an update of the policy:
 
 Around it, from a file to a Dataset; what judges items; what is measured; a run; the commands:
 
-    data/dataset  data/world  data/exposure  data/tables  data/splits  data/catalogue  data/vectors
-    data/formats  data/logs  data/codes  data/contexts  data/lists  data/prepare
+    data/dataset  data/world  data/tables  data/splits  data/catalogue  data/vectors
+    data/logs  data/codes  data/lists  data/prepare
     models/ranker  models/critic
-    measure/exact  measure/baselines  measure/metrics  measure/evaluation  measure/rankers
-    measure/rankings  measure/probe  measure/pictures  measure/report
-    run/machine  run/folder  run/training  run/supervised  run/reinforced  run/lists  run/experiment
-    run/recommender
+    measure/exact  measure/baselines  measure/metrics  measure/evaluation  measure/rankings
+    measure/pictures  measure/report
+    run/machine  run/folder  run/training  run/lists  run/experiment
     train  evaluate  recommend  ops/__main__
 """
 
@@ -43,7 +42,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read by torch: threads that wait shall not spin
 
 if TYPE_CHECKING:
-    from minirec.run.recommender import Recommender
+    from minirec.recommend import Recommender
 
 
 def load(folder: str | Path, device: str = "cpu") -> Recommender:
@@ -51,7 +50,6 @@ def load(folder: str | Path, device: str = "cpu") -> Recommender:
 
     Raises InputError if the folder or a file in it is missing, damaged, or does not fit.
     """
-    from minirec.run import folder as files  # here, so that ``import minirec`` stays light
-    from minirec.run import recommender
+    from minirec.recommend import Recommender, find_run  # here, so that ``import minirec`` stays light
 
-    return recommender.Recommender(files.find_run(folder, device))
+    return Recommender(find_run(folder, device))

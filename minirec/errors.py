@@ -17,13 +17,7 @@ class InputError(ValueError):
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """End an error message with the valid word closest to a wrong one, or else with some of the valid words.
-
-    >>> nearest("epocs", ["epochs", "batch"]), nearest("--num_layers", ["--layers"])
-    ('; did you mean epochs?', '; did you mean --layers?')
-    >>> nearest("zzz", ["last", "group"])
-    '; choose from last, group'
-    """
+    """End an error message with the valid word closest to a wrong one, or with some of the valid words."""
     valid = list(valid)
     name = re.sub("^(n|num)-|-size$", "", word.lstrip("-").replace("_", "-"))
     close = [each for each in valid if each.lstrip("-") == ALIASES.get(name, name)]
@@ -38,11 +32,7 @@ def usage_error(message: str) -> NoReturn:
 
 
 def escaped(text: str) -> str:
-    r"""Make a stranger's text safe for a terminal and a table: what is not printable becomes its escape.
-
-    >>> print(escaped("Alien\x1b[2J"))
-    Alien\x1b[2J
-    """
+    """Make a stranger's text safe for a terminal and a table: what is not printable becomes its escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

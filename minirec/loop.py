@@ -100,10 +100,8 @@ def update(loss: Tensor, optimiser: Optimizer, step: int, clip: float = math.inf
     value, norm = torch.stack([loss.detach(), norm]).tolist()  # one wait for both
     if not math.isfinite(value + norm):
         optimiser.zero_grad()
-        what = "the gradient" if math.isfinite(value) else "the loss"
-        raise InputError(
-            f"step {step}: {what} is not finite; start again with a lower rate and another --out"
-        )
+        bad = "the gradient" if math.isfinite(value) else "the loss"
+        raise InputError(f"step {step}: {bad} is not finite; start again with a lower rate and another --out")
     optimiser.step()
     optimiser.zero_grad()
     return norm

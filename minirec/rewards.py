@@ -1,15 +1,14 @@
 """What a generated item or list is worth: pure functions, no policy in sight.
 
 Next item: ``hit``, and ``prefix_score``, which only chooses inside a group and is never a reward. Lists:
-NDCG, and three ways of splitting it over the positions. Gains below 0 count as 0, and a list whose IDCG is 0
-is worth 0, whatever its order. Everywhere, gains (..., K) stand in the order of the list, ``ideal`` (...) is
-the IDCG, broadcastable, and ``cut`` is the number of ranks that count, by default all.
+NDCG, and each position's share of it; ``ops.swap_ndcg`` has what swaps change. Gains below 0 count as 0, and
+a list whose IDCG is 0 is worth 0, whatever its order. Everywhere, gains (..., K) stand in the order of the
+list, ``ideal`` (...) is the IDCG, broadcastable, and ``cut`` is the number of ranks that count (None: all).
 """
 
 import torch
 from torch import Tensor
 
-from minirec import ops
 from minirec.noise import sent
 from minirec.ops.reference import discounts
 from minirec.records import HOLE
@@ -61,22 +60,6 @@ def ndcg(gains: Tensor, ideal: Tensor, cut: int | None = None) -> Tensor:
     """NDCG of lists, the reward R(y) in [0, 1]: (...). Source: FlexRec (2603.11901), R = DCG/IDCG."""
     dcg = (gains.clamp(min=0) * discounts(gains.shape[-1], cut).to(gains)).sum(-1)
     return per_ideal(dcg, ideal)
-
-
-def swap(gains: Tensor, ideal: Tensor, others: str = "later", cut: int | None = None) -> Tensor:
-    """How much NDCG falls, on average, when the item of a position changes places with another.
-
-        r_k = mean over j of R(y) - R(y with k and j swapped) = mean over j of (g_k - g_j)(d_k - d_j) / IDCG
-
-    With "later", j runs over k+1..K, the items not yet placed: this is the causal form, and the last position
-    gets 0. With "all", j is every position but k: the non-causal form. Returns (..., K) in [-1, 1], exactly 0
-    where all gains are equal. Source: FlexRec (2603.11901), the swap reward; its sign is ours.
-    ``ops.reference`` derives it step by step.
-
-    >>> swap(torch.tensor([1.0, 0.0, 0.5]), torch.tensor(1.0))
-    tensor([ 0.3095, -0.0655,  0.0000])
-    """
-    return ops.swap_ndcg(gains.clamp(min=0), ideal, cutoff=cut, pool=others)
 
 
 def independent(gains: Tensor, ideal: Tensor, cut: int | None = None) -> Tensor:

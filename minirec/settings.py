@@ -1,7 +1,6 @@
 """Every setting of a run: one frozen dataclass per stage, and the command line made from them.
 
-A field's ``help`` is its line in ``--help``. ``--tiny`` is the one dial: it turns the whole run into one of a
-minute on the built-in world.
+A field's ``help`` is its line in ``--help``. ``--tiny`` is the one dial: a run of a minute on the world.
 """
 
 import argparse
@@ -176,14 +175,7 @@ TINY = replace(TINY, objective="all", fresh=0.2, rl_steps=120, measure=40, ranke
 
 
 def check_value(name: str, value: Any) -> Any:
-    """Convert one setting to its declared type; InputError names the nearest valid setting or value.
-
-    >>> check_value("epochs", "12")
-    12
-    >>> check_value("split", "tim")
-    Traceback (most recent call last):
-    minirec.errors.InputError: --split: 'tim' is not valid; did you mean time?
-    """
+    """Convert one setting to its declared type; InputError names the nearest valid setting or value."""
     if name not in TYPES:
         raise InputError(f"unknown setting '{name}'{nearest(name, TYPES)}")
     kind, flag, f = TYPES[name], "--" + name.replace("_", "-"), Config.__dataclass_fields__[name]
@@ -211,7 +203,8 @@ def from_dict(values: dict[str, Any], preset: Config | None = None) -> Config:
 
 
 def write(cfg: Config, path: Path) -> None:
-    """Write a Config as JSON; InputError if the file cannot be written."""
+    """Write a Config as JSON into a folder, made if need be; InputError if the file cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as file:
         file.write(json.dumps(asdict(cfg), indent=1).encode() + b"\n")
 
@@ -272,19 +265,15 @@ def configure(given: dict[str, str | bool]) -> Config:
     if not cfg.out:
         name = Path(cfg.data).name.split(".")[0].lower() or "world"
         cfg = replace(cfg, out=f"runs/{name}")
-    return _resumed(cfg) if cfg.resume else cfg
-
-
-def _resumed(cfg: Config) -> Config:
-    """The settings of the run that is gone on with; flags beside --resume must not contradict them."""
+    if not cfg.resume:
+        return cfg
     path = Path(cfg.out) / "config.json"
     if not path.is_file():
         raise InputError(f"--resume: {cfg.out} holds no run; --out names its folder, or leave out --resume")
-    old, given = read(path), set(cfg.given)
-    free = ELSEWHERE | REINFORCED  # arms check their own
-    for name in sorted(given - free):
+    old, free = read(path), ELSEWHERE | REINFORCED  # arms check their own
+    for name in sorted(values.keys() - free):
         if getattr(cfg, name) != getattr(old, name):
             flag, value = name.replace("_", "-"), getattr(old, name)
             raise InputError(f"--{flag}: the run in {cfg.out} has {value}; it cannot change on the way")
-    changed = {name: getattr(cfg, name) for name in free & given}
-    return replace(old, **changed | {"out": cfg.out}, given=tuple(sorted(given | set(old.given))))
+    changed = {name: getattr(cfg, name) for name in free & values.keys()}
+    return replace(old, **changed | {"out": cfg.out}, given=tuple(sorted({*cfg.given, *old.given})))

@@ -13,7 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from minirec import rewards, rollout
 from minirec.errors import InputError
@@ -34,12 +36,10 @@ PROBE_STEP = 2**20  # lists of the probe are always for the needs that are drawn
 
 
 class Processes:
-    """The processes of a run. Here it is one; ``run.machine.Distributed`` has the same for several."""
+    """This process, number ``rank`` of those that ``torchrun`` started, or alone."""
 
-    count, rank = 1, 0
-
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
+    def __init__(self, device: torch.device | str = "cpu", count: int = 1, rank: int = 0) -> None:
+        self.device, self.count, self.rank = torch.device(device), count, rank
 
     def share(self, rows: Tensor) -> tuple[Tensor, float]:
         """Give this process its rows of a batch (b,), and their weight, as processes average their gradients.
@@ -51,15 +51,24 @@ class Processes:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model; with several processes, a wrapper that averages its gradients."""
-        return model
+        return DistributedDataParallel(model) if dist.is_initialized() else model
 
     def gather(self, rows: Tensor) -> Tensor:
         """Bring the rows (b, ...) of all processes together, in the order in which they were dealt out."""
-        return rows
+        if not dist.is_initialized():
+            return rows
+        parts: list[Tensor] = [rows] * self.count
+        dist.all_gather_object(parts, rows.cpu())
+        order = torch.cat([torch.arange(len(part)) * self.count + i for i, part in enumerate(parts)])
+        return torch.cat(parts)[order.argsort()].to(rows.device)
 
     def totals(self, values: Tensor) -> Tensor:
         """Sum a tensor over the processes, in float64, on the CPU; all must call it."""
-        return values.cpu().double()
+        if not dist.is_initialized():
+            return values.cpu().double()
+        values = values.to(self.device, torch.float64, copy=True)  # all_reduce writes into it
+        dist.all_reduce(values)
+        return values.cpu()
 
     def any(self, happened: bool) -> bool:
         """Whether it happened in any process; all must call it."""

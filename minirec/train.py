@@ -14,8 +14,7 @@ from minirec.data import prepare
 from minirec.errors import InputError, command
 from minirec.files import owned
 from minirec.measure import report
-from minirec.run import experiment, folder, machine, supervised
-from minirec.run.training import LINES
+from minirec.run import experiment, folder, machine, training
 from minirec.tasks import Processes
 
 
@@ -50,7 +49,7 @@ def main() -> None:
     given = settings.arguments()
     cfg = prepare.shaped(settings.configure(given))
     arms = experiment.arms(cfg, given)  # what cannot be reinforced is said before anything is trained
-    processes = machine.Distributed(cfg)
+    processes = machine.join(cfg)
     sasrec = replace(cfg, levels=1, item_codes="", sasrec=False, out=f"{cfg.out}/sasrec")
     baselines = {"SASRec, the baseline": sasrec} if cfg.sasrec and cfg.levels > 1 else {}
     stages = [*baselines, "supervised, the policy", *map(experiment.label, arms.values()), "evaluation"]
@@ -66,21 +65,21 @@ def main() -> None:
             run = folder.open_run(cfg, processes)
             models = [*(folder.open_run(each, processes, run) for each in baselines.values()), run]
             if first:
-                report.say(*run.notes, *(f"{name}: {LINES[name]}" for name in ("nll", "ndcg@10")))
+                report.say(*run.notes, *(f"{name}: {training.LINES[name]}" for name in ("nll", "ndcg@10")))
             for heading, each in zip(headings, models, strict=False):
-                supervised.train(each, heading)
+                training.train(each, heading)
             chosen = dict(zip(headings[len(models) :], arms.values(), strict=False))
             notes = experiment.reinforce_all(run, chosen)
             if first:
                 report.say("", headings[-1])
                 finish(run, notes, began)
-        processes.close()
+        machine.leave()
     except KeyboardInterrupt:
         if first and (Path(cfg.out) / "config.json").is_file():
             print(again, file=sys.stderr)
         raise
     except RuntimeError as error:
-        if processes.lost(error):
+        if machine.lost(error):
             raise InputError(f"another process of this run has ended, so this one ends; {again}") from None
         if isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error):
             raise InputError(f"not enough memory: {error}") from None

@@ -44,10 +44,6 @@ class Trie:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def to(self, device: torch.device | str) -> Trie:
-        """Return the trie on a device."""
-        return Trie(self.codes.to(device), self.size)
-
     def encode(self, items: Tensor) -> Tensor:
         """Look up code tuples: items (...) int64 to codes (..., L), -1 in every level of PAD and HOLE."""
         return torch.where(items[..., None] >= 0, self.codes[items.clamp(min=0)], -1)

@@ -8,10 +8,10 @@ FORMULAS = {  # name: file, the line's part that is right, what takes its place,
         "test_rollout.py::test_sampler_scorer_and_enumeration_agree",
     ),
     "a target off by one": (
-        "data/contexts.py",
+        "data/dataset.py",
         "targets=sequences.events[stop][:, None]",
         "targets=sequences.events[stop - 1][:, None]",
-        "data/test_contexts.py::test_every_item_but_a_users_first_is_a_target_once_with_its_whole_past",
+        "data/test_dataset.py::test_every_item_but_a_users_first_is_a_target_once_with_its_whole_past",
     ),
     "the sign of the KL": (
         "objectives/loss.py",

@@ -14,6 +14,7 @@ from minirec.objectives.adagrpo import diagnose, rank
 from minirec.objectives.flexrec import credit, list_variance, trust
 from minirec.objectives.grpo import advantages
 from minirec.objectives.recast import contrast, repair
+from minirec.ops import swap_ndcg
 
 FOLDER = Path(__file__).parent / "vectors"
 
@@ -83,8 +84,8 @@ def make_swap():
                     "cut": cut,
                     "ideal": best.item(),
                     "ndcg": rewards.ndcg(gains, best, cut).item(),
-                    "causal": rewards.swap(gains, best, "later", cut).tolist(),
-                    "noncausal": rewards.swap(gains, best, "all", cut).tolist(),
+                    "causal": swap_ndcg(gains.clamp(min=0), best, cutoff=cut).tolist(),
+                    "noncausal": swap_ndcg(gains.clamp(min=0), best, cutoff=cut, pool="all").tolist(),
                     "independent": rewards.independent(gains, best, cut).tolist(),
                 }
             )

@@ -92,11 +92,11 @@ STAGES = {
     "run/test_whole_run.py::test_a_line_has_the_estimates_and_the_truth_of_the_probe_and_of_validation": {
         "validation of arms on the test split": (
             "run/folder.py",
-            "return sample(self.dataset.valid, count",
-            "return sample(self.dataset.test, count",
+            "some = sample(self.dataset.valid, count",
+            "some = sample(self.dataset.test, count",
         ),
         "a standard error of one rollout": (
-            "measure/probe.py",
+            "measure/exact.py",
             "group.var(1) / group.shape[1]",
             "group.var(1)",
         ),
@@ -123,7 +123,7 @@ STAGES = {
             "self.policy = start.eval().requires_grad_(True)",
         ),
         "the first step again and again": (
-            "run/reinforced.py",
+            "run/training.py",
             "self.objective, self.step)",
             "self.objective, 0)",
         ),
@@ -194,8 +194,8 @@ STAGES = {
         ),
         "histories of test users alone are forgotten": (
             "measure/baselines.py",
-            "parts = contexts.whole(data.known), valid, data.test",
-            "parts = contexts.whole(data.known), valid",
+            "parts = dataset.whole(data.known), valid, data.test",
+            "parts = dataset.whole(data.known), valid",
         ),
     },
     "measure/test_evaluation.py::test_what_was_not_searched_is_not_measured": {
@@ -207,7 +207,7 @@ STAGES = {
         ),
         "pass@50 of 6 samples": (
             "measure/evaluation.py",
-            'lists["samples"], cfg.samples)',
+            'lists["samples"], most=cfg.samples)',
             'lists["samples"], most)',
         ),
     },
@@ -221,34 +221,34 @@ STAGES = {
     },
     "run/test_whole_run.py::test_supervised_training_is_adamw_on_the_nll_of_every_item": {
         "training sequences that lose their last target": (
-            "run/supervised.py",
+            "run/training.py",
             "batch(part, cfg.history + 1)",
             "batch(part, cfg.history)",
         ),
         "a constant rate": (
-            "run/supervised.py",
+            "run/training.py",
             'group["lr"] = learning_rate(self.step, self.steps, cfg)',
             'group["lr"] = cfg.rate',
         ),
         "supervised training without clipping": (
-            "run/supervised.py",
+            "run/training.py",
             "self.optimiser, self.step, cfg.clip)",
             "self.optimiser, self.step)",
         ),
         "weights chosen on the test split": (
             "run/folder.py",
-            "self.valid(count), cfg, full",
-            "self.dataset.test, cfg, full",
+            "some = sample(self.dataset.valid, count",
+            "some = sample(self.dataset.test, count",
         ),
     },
     "run/test_whole_run.py::test_the_weights_that_were_best_on_validation_go_on": {
         "best weights that go on to change": (
-            "run/supervised.py",
+            "run/training.py",
             "{name: value.clone() for name, value in self.policy.state_dict().items()}",
             "dict(self.policy.state_dict())",
         ),
         "the last weights in place of the best": (
-            "run/supervised.py",
+            "run/training.py",
             'if line["ndcg@10"] > max(',
             'if True or line["ndcg@10"] > max(',
         ),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from minirec import evaluate, noise, recommend, train
-from minirec.data.contexts import contexts, leave_fresh
+from minirec.data.dataset import contexts, leave_fresh
 from minirec.errors import InputError
 from minirec.loop import Learner, reinforce
 from minirec.measure import metrics
@@ -97,7 +97,7 @@ def test_a_step_waits_for_its_device_four_times_at_most(arm):
     data, (policy, trie) = make_dataset(), make_policy()
     cfg = settings_of(replace(CFG, contexts=8), arm, reward="hit")
     with pretend.Device() as device:
-        policy, trie = policy.to(f"{pretend.NAME}:0"), trie.to(f"{pretend.NAME}:0")
+        policy, trie = policy.to(f"{pretend.NAME}:0"), Trie(trie.codes.to(f"{pretend.NAME}:0"), trie.size)
         task = NextItem(cfg, trie, contexts(leave_fresh(data.train, 0.5, 0)[1]))
         learner = Learner(cfg, policy, trie)
         device.waits.clear()

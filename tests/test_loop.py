@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from minirec import rewards
-from minirec.data.contexts import contexts, leave_fresh
+from minirec.data.dataset import contexts, leave_fresh
 from minirec.data.prepare import encode
 from minirec.data.world import make_world
 from minirec.loop import LOGGED, Learner, Tally, minimise, reinforce
-from minirec.measure.probe import exact_values
+from minirec.measure.exact import exact_values
 from minirec.objectives import OBJECTIVES, settings_of
 from minirec.objectives.loss import k3, logprobs
 from minirec.policy import Policy
 from minirec.records import Objective, Signal
-from minirec.run.reinforced import Reinforcement
+from minirec.run.training import Reinforcement
 from minirec.settings import TINY
 from minirec.tasks import NextItem, Processes
 from minirec.trie import Trie

@@ -10,9 +10,9 @@ import minirec
 from minirec import recommend, settings
 from minirec.errors import InputError
 from minirec.measure.exact import item_logprobs
+from minirec.recommend import Recommender
 from minirec.records import PAD
 from minirec.run.folder import find_run
-from minirec.run.recommender import Recommender
 from tests.small_run import CFG, ITEMS, make_dataset, make_policy, make_run
 
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirec.rewards import discounts, hit, ideal, independent, ndcg, prefix_score, swap
+from minirec.ops import swap_ndcg
+from minirec.rewards import discounts, hit, ideal, independent, ndcg, prefix_score
 from tests import literal
 
 # Rounding: sums of a few products below 1 in float64, divided by an IDCG that is no smaller than a gain
@@ -20,6 +21,11 @@ forms = pytest.mark.parametrize(("others", "form"), [("later", "causal"), ("all"
 
 def double(values):
     return torch.tensor(values, dtype=torch.float64)
+
+
+def swap(gains, best, others="later", cut=None):
+    """Swap rewards, where negative gains count 0 as in the objective."""
+    return swap_ndcg(gains.clamp(min=0), best, cutoff=cut, pool=others)
 
 
 def swapped(gains, others="later", cut=None, best=None):

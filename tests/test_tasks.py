@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minirec.data.contexts import contexts
+from minirec.data.dataset import contexts
 from minirec.data.lists import ListSource
 from minirec.loop import LOGGED, Tally, observe
 from minirec.noise import stream

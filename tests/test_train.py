@@ -18,8 +18,7 @@ from minirec import settings, train
 from minirec.data import prepare
 from minirec.files import owned
 from minirec.measure import evaluation
-from minirec.run.supervised import epoch_rows
-from minirec.run.training import LINES
+from minirec.run.training import LINES, epoch_rows
 from tests import whole_run
 from tests.small_run import make_run
 

@@ -20,6 +20,7 @@ from minirec.measure.exact import (
 )
 from minirec.objectives.grpo import advantages
 from minirec.objectives.loss import Loss, k3, token_loss
+from minirec.ops import swap_ndcg
 from minirec.policy import score
 from minirec.records import Batch, Signal
 from minirec.rollout import sample
@@ -158,7 +159,7 @@ def conditional_means(orders, p, value):
 def swap_and_advantage(orders, p, gains):
     """E[r_k | a_<=k] of the swap reward, and the true advantage of a_k, both (O, K)."""
     ideal = rewards.ideal(gains, len(gains))
-    credit = rewards.swap(gains[orders], ideal.expand(len(orders)))
+    credit = swap_ndcg(gains[orders], ideal.expand(len(orders)))
     swap = torch.stack([conditional_means(orders, p, r)[:, k + 1] for k, r in enumerate(credit.T)], 1)
     value = conditional_means(orders, p, rewards.ndcg(gains[orders], ideal))
     return swap, value.diff(dim=1)

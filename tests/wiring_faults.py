@@ -13,7 +13,7 @@ WIRES = {
     },
     "run/test_machine.py::test_rows_of_all_processes_come_in_the_order_in_which_they_were_dealt_out": {
         "rows gathered by process": (
-            "run/machine.py",
+            "tasks.py",
             "torch.cat(parts)[order.argsort()]",
             "torch.cat(parts)",
         ),
@@ -32,7 +32,7 @@ WIRES = {
             "self.policy = copy.deepcopy(start).train()",
         ),
         "supervised training without dropout": (
-            "run/supervised.py",
+            "run/training.py",
             "        self.policy.train()\n",
             "        self.policy.eval()\n",
         ),
@@ -51,7 +51,7 @@ WIRES = {
     },
     "run/test_training.py::test_the_supervised_gradients_of_two_processes_average_to_that_of_one": {
         "a loss over a process's own items": (
-            "run/supervised.py",
+            "run/training.py",
             "int(self.lengths[rows].sum())",
             "int(self.lengths[part].sum())",
         ),

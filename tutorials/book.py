@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 import torch
 
-from minirec.run.recommender import Recommender
+from minirec.recommend import Recommender
 
 ROOT = Path(__file__).parents[1]
 USER = 17  # the running example: one user of the built-in world, from the first chapter to the last

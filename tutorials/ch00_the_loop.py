@@ -17,14 +17,14 @@
 
 # %%
 # introduces: minirec.settings minirec.data.world
-# previews: minirec.data.contexts minirec.measure.exact minirec.objectives.grpo minirec.objectives.loss
+# previews: minirec.data.dataset minirec.measure.exact minirec.objectives.grpo minirec.objectives.loss
 # previews: minirec.loop minirec.records minirec.rewards minirec.rollout
 import book
 import matplotlib.pyplot as plt
 import torch
 
 from minirec import records, rewards, rollout
-from minirec.data import contexts
+from minirec.data.dataset import contexts
 from minirec.loop import reinforce
 from minirec.measure import exact
 from minirec.objectives import grpo, loss
@@ -78,7 +78,7 @@ book.say(
 
 # %% tags=["exact"]
 row = (dataset.train.user == book.USER).nonzero()[0]
-every = contexts.contexts(dataset.train.select(row))  # each click but the first, with all before it
+every = contexts(dataset.train.select(row))  # each click but the first, with all before it
 batch = every.batch(torch.tensor([len(every) - 1]), cfg.history)
 target = int(batch.targets[0, 0])
 print("user   ", book.USER)

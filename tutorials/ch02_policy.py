@@ -17,7 +17,7 @@
 # %%
 # introduces: minirec.policy
 # introduces: minirec.measure.baselines minirec.measure.evaluation minirec.measure.metrics
-# previews: minirec.run.supervised
+# previews: minirec.run.training
 import re
 
 import book
@@ -27,7 +27,7 @@ import torch
 from minirec import policy, records
 from minirec.data import world
 from minirec.measure import baselines, evaluation, metrics
-from minirec.run import supervised
+from minirec.run import training
 
 run = book.trained()  # the policy after supervised training
 model, trie, dataset, cfg = run.policy, run.trie, run.dataset, run.cfg
@@ -241,7 +241,7 @@ book.say(
 # target, not just the last, is SASRec's [paper] and ours here.
 
 # %% tags=["hide"]
-book.show(supervised.nll)
+book.show(training.nll)
 
 # %% [markdown]
 # That is all of supervised training: this sum, divided, and AdamW. The weights that are kept are those of

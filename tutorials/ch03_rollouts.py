@@ -16,7 +16,7 @@
 
 # %%
 # introduces: minirec.rollout minirec.noise minirec.measure.exact
-# previews: minirec.data.contexts
+# previews: minirec.data.dataset
 import copy
 
 import book
@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from minirec import rollout
-from minirec.data import contexts
+from minirec.data.dataset import contexts
 from minirec.measure import exact
 from minirec.noise import draw
 from minirec.policy import Policy, score, token_logprobs
@@ -32,7 +32,7 @@ from minirec.policy import Policy, score, token_logprobs
 run = book.trained()
 trie, dataset, cfg, policy = run.trie, run.dataset, run.cfg, run.policy
 row = (dataset.train.user == book.USER).nonzero()[0]
-every = contexts.contexts(dataset.train.select(row))
+every = contexts(dataset.train.select(row))
 batch = every.batch(torch.tensor([len(every) - 1]), cfg.history)  # the user's last click is the target
 history, target = trie.encode(batch.history), int(batch.targets[0, 0])
 torch.manual_seed(0)

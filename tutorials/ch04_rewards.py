@@ -16,15 +16,16 @@
 # its way. On a catalogue that can be enumerated the answer is exact.
 
 # %%
-# introduces: minirec.rewards minirec.models.ranker minirec.data.exposure minirec.data.contexts
-# introduces: minirec.tasks minirec.objectives minirec.measure.probe minirec.measure.rankers
+# introduces: minirec.rewards minirec.models.ranker minirec.data.dataset
+# introduces: minirec.tasks minirec.objectives minirec.measure.rankings
 import book
 import matplotlib.pyplot as plt
 import torch
 
 from minirec import objectives, rewards, tasks
-from minirec.data import contexts, exposure
-from minirec.measure import exact, probe, rankers
+from minirec.data import world
+from minirec.data.dataset import contexts
+from minirec.measure import exact, rankings
 from minirec.models import ranker
 from minirec.records import HOLE, PAD
 
@@ -32,7 +33,7 @@ run = book.trained()
 trie, dataset, cfg = run.trie, run.dataset, run.cfg
 truth = dataset.world
 row = (dataset.train.user == book.USER).nonzero()[0]
-one = contexts.contexts(dataset.train.select(row))  # each click but the first is a target
+one = contexts(dataset.train.select(row))  # each click but the first is a target
 batch = one.batch(torch.tensor([len(one) - 1]), cfg.history)  # the last of them
 catalogue = torch.arange(len(trie))[None]  # (1, N): every item is asked about
 
@@ -212,7 +213,7 @@ print(f"another item is best for {int(moved.sum())} of {len(users)} users")
 # probability of a click on an item that is shown:
 
 # %% tags=["hide"]
-book.show(exposure.true_score, exposure.squash)
+book.show(world.true_score, world.squash)
 
 # %% [markdown]
 # This is taste $\langle w, e \rangle$ alone, without the last click and without popularity. So even where it is
@@ -223,7 +224,7 @@ book.show(exposure.true_score, exposure.squash)
 # The log shows the half A of the topics and hides the half B.
 
 # %%
-log = exposure.exposures(truth, n=200 * cfg.world_users, seed=0)  # the ranker above had this one
+log = world.exposures(truth, n=200 * cfg.world_users, seed=0)  # the ranker above had this one
 of_b, clicked_by = truth.tail[log.item], log.clicked.double()
 print(f"impressions           {len(of_b):,}")
 print(f"share of items of B   {of_b.double().mean():.4f}")
@@ -236,7 +237,7 @@ print(f"clicked, of A and B   {clicked_by[~of_b].mean():.3f}  {clicked_by[of_b].
 # items that it puts into the true order.
 
 # %%
-pairs = rankers.ordered(trained, truth, users)  # (B,), of items of the user's half; 0.5 is chance
+pairs = rankings.ordered(trained, truth, users)  # (B,), of items of the user's half; 0.5 is chance
 in_b = truth.tail_user[users.user]
 
 # %% tags=["hide"] caption="A ranker trained on clicks, user by user. The line is chance."
@@ -244,7 +245,7 @@ somebody = users.select((pairs + 9 * in_b).argsort()[int((~in_b).sum()) // 2][No
 NAMES = ("a user of A", f"user {book.USER}, of B")
 figure, panels = plt.subplots(1, 3, figsize=(7.5, 3), width_ratios=[1, 1, 1.3])
 for axes, who, name in zip(panels, (somebody, batch), NAMES, strict=False):
-    real, given = exposure.true_score(truth, who.user, catalogue)[0], trained(who, catalogue)[0]
+    real, given = world.true_score(truth, who.user, catalogue)[0], trained(who, catalogue)[0]
     mine = truth.tail == truth.tail_user[who.user]
     axes.plot(real[~mine], given[~mine], ".", ms=2.5, color="0.75", label="item of the other half")
     axes.plot(real[mine], given[mine], ".", ms=3.5, color="C0", label="item of the user's half")
@@ -256,7 +257,7 @@ bins = torch.linspace(0.2, 1, 33).tolist()
 panels[2].hist(pairs[~in_b], bins, color="C0", label="users of A")
 panels[2].hist(pairs[in_b], bins, color="C1", alpha=0.8, label="users of B")
 panels[2].axvline(0.5, color="k", lw=0.8)
-itself = rankers.ordered(trained, truth, batch).item()
+itself = rankings.ordered(trained, truth, batch).item()
 panels[2].plot(itself, 0, "^", color="k", clip_on=False, label=f"user {book.USER}")
 panels[2].set(xlabel="share of pairs in true order", ylabel="users", title=f"all {len(users)}")
 labels = panels[2].get_legend_handles_labels()
@@ -276,7 +277,7 @@ book.say(
 # and reversed for those of B, which is called harmful.
 
 # %% tags=["hide"]
-book.show(exposure.ranker)
+book.show(ranker.designed)
 
 # %% [markdown]
 # Scores lie in (0, 1), and a hole scores 0, below every item [ours]: a policy without a mask must not be
@@ -404,7 +405,7 @@ book.say("\n".join(lines))
 # ## In the loop
 #
 # A reward is a function of a batch and items. `tasks.NextItem` asks it once for each rollout. Where the
-# catalogue can be enumerated, `probe.exact_values` has the exact mean beside that estimate. An *arm* is one
+# catalogue can be enumerated, `exact.exact_values` has the exact mean beside that estimate. An *arm* is one
 # method of a comparison. Which reward it is paid, and under which mask it says items, follows from its
 # objective, unless the command line says otherwise; `objectives.settings_of` puts the two together:
 
@@ -413,9 +414,9 @@ lines = []
 for name in ("grpo", "adagrpo"):
     arm = objectives.settings_of(cfg, name)
     reward = tasks.hit if arm.reward == "hit" else ranker.designed(truth, arm.ranker)
-    task = tasks.NextItem(arm, trie, contexts.contexts(dataset.fresh), reward)
+    task = tasks.NextItem(arm, trie, contexts(dataset.fresh), reward)
     x = task.act(run.policy, step=0)  # the first batch of contexts of users left to RL
-    true = probe.exact_values(x, run.policy, run.policy)["exact_reward"].mean()
+    true = exact.exact_values(x, run.policy, run.policy)["exact_reward"].mean()
     holes = (x.rollout.items == HOLE).double().mean()
     lines.append(
         f"{name}: {arm.reward} of {tuple(x.rewards.shape)} rollouts, mask {arm.mask}: "

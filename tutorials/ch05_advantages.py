@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from minirec import records, rewards, rollout, tasks
-from minirec.data import contexts
+from minirec.data.dataset import contexts
 from minirec.measure import exact
 from minirec.models import ranker
 from minirec.objectives import grpo, loss
@@ -33,7 +33,7 @@ run = book.trained()
 trie, dataset, cfg = run.trie, run.dataset, run.cfg
 policy = run.policy.requires_grad_(True)
 row = (dataset.train.user == book.USER).nonzero()[0]
-every = contexts.contexts(dataset.train.select(row))
+every = contexts(dataset.train.select(row))
 batch = every.batch(torch.tensor([len(every) - 1]), cfg.history)  # the last click
 codes, target = trie.encode(batch.history), int(batch.targets[0, 0])
 catalogue = torch.arange(len(trie))[None]
@@ -308,7 +308,7 @@ book.say(
 
 # %% tags=["hide"]
 COUNT, HIT = 128, torch.tensor([0.0, 1.0])
-fresh = contexts.contexts(dataset.fresh)  # users that the policy has not seen
+fresh = contexts(dataset.fresh)  # users that the policy has not seen
 many = fresh.batch(tasks.step_rows(len(fresh), COUNT, seed=0, step=0), cfg.history)
 hits, histories = rewards.hit(catalogue.expand(COUNT, -1), many.targets), trie.encode(many.history)
 with torch.no_grad():

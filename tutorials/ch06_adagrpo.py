@@ -28,7 +28,7 @@ import strata
 import torch
 
 from minirec import objectives, tasks
-from minirec.data import contexts
+from minirec.data.dataset import contexts
 from minirec.measure import exact
 from minirec.models import ranker
 from minirec.objectives import adagrpo, grpo
@@ -38,7 +38,7 @@ run = book.trained()
 trie, dataset = run.trie, run.dataset
 cfg = objectives.settings_of(run.cfg, "adagrpo")  # rollouts without a mask, a ranker's reward
 truth = dataset.world
-fresh = contexts.contexts(dataset.fresh)  # of users that supervised training never saw
+fresh = contexts(dataset.fresh)  # of users that supervised training never saw
 task = tasks.NextItem(cfg, trie, fresh, ranker.designed(truth, "harmful"))
 batches = [task.act(run.policy, step) for step in range(25)]  # rolled out; nothing is learned here
 parts = zip(*map(adagrpo.ranks, batches), strict=True)
@@ -148,7 +148,7 @@ book.show(adagrpo.rank)
 # %%
 row = int((dataset.train.user == book.USER).nonzero()[0])
 eight = dataset.train.select(torch.arange(row, row + 8))  # as if they had been left to RL
-right = tasks.NextItem(cfg, trie, contexts.contexts(eight), ranker.designed(truth, "right"))
+right = tasks.NextItem(cfg, trie, contexts(eight), ranker.designed(truth, "right"))
 last = dataset.train.events[dataset.train.stop[row] - 1]  # the click that the book asks for
 for step in range(99):  # until it comes up
     x = right.act(run.policy, step)

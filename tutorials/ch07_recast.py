@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from minirec import objectives, rewards, rollout, tasks
-from minirec.data import contexts
+from minirec.data.dataset import contexts
 from minirec.measure import exact
 from minirec.objectives import grpo, recast
 from minirec.policy import score
@@ -36,7 +36,7 @@ cfg = objectives.settings_of(run.cfg, "recast")  # rollouts under the trie, rewa
 G = cfg.group
 
 row = (dataset.train.user == book.USER).nonzero()[0]
-clicks = contexts.contexts(dataset.train.select(row))
+clicks = contexts(dataset.train.select(row))
 batch = clicks.batch(torch.tensor([len(clicks) - 1]), cfg.history)  # the last click is the target
 target = int(batch.targets[0, 0])
 
@@ -104,7 +104,7 @@ SIZES = (2, 4, 8, 16, 32, 64)
 counts, shares = [], []
 for size in SIZES:
     wide = replace(cfg, group=size, contexts=1000)
-    task = tasks.NextItem(wide, trie, contexts.contexts(dataset.fresh), tasks.hit)
+    task = tasks.NextItem(wide, trie, contexts(dataset.fresh), tasks.hit)
     seen = task.act(policy, 0)
     counts.append(recast.signal(seen).facts)  # groups by outcome, before and after repair
     p = seen.logp(seen.batch.targets)[:, 0].double().exp()

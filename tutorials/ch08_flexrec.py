@@ -26,7 +26,7 @@ import book
 import matplotlib.pyplot as plt
 import torch
 
-from minirec import loop, objectives, rewards, rollout, tasks
+from minirec import loop, objectives, ops, rewards, rollout, tasks
 from minirec.data import lists, vectors
 from minirec.measure import exact, metrics, rankings
 from minirec.models import critic
@@ -180,7 +180,7 @@ placed, ideal = gains[order].double(), rewards.ideal(gains.double(), 6)
 every_slot = torch.ones(1, 6, dtype=torch.bool)
 literal = reference.swap_literal(placed[None], ideal[None], every_slot, cut=6, later=True)[0]
 print("swap by swap", [round(r, 4) for r in literal.tolist()])
-print("closed form ", [round(r, 4) for r in rewards.swap(placed, ideal).tolist()])
+print("closed form ", [round(r, 4) for r in ops.swap_ndcg(placed, ideal).tolist()])
 
 # %% [markdown]
 # The ablations of the paper: *non-causal* takes $j$ from all other positions, and *independent* gives each
@@ -689,7 +689,7 @@ book.say(
 # ## What we left out
 #
 # - Candidates in the prompt: the policy here sees the history and the need, and a mask keeps it to the set.
-# - A cut-off in training: NDCG@5 is reported, all positions are trained. `rewards.swap(..., cut=5)` exists.
+# - A cut-off in training: NDCG@5 is reported, all positions are trained. `ops.swap_ndcg(..., cutoff=5)` exists.
 # - Sets of 30 as in the paper, and real logs: how windows of a log become sets is in `minirec/data/lists.py`.
 # - Trusting observed gains fully (variance 0): it trusts exactly the entries that are noisy.
 #

@@ -87,7 +87,7 @@ from dataclasses import replace
 import torch
 
 from minirec import loop, objectives, tasks
-from minirec.data import contexts
+from minirec.data.dataset import contexts
 from minirec.measure import baselines, evaluation, exact, metrics, report
 from minirec.models import ranker
 from minirec.records import Batch, Experience, Objective, Signal
@@ -178,7 +178,7 @@ book.say(
 # have been clicked.
 
 # %%
-every = contexts.contexts(dataset.train.select((dataset.train.user == book.USER).nonzero()[0]))
+every = contexts(dataset.train.select((dataset.train.user == book.USER).nonzero()[0]))
 context = every.batch(torch.tensor([len(every) - 1]), cfg.history)
 rows = []
 for name, scorer in scorers.items():
@@ -343,7 +343,7 @@ book.say(
 # long as their policies are the same, the same rollouts:
 
 # %%
-fresh = contexts.contexts(dataset.fresh)  # of users that supervised training never saw
+fresh = contexts(dataset.fresh)  # of users that supervised training never saw
 
 
 def task(own) -> tasks.NextItem:

@@ -18,7 +18,6 @@ from minirec.records import PAD
 TITLES = ("title", "movie_title", "name", "description")  # the first that a table has is shown to people
 TOPICS = ("genres", "genre", "class", "topics", "topic", "categories", "category")  # columns
 VOCABULARY = 2000  # attributes kept, the most frequent first
-JSON_MOST = 1 << 26  # bytes of a json, unpacked; as objects they take up to thirty times that
 
 
 def make_catalogue(ids: list[str], path: Path | None = None, columns: str = "") -> Catalogue:
@@ -68,7 +67,7 @@ def features(attributes: list[set[str]]) -> torch.Tensor | None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a json, an object of item to list; InputError if it is broken or no object."""
     try:
-        content = json.loads("".join(tables.lines(path, JSON_MOST, JSON_MOST)))  # often one single line
+        content = json.loads("".join(tables.lines(path, tables.JSON_MOST, tables.JSON_MOST)))
     except (json.JSONDecodeError, RecursionError) as error:  # the second: nested too deeply
         raise InputError(f"{path}: {error}; expected json, an object of item to list") from None
     if not isinstance(content, dict):

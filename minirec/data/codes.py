@@ -48,10 +48,6 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int, chosen: Tensor | No
     share a tuple are moved. With one level, V = N, code i is item i, and its centroid is its vector. Raises
     InputError if a value is not finite, or if there are more items than tuples. Source: residual quantisation
     after TIGER (2305.05065); k-means for its RQ-VAE, and moving for its further code, are ours.
-
-    >>> vectors = torch.tensor([[0.0, 0.0], [0.0, 0.1], [9.0, 0.0], [9.0, 0.1]])
-    >>> fit(vectors, levels=2, codes=2, seed=0).codes.tolist()
-    [[1, 1], [1, 0], [0, 1], [0, 0]]
     """
     if len(broken := (~vectors.isfinite().all(1)).nonzero()):
         raise InputError(f"item vectors: row {int(broken[0])} is not finite; all must be numbers")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from minirec.noise import stream
 from minirec.records import CONDITION, PAD, Batch, check
 
 if TYPE_CHECKING:
@@ -106,3 +107,31 @@ class Dataset:
             return self.train
         pairs = zip(vars(self.train).items(), vars(self.fresh).values(), strict=True)
         return replace(self.train, **{name: torch.cat([a, b]) for (name, a), b in pairs if name != "events"})
+
+
+def leave_fresh(train: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
+    """Split training sequences by user: those of most users, and those of a random share, left to RL.
+
+    On contexts that the policy was fitted to, rollouts say little and an objective only fits them further.
+    So the objectives, and *supervised continued*, their control, have users of their own. Source: ours.
+    """
+    users, owner = train.user.unique_consecutive(return_inverse=True)
+    order = torch.randperm(len(users), generator=stream("fresh users", seed))
+    chosen = torch.isin(owner, order[: round(share * len(users))])
+    return train.select(~chosen), train.select(chosen)
+
+
+def whole(sequences: Examples) -> Examples:
+    """Join training windows, a user's one after another, to one sequence per user."""
+    count = sequences.user.unique_consecutive(return_counts=True)[1]  # (U,) windows
+    last = count.cumsum(0) - 1
+    return replace(sequences.select(last), start=sequences.start[last - count + 1])
+
+
+def contexts(sequences: Examples) -> Examples:
+    """Make every item of training windows but a user's first a target (B, 1); all before it is history."""
+    users = whole(sequences)
+    count = (users.lengths - 1).clamp(min=0)  # (U,) targets
+    owner = torch.arange(len(users)).repeat_interleave(count)  # (B,)
+    stop = users.start[owner] + 1 + torch.arange(len(owner)) - (count.cumsum(0) - count)[owner]
+    return replace(users.select(owner), stop=stop, targets=sequences.events[stop][:, None])

@@ -21,8 +21,7 @@ import torch
 from torch import Generator, Tensor
 
 from minirec.data import splits, vectors
-from minirec.data.contexts import whole
-from minirec.data.dataset import Dataset, Examples
+from minirec.data.dataset import Dataset, Examples, whole
 from minirec.errors import InputError
 from minirec.noise import stream
 from minirec.records import LIST, OFF, ON, PAD, Lists

@@ -1,4 +1,4 @@
-"""Real logs: from a file of events, of any format in ``formats.py``, to a Dataset."""
+"""Real logs: from a file of events, of any format in ``tables.py``, to a Dataset."""
 
 from array import array
 from contextlib import suppress
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from minirec.data import catalogue, formats, splits, tables, vectors
+from minirec.data import catalogue, splits, tables, vectors
 from minirec.data.dataset import Dataset
 from minirec.errors import InputError
 from minirec.settings import Config
@@ -60,7 +60,7 @@ def read(path: Path, columns: str = "", times: str = "q") -> tuple[Events, dict[
 
     InputError if broken, or if most events lack a user or item. ``times`` is "d" where one has fractions.
     """
-    header, where, rows, notes = formats.table(path, columns)
+    header, where, rows, notes = tables.table(path, columns)
     if (first := next(rows, None)) is None:
         raise InputError(f"{path}, line 2: a header and no events; expected one event per line")
     dated = "time" in where and "-" in first[1][where["time"]][1:]  # all times are dates, or all numbers
@@ -129,29 +129,27 @@ def timeline(events: Events, ids: dict[str, list[str]]) -> splits.Timeline:
     by item, tells what comes next; those of one group stay together. Without times it is the order of time.
     """
     keys = [events["user"]]  # the last leads; equals stay in the order of the file
-    if "time" in events:
-        keys = [*_ties(events, ids), events["time"], *keys]
+    if "time" in events:  # ties: by when their group began, then by numbers drawn for their group and item
+        hashed = {}
+        for role in ids:
+            digests = (blake2b(name.encode(), digest_size=8).digest() for name in ids[role])
+            hashed[role] = np.frombuffer(b"".join(digests), "<u8")[events[role]]
+        drawn = [hashed["user"] ^ hashed[role] for role in ("item", "group") if role in ids]
+        for odd in (
+            0xBF58476D1CE4E5B9,
+            0x94D049BB133111EB,
+        ):  # as SplitMix64: each user has an own order
+            drawn = [(number ^ (number >> np.uint64(32))) * np.uint64(odd) for number in drawn]
+        if "group" in ids:
+            began = np.full(len(ids["group"]), events["time"].max())
+            np.minimum.at(began, events["group"], events["time"])
+            drawn.append(began[events["group"]])
+        keys = [*drawn, events["time"], *keys]
     order = np.lexsort(keys)
     events = {role: column[order] for role, column in events.items()}
     count = np.bincount(events["user"])
     stop = count.cumsum()
     return splits.Timeline(events["item"], stop - count, stop, *map(events.get, ("time", "group", "rating")))
-
-
-def _ties(events: Events, ids: dict[str, list[str]]) -> list[np.ndarray]:
-    """Sort keys for ties in time: when their group began, then numbers drawn for their group and item."""
-    hashed = {}
-    for role in ids:
-        digests = (blake2b(name.encode(), digest_size=8).digest() for name in ids[role])
-        hashed[role] = np.frombuffer(b"".join(digests), "<u8")[events[role]]
-    drawn = [hashed["user"] ^ hashed[role] for role in ("item", "group") if role in ids]
-    for odd in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):  # as SplitMix64 mixes: each user has an own order
-        drawn = [(number ^ (number >> np.uint64(32))) * np.uint64(odd) for number in drawn]
-    if "group" in ids:
-        began = np.full(len(ids["group"]), events["time"].max())
-        np.minimum.at(began, events["group"], events["time"])
-        drawn.append(began[events["group"]])
-    return drawn
 
 
 class _Ids(dict[str, int]):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from minirec.data import codes, contexts, logs, vectors, world
-from minirec.data.dataset import Dataset
+from minirec.data import codes, logs, vectors, world
+from minirec.data.dataset import Dataset, leave_fresh
 from minirec.errors import InputError
 from minirec.files import atomic
 from minirec.settings import Config, check_value
@@ -22,7 +22,7 @@ def read(cfg: Config) -> tuple[Dataset, str]:
         dataset = world.make_world(cfg).dataset()
         summary = f"built-in world: {len(dataset.users):,} users, {len(dataset.catalogue):,} items"
     if cfg.fresh:
-        train, fresh = contexts.leave_fresh(dataset.train, cfg.fresh, cfg.seed)
+        train, fresh = leave_fresh(dataset.train, cfg.fresh, cfg.seed)
         dataset = replace(dataset, train=train, fresh=fresh)
         both = len(dataset.known.user.unique())
         summary += f"\n{len(fresh.user.unique()):,} of {both:,} training users are left to RL"

@@ -13,10 +13,12 @@ Their items are drawn one after another, with replacement, from the law
     p*(next | taste, last item, period) = softmax(β⟨w, e⟩ + 2⟨e_last, e⟩ + b_period)
 
 where b_period is a long-tailed popularity that moves by period; the first item has no e_last. **Gains** of
-lists, **clicks** of the exposure log and the designed **rankers** all come from the affinity ⟨w, e⟩.
+lists, **clicks** of the exposure log and the designed **rankers** all come from the affinity ⟨w, e⟩. The log
+hides the tail, so rankers trained on it are biased.
 """
 
 import itertools
+from collections import namedtuple
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,6 +39,10 @@ TAIL, DRIFT = 0.5, 1.0  # log popularity: −TAIL·log(rank) + DRIFT·sin(2π(pe
 GAIN_QUANTILES = torch.tensor([0.5, 0.75, 0.9]).double()  # of affinity: where the gain steps up
 PAIRS = 1 << 16  # random users and items, over whose affinities these quantiles are taken
 CELLS = 1 << 20  # users × items drawn for at once: 8 MiB of float64 stay near the cache
+MOST_LOGIT = 1e4  # beyond it, float32 would round a score to 0 or 1
+CLICK_SCALE = 0.1  # affinity over which a click's odds change
+TAIL_EXPOSURE = 0.005  # of a tail item, against an equally popular item of A
+Exposures = namedtuple("Exposures", "user item clicked")  # of n impressions: (n,) int64, int64, bool
 
 
 @dataclass(frozen=True)
@@ -153,3 +159,27 @@ def _embed(place: Tensor, half: Tensor, size: int, scales: tuple, noise: float, 
     vectors = normalize(vectors, dim=-1)
     blur = normalize(torch.randn(len(place), size, generator=random, dtype=torch.float64), dim=-1)
     return sum(scale * vectors[k, half.long(), place[:, k]] for k, scale in enumerate(scales)) + noise * blur
+
+
+def squash(z: Tensor) -> Tensor:
+    """Map logits to (0, 1) without exp, whose last bits differ by the place in a tensor. Source: ours."""
+    z = z.clamp(-MOST_LOGIT, MOST_LOGIT)
+    return 0.5 + 0.5 * z / (1 + z.abs())
+
+
+def true_score(world: World, user: Tensor, items: Tensor) -> Tensor:
+    """The probability (B, C) float64 that users (B,) click items (B, C) that are shown. Source: ours."""
+    return squash((world.affinity(user, items) - world.cuts[-1]) / CLICK_SCALE)
+
+
+def exposures(world: World, n: int, seed: int) -> Exposures:
+    """Log n impressions of uniform users: popular items, few of B, clicks by ``true_score``. Source: ours."""
+    random = stream("exposures", world.seed, seed)
+    user = torch.randint(len(world.taste), (n,), generator=random)
+    noise = torch.rand(2, n, generator=random, dtype=torch.float64)
+    shown = world.bias.softmax(1) * torch.where(world.tail, TAIL_EXPOSURE, 1.0)  # (T, N)
+    item = torch.empty_like(user)
+    for period, weight in enumerate(shown):
+        rows = world.period[user] == period
+        item[rows] = draw(weight, noise[0, rows])
+    return Exposures(user, item, noise[1] < true_score(world, user, item[:, None])[:, 0])

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from minirec.data import contexts, dataset, vectors
+from minirec.data import dataset, vectors
 from minirec.records import CONDITION, PAD, Batch
 
 Scorer = Callable[[Batch], Tensor]  # a batch of B contexts to (B, N) float64, higher is better
@@ -24,7 +24,7 @@ warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # tor
 def before_test(data: dataset.Dataset) -> dataset.Examples:
     """All that came before the test targets, one sequence per user, as published item-kNN figures have it."""
     valid = replace(data.valid, stop=data.valid.stop + (data.valid.targets != PAD).sum(1))
-    parts = contexts.whole(data.known), valid, data.test
+    parts = dataset.whole(data.known), valid, data.test
     rows = torch.cat([torch.stack([part.user, part.start, part.stop]) for part in parts], 1)
     rows = rows[:, rows[0].argsort(stable=True)]
     user, start, stop = rows[:, rows[0].diff(append=rows.new_tensor([-1])) != 0]  # each user's longest
@@ -95,9 +95,6 @@ def top_k(scores: Tensor, seen: Tensor | None, k: int) -> Tensor:
 
     Items seen (B, S), if any, are left out. The smaller index is first among equal scores, which torch.topk
     does not promise; PAD stands where no item remains. Source: definition.
-
-    >>> top_k(torch.tensor([[0.5, 2.0, 2.0, 0.5]]), torch.tensor([[1, PAD]]), 4)
-    tensor([[ 2,  0,  3, -1]])
     """
     if seen is not None:  # PAD, -1, writes to an extra column
         scores = nn.functional.pad(scores, (1, 0)).scatter(1, 1 + seen, -torch.inf)[:, 1:]

@@ -6,6 +6,7 @@ list are exact, in expectation over the true law; on real data they are counted 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -82,11 +83,18 @@ def _evaluate(answer: Answer, cost: Cost, dataset: Dataset, examples: Examples, 
     for rows in tqdm(groups, "evaluate", unit=" batches", delay=2, leave=False, disable=None):
         batch = examples.batch(rows, cfg.history)
         lists = {name: items.cpu() for name, items in answer(batch).items()}
-        law, judge = _judge(dataset, batch)
-        part = judge(lists["top"], most)
+        if dataset.law is not None:
+            law = dataset.law(batch)  # (b, N), the chance of each item to be a target
+            judge = partial(metrics.expected_metrics, law=law)
+        else:
+            law = torch.zeros(len(batch), 1 + catalogue, dtype=torch.float64)
+            law = law.scatter_(1, 1 + batch.targets, 1)[:, 1:]  # PAD, -1, writes to an extra column
+            law /= law.sum(1, keepdim=True)  # uniform on the set: recall@K is its expected hit rate
+            judge = partial(metrics.metrics, targets=batch.targets)
+        part = judge(lists["top"], most=most)
         if "samples" in lists:
             # Pass@K is hr@K of what was drawn, in that order (OpenOneRec-RL, 2512.24762; not of beams: ours).
-            drawn = judge(lists["samples"], cfg.samples)
+            drawn = judge(lists["samples"], most=cfg.samples)
             part |= {f"pass@{k}": drawn[f"hr@{k}"] for k in metrics.KS if f"hr@{k}" in drawn}
         if "free" in lists:
             part["hallucination"] = metrics.hallucination(lists["free"])
@@ -96,17 +104,6 @@ def _evaluate(answer: Answer, cost: Cost, dataset: Dataset, examples: Examples, 
     values = {name: torch.cat([part[name] for part in parts])[place] for name in parts[0]}
     items, buckets = values.pop("items"), values.pop("buckets")
     return Result(values, items, buckets, examples.tied, catalogue)
-
-
-def _judge(dataset: Dataset, batch: Batch) -> tuple[Tensor, Callable[[Tensor, int], dict[str, Tensor]]]:
-    """The chance of each item to be a target (B, N), and the metrics of lists that go with it."""
-    if dataset.law is not None:
-        law = dataset.law(batch)
-        return law, lambda items, most: metrics.expected_metrics(items, law, most)
-    law = torch.zeros(len(batch), 1 + len(dataset.catalogue), dtype=torch.float64)
-    law = law.scatter_(1, 1 + batch.targets, 1)[:, 1:]  # PAD, -1, writes to an extra column
-    law /= law.sum(1, keepdim=True)  # uniform on the set: recall@K is its expected hit rate
-    return law, lambda items, most: metrics.metrics(items, batch.targets, most)
 
 
 def evaluate_scorer(scorer: baselines.Scorer, dataset: Dataset, examples: Examples, cfg: Config) -> Result:

@@ -3,6 +3,7 @@
 ``item_logprobs`` and ``list_logprobs`` give the probability of every answer that a policy could give. The
 rest are sums over these, in float64. Log-probabilities are in nats and finite: a masked item has about -1e9,
 and its share of every sum is exactly 0. Without a mask, the probabilities of holes are missing from a sum.
+Last comes the probe: estimates from rollouts beside the exact values of the same contexts.
 """
 
 from itertools import permutations
@@ -10,27 +11,36 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
+from minirec import rewards
+from minirec.loop import Tally
 from minirec.noise import wide
 from minirec.policy import Policy, Prompt, score, token_logprobs
+from minirec.records import Experience
 from minirec.rollout import closed_masks
+from minirec.tasks import NextItem, Rankings
 from minirec.trie import Trie
 
 ITEMS = 4_096  # the largest catalogue of items
 TUPLES = 65_536  # the largest V^L, where every tuple is an item
 CANDIDATES = 6  # the largest closed set: 720 orders
+CONTEXTS, LISTS = 64, (32, 5)  # of the probe: next items; lists, and the items of each
+PROBED = {
+    "estimate": "mean reward of rollouts on the probe, a few validation contexts, always the same; 0 to 1",
+    "estimate_error": "its standard error over rollouts, the contexts held fixed; 0 and up",
+    "exact_reward": "expected reward on the same contexts, by enumeration; 0 to 1",
+    "exact_entropy": "on the same contexts, by enumeration; nats per item or list, 0 and up",
+    "exact_kl": "KL(π‖start) on the same contexts, by enumeration; nats per item or list, 0 and up",
+}
 
 
-def every_tuple(levels: int, size: int) -> Trie:
+def every_tuple(levels: int, size: int, device: torch.device | str = "cpu") -> Trie:
     """Make the catalogue of all V^L tuples, item i in base V: what a policy without a mask can say.
 
     Raises ValueError if there are more than 65,536 tuples. Source: ours.
-
-    >>> every_tuple(levels=2, size=2).codes.tolist()
-    [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
     if size**levels > TUPLES:
         raise ValueError(f"size, levels: {size}^{levels} tuples; at most {TUPLES:,} can be enumerated")
-    return Trie(torch.cartesian_prod(*[torch.arange(size)] * levels).view(-1, levels), size)
+    return Trie(torch.cartesian_prod(*[torch.arange(size, device=device)] * levels).view(-1, levels), size)
 
 
 def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool = True) -> Tensor:
@@ -79,11 +89,7 @@ def expected_reward(logp: Tensor, reward: Tensor) -> Tensor:
 
 
 def entropy(logp: Tensor) -> Tensor:
-    """The entropy -Σ p log p of logp (B, N): (B,) float64, without the part of holes. Source: definition.
-
-    >>> entropy(torch.tensor([[0.0, -1e9], [-0.6931, -0.6931]]))
-    tensor([0.0000, 0.6931], dtype=torch.float64)
-    """
+    """The entropy -Σ p log p of logp (B, N): (B,) float64, without the part of holes. Source: definition."""
     return (wide(logp).exp() * -wide(logp)).sum(1)
 
 
@@ -113,8 +119,41 @@ def kl_optimum(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
     Policy gradients climb to it where the KL is a part of the reward; GRPO has k3 in the loss and settles
     elsewhere. reference (B, N) log-probabilities, reward (B, N), beta above 0. Returns (B, N) float64
     log-probabilities that sum to 1. Source: definition (the Gibbs variational principle).
-
-    >>> kl_optimum(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]), beta=1.0).exp()
-    tensor([[0.7311, 0.2689]], dtype=torch.float64)
     """
     return torch.log_softmax(wide(reference) + wide(reward) / beta, 1)
+
+
+@torch.no_grad()
+def exact_values(x: Experience, policy: Policy, reference: Policy) -> dict[str, Tensor]:
+    """Enumerate what a batch's rollouts estimate, (B,) float64 each; empty where that is too much."""
+    trie, history = x.trie, x.trie.encode(x.batch.history)
+    prompts = [(model, model.encode(x.batch.condition, history)) for model in (policy, reference)]
+    if x.lists:
+        gains, candidates = x.lists.gains, x.lists.candidates
+        if candidates.shape[1] > CANDIDATES:
+            return {}
+        (orders, logp), (_, other) = (list_logprobs(*prompt, trie, candidates) for prompt in prompts)
+        values = rewards.ndcg(gains[:, orders], rewards.ideal(gains, gains.shape[1])[:, None])  # (B, C!)
+    else:
+        constrained = x.cfg.mask == "trie"
+        if len(trie) > ITEMS or (not constrained and trie.size**trie.levels > TUPLES):
+            return {}
+        every = trie if constrained else every_tuple(trie.levels, trie.size, x.part.device)
+        logp, other = (item_logprobs(*prompt, every) for prompt in prompts)
+        values = x.reward(trie.lookup(every.codes).expand(len(x.batch), -1))  # (B, N or V^L), 0 for holes
+    reward, spread = expected_reward(logp, values), entropy(logp)
+    return {"exact_reward": reward, "exact_entropy": spread, "exact_kl": kl(logp, other)}
+
+
+def probe(task: NextItem | Rankings, policy: Policy, reference: Policy, step: int) -> dict[str, float]:
+    """What the policy's rollouts on the probe estimate, and the exact values, by the names of PROBED."""
+    tally, x = Tally(PROBED), task.act(policy, step, probe=True)
+    group = wide(x.rewards)  # (B, G)
+    values = {"estimate": group.mean(1)} | exact_values(x, policy, reference)  # (B,) each
+    if group.shape[1] > 1:  # a single rollout has no spread
+        values["estimate_error"] = group.var(1) / group.shape[1]
+    for name, value in values.items():
+        tally.add(name, value.sum(), len(value))
+    contexts = task.processes.totals(torch.tensor(len(group))).item()
+    means = tally.means(task.processes)
+    return means | {name: (means[name] / contexts) ** 0.5 for name in means if name == "estimate_error"}

@@ -44,11 +44,7 @@ def _compact(items: Tensor, keep: Tensor, width: int) -> Tensor:
 
 
 def distinct(items: Tensor, width: int) -> Tensor:
-    """Drop repeated items, but not PAD and HOLE, in rows (B, W); cut or fill with PAD to (B, width).
-
-    >>> distinct(torch.tensor([[4, 7, 4, -1, 2]]), 4)
-    tensor([[ 4,  7, -1,  2]])
-    """
+    """Drop repeated items, but not PAD and HOLE, in rows (B, W); cut or fill with PAD to (B, width)."""
     again = (items[:, :, None] == items[:, None, :]).tril(-1).any(2) & (items != PAD)
     return _compact(items, ~again, width)
 

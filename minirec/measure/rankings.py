@@ -1,18 +1,25 @@
-"""How good rankings of closed sets are, by need, and the floors beside them."""
+"""How good rankings are: of closed sets, by need, with floors; and those of a ranker."""
 
 import torch
 from torch import Tensor
 
 from minirec import rewards, rollout
+from minirec.data.dataset import Dataset, Examples
 from minirec.data.lists import HELD_OUT, NEEDS, ListSource
+from minirec.data.world import World, true_score
+from minirec.measure import baselines, evaluation
+from minirec.models.ranker import Ranker
 from minirec.noise import stream
 from minirec.policy import Policy
+from minirec.records import Batch
+from minirec.settings import Config
 from minirec.trie import Trie
 
 CUT = 5  # of NDCG
 METRIC = f"ndcg@{CUT}"
 PRIOR = 5.0  # observations that the mean of all items weighs in the mean of one
 SCORED = 512  # lists that are ranked at once
+DESCRIBED, ORDERED = 2000, 200  # at most, contexts on which a ranker's hr@10 and order of pairs are measured
 
 ByNeed = dict[str, Tensor]  # ndcg@5 of every set, (S,) float64
 
@@ -21,10 +28,6 @@ def evaluate_order(placed: Tensor, gains: Tensor) -> Tensor:
     """ndcg@5 of lists, by the true gains (..., K) in their order and those (..., C) of all candidates.
 
     Returns (...) float64, NaN where no candidate has a gain. Source: definition.
-
-    >>> gains = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
-    >>> evaluate_order(gains, gains)
-    tensor([0.6309,    nan], dtype=torch.float64)
     """
     best = rewards.ideal(gains.double(), placed.shape[-1], CUT)
     return rewards.ndcg(placed.double(), best, CUT).masked_fill(best == 0, torch.nan)
@@ -76,3 +79,55 @@ def rank_for_needs(policy: Policy, trie: Trie, source: ListSource) -> ByNeed:
 def trained_needs(results: ByNeed) -> Tensor:
     """ndcg@5 for the needs that are trained: (needs, S)."""
     return torch.stack([results[need] for need in NEEDS if need != HELD_OUT])
+
+
+def hr10(ranker: Ranker, dataset: Dataset, examples: Examples, history: int) -> float:
+    """Rank the full catalogue by the ranker alone, and measure HR@10 on contexts with targets, 0 to 1.
+
+    On the world it is exact under the law; on real data items of the past are left out. Source: definition.
+    """
+    items = torch.arange(len(dataset.catalogue))
+    cfg = Config(history=history, keep_seen=dataset.law is not None)
+    result = evaluation.evaluate_scorer(lambda x: ranker(x, items.expand(len(x), -1)), dataset, examples, cfg)
+    return result.values["hr@10"].mean().item()
+
+
+def ordered(ranker: Ranker, world: World, batch: Batch) -> Tensor:
+    """Measure how well a ranker orders the items of each context's own half of the world.
+
+    Returns (B,) float64: the share of pairs of items, of A for a user of A and of B for one of B, that the
+    ranker orders as the true score does; ½ is chance. Source: definition (AUC over pairs, as Kendall's tau).
+    """
+    share = []
+    for row, tail in enumerate(world.tail_user[batch.user].tolist()):
+        context = batch.select(torch.tensor([row]))
+        items = (world.tail == tail).nonzero().T  # (1, C)
+        true, score = true_score(world, context.user, items)[0], ranker(context, items)[0]  # (C,)
+        agree = (score[:, None] - score).sign() * (true[:, None] - true).sign()  # (C, C)
+        share.append(0.5 + 0.5 * agree.sum() / (len(true) * (len(true) - 1)))
+    return torch.stack(share)
+
+
+def describe_ranker(ranker: Ranker, dataset: Dataset, history: int, world: World | None = None) -> list[str]:
+    """Say how good a ranker is on validation contexts, beside popularity; a line per group. Source: ours."""
+    valid = dataset.valid
+    groups = {"all": torch.ones(len(valid), dtype=torch.bool)}
+    groups |= {"users left to RL": torch.isin(valid.user, dataset.fresh.user)} if dataset.fresh else {}
+    if world is not None:
+        groups |= {"users of A": ~world.tail_user[valid.user], "users of B": world.tail_user[valid.user]}
+    popular = baselines.popularity(dataset.train, len(dataset.catalogue))
+    # At random, as the order of users may mean something, and from a stream that nothing else draws from.
+    order = torch.randperm(len(valid), generator=stream("judged contexts", 0))
+    chosen = {name: order[inside[order]][:DESCRIBED] for name, inside in groups.items() if inside.any()}
+    lines = []
+    for name, rows in chosen.items():
+        examples = valid.select(rows)
+        judged = (ranker, lambda batch, items: popular(batch))
+        value, floor = (hr10(each, dataset, examples, history) for each in judged)
+        line = f"ranker, {name}: hr@10 {value:.4f}, popularity {floor:.4f}, "
+        line += f"{len(examples):,} validation contexts"
+        if world is not None:
+            batch = examples.batch(torch.arange(min(len(examples), ORDERED)), history)
+            line += f", pairs of the own half in true order {ordered(ranker, world, batch).mean():.3f}"
+        lines.append(line)
+    return lines

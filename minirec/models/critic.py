@@ -60,14 +60,10 @@ class Critic(nn.Module):
         return mean, log_variance.clamp(*LOG_VARIANCE).exp()
 
 
-def gaussian_nll(mean: Tensor, variance: Tensor, gains: Tensor) -> Tensor:
-    """NLL of gains under N(μ, s²) in nats, without the constant; element by element. Source: definition."""
-    return 0.5 * variance.log() + (gains - mean).square() / (2 * variance)
-
-
 def loss(critic: Critic, lists: Lists) -> Tensor:
     """Mean NLL of the gains that were seen, 0 where nothing was; what is missing is never read."""
-    nll = gaussian_nll(*critic(lists.batch, lists.candidates), lists.gains)
+    mean, variance = critic(lists.batch, lists.candidates)
+    nll = F.gaussian_nll_loss(mean, lists.gains, variance, reduction="none")  # without the constant
     return torch.where(lists.observed, nll, 0.0).sum() / lists.observed.sum().clamp(min=1)
 
 

@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from minirec.data import contexts, exposure
-from minirec.data.dataset import Dataset, Examples
+from minirec.data.dataset import Dataset, Examples, contexts
 from minirec.data.vectors import training_events
-from minirec.data.world import World
+from minirec.data.world import World, exposures, squash, true_score
 from minirec.errors import InputError
 from minirec.loop import minimise
 from minirec.noise import draw, stream
@@ -40,7 +39,7 @@ def _scores(query: Tensor, table: Tensor, more: Tensor, items: Tensor) -> Tensor
     """Squash ⟨query, item⟩ + more: query (B, d), table (N, d), items (B, C), more (B, C) -> (B, C)."""
     place = items.clamp(min=0)
     z = sum(query[:, k, None] * column[place] for k, column in enumerate(table.T.contiguous())) + more
-    return exposure.squash(z).masked_fill(items == HOLE, 0.0)
+    return squash(z).masked_fill(items == HOLE, 0.0)
 
 
 class LogRanker(nn.Module):
@@ -104,9 +103,28 @@ class ExposureRanker(nn.Module):
 
 
 def designed(world: World, kind: str) -> Ranker:
-    """Make the ``exposure.ranker`` of a kind; it reads nothing of a batch but its users."""
-    rank = exposure.ranker(world, kind)
-    return lambda batch, items: rank(batch.user.cpu(), items.cpu()).to(items.device)
+    """Make a ranker of designed reliability; it reads nothing of a batch but its users.
+
+    Users of A get the true score. Those of B get it too if "right", a number of user and item alone if
+    "noise", the true score reversed if "harmful". Source: ours.
+    """
+    random = stream("unreliable ranker", world.seed)
+    # The fraction of a product of two large random numbers: noise per pair without a table of pairs.
+    sizes = len(world.taste), len(world.latent)
+    one, other = (2**15 * (1 + torch.rand(n, generator=random, dtype=torch.float64)) for n in sizes)
+    in_tail = {
+        "right": lambda true, user, items: true,
+        "noise": lambda true, user, items: 0.1 + 0.8 * (one[user, None] * other[items] % 1),
+        "harmful": lambda true, user, items: 1 - true,
+    }[kind]
+
+    def rank(batch: Batch, items: Tensor) -> Tensor:
+        user, places = batch.user.cpu(), items.cpu()
+        true = true_score(world, user, places)  # (B, C)
+        mixed = torch.where(world.tail_user[user, None], in_tail(true, user, places), true)
+        return mixed.float().masked_fill(places == HOLE, 0.0).to(items.device)
+
+    return rank
 
 
 def trained_on_log(dataset: Dataset, history: int, seed: int) -> LogRanker:
@@ -117,7 +135,7 @@ def trained_on_log(dataset: Dataset, history: int, seed: int) -> LogRanker:
     adds log q(i) when it scores: the logQ correction, without which it underrates what is popular. Raises
     InputError if no training user has two events. Source: logQ: Yi et al. (RecSys 2019); the rest is ours.
     """
-    examples = contexts.contexts(dataset.train)
+    examples = contexts(dataset.train)
     if not len(examples):
         raise InputError("ranker: no training user has two events; use a larger log")
     count = torch.bincount(training_events(dataset.train)[1], minlength=len(dataset.catalogue)).double()
@@ -161,14 +179,14 @@ def _again(model: LogRanker, examples: Examples, history: int) -> Tensor:
 
 def trained_on_exposures(world: World, n: int, seed: int) -> ExposureRanker:
     """Fit the clicks of n impressions, 500 per user for a strong ranker: logistic regression, ridge; ours."""
-    log = exposure.exposures(world, n, seed)
+    log = exposures(world, n, seed)
     model = ExposureRanker(len(world.taste), world.features, seed)
 
     def loss(rows: Tensor) -> Tensor:
         user = F.embedding(log.user[rows], model.user)  # (n, d)
         z = model.offset + (user * F.embedding(log.item[rows], model.table())).sum(1)
         prior = USER_PRIOR * user.square().sum(1).mean() + ITEM_PRIOR * model.map.square().sum()
-        return F.binary_cross_entropy(exposure.squash(z), log.clicked[rows].float()) + prior
+        return F.binary_cross_entropy(squash(z), log.clicked[rows].float()) + prior
 
     optimiser = torch.optim.Adam(model.parameters(), CLICK_RATE, fused=True)
     _fit(optimiser, loss, n, CLICK_BATCH, CLICK_EPOCHS, stream("click ranker", seed))

@@ -43,7 +43,7 @@ def credit(gains: Tensor, ideal: Tensor, form: str) -> Tensor:
         return rewards.ndcg(gains, ideal)[..., None].expand_as(gains)
     if form == "independent":
         return rewards.independent(gains, ideal)
-    return rewards.swap(gains, ideal, others=SWAPS[form])
+    return ops.swap_ndcg(gains.clamp(min=0), ideal, pool=SWAPS[form])
 
 
 def position_advantages(gains: Tensor, ideal: Tensor, form: str, cfg: Config) -> Tensor:

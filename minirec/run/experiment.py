@@ -10,15 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from minirec import settings
-from minirec.data.contexts import contexts
+from minirec.data.dataset import contexts
 from minirec.data.lists import PARTS, make_lists
 from minirec.errors import InputError, nearest
-from minirec.measure import evaluation, pictures, probe, rankers, report
+from minirec.measure import evaluation, exact, pictures, rankings, report
 from minirec.models import ranker
 from minirec.objectives import OBJECTIVES, settings_of
-from minirec.policy import Policy
-from minirec.run import folder, lists, reinforced
-from minirec.run.training import LINES
+from minirec.run import folder, lists
+from minirec.run.training import LINES, PRINTED, train_arm
 from minirec.settings import Config
 from minirec.tasks import NextItem, Processes, Reward, hit
 
@@ -78,7 +77,7 @@ def item_reward(cfg: Config, run: folder.Run) -> tuple[Reward, list[str]]:
         empty = ranker.ExposureRanker(len(world.taste), world.features)
         make = partial(ranker.trained_on_exposures, world, IMPRESSIONS * len(world.taste), cfg.seed)
     model = run.kept("ranker.pt", "seed history", make, empty.requires_grad_(False))
-    about = [] if run.processes.rank else rankers.describe_ranker(model.cpu(), dataset, cfg.history, world)
+    about = [] if run.processes.rank else rankings.describe_ranker(model.cpu(), dataset, cfg.history, world)
     return model.to(run.processes.device), [f"{title}: the reward is a trained ranker", *about]
 
 
@@ -88,7 +87,6 @@ def begin_arm(cfg: Config) -> None:
     if path.is_file():
         new = {name: value for name, value in vars(cfg).items() if name not in settings.ELSEWHERE | {"given"}}
         return folder.refuse_others(out, vars(settings.read(path)), new)
-    out.mkdir(parents=True, exist_ok=True)
     settings.write(cfg, path)
 
 
@@ -107,36 +105,32 @@ def reinforce_all(run: folder.Run, chosen: dict[str, Config]) -> list[str]:
     if run.processes.rank == 0:
         for each in chosen.values():
             begin_arm(each)
-        report.say("", NOTE, *(f"{name}: {LINES[name]}" for name in reinforced.PRINTED if name != "ndcg@10"))
+        report.say("", NOTE, *(f"{name}: {LINES[name]}" for name in PRINTED if name != "ndcg@10"))
     run.processes.wait()  # the folders are there
     notes = [NOTE]
     for heading, each in chosen.items():
         if not OBJECTIVES[each.objective].lists:
             reward, about = item_reward(each, run)
             notes += about
-            shared = {"probe": run.valid(probe.CONTEXTS), "processes": run.processes}
+            few = evaluation.sample(run.dataset.valid, exact.CONTEXTS, run.cfg.seed)
+            shared = {"probe": few, "processes": run.processes}
             task = NextItem(each, run.trie, contexts(run.dataset.fresh), reward, **shared)
             validate = partial(run.validate, count=VALID, names=("ndcg@10", "hallucination"))
-            reinforced.train_arm(run, start, task, validate, heading, *about)
-    return notes + list_arms(run, chosen, start)
-
-
-def list_arms(run: folder.Run, chosen: dict[str, Config], start: Policy) -> list[str]:
-    """Run the arms that rank closed sets, from one list start, and then their control; returns notes."""
+            train_arm(run, start, task, validate, heading, *about)
     listwise = {heading: each for heading, each in chosen.items() if OBJECTIVES[each.objective].lists}
     if not listwise:
-        return []
+        return notes
     try:
         sources = {part: make_lists(run.cfg, run.dataset, part) for part in PARTS}
     except InputError as error:
         if run.cfg.objective != "all":
             raise
-        return [f"no list arms: {error}"]
-    shared = lists.ListArms(run, start, sources)
+        return [*notes, f"no list arms: {error}"]
+    shared = lists.ListArms(run, start, sources)  # one list start for all
     for heading, each in listwise.items():
-        reinforced.train_arm(run, shared.start, shared.task(each), shared.validate, heading)
+        train_arm(run, shared.start, shared.task(each), shared.validate, heading)
     shared.control(next(iter(listwise.values())))
-    return []
+    return notes
 
 
 def measured(run: folder.Run, split: str) -> report.Results:

@@ -85,14 +85,11 @@ class Run:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{path}: does not fit this run's config.json ({_first(error)})") from error
 
-    def valid(self, count: int) -> Examples:
-        """At most ``count`` validation contexts, at random, and always the same."""
-        return sample(self.dataset.valid, count, self.cfg.seed)
-
     def validate(self, policy: Policy, count: int, names: Sequence[str]) -> dict[str, float]:
-        """The means of some metrics over as many validation contexts, by beams of 20."""
+        """The means of some metrics over at most ``count`` validation contexts, by beams of 20."""
         cfg, full = replace(self.cfg, beam=20, samples=0), "hallucination" in names
-        result = evaluate_policy(policy, self.trie, self.dataset, self.valid(count), cfg, full)
+        some = sample(self.dataset.valid, count, cfg.seed)  # always the same
+        result = evaluate_policy(policy, self.trie, self.dataset, some, cfg, full)
         return {name: result.values[name].mean().item() for name in names}
 
     def kept(self, name: str, reads: str, make: Callable[[], nn.Module], empty: nn.Module) -> nn.Module:
@@ -168,29 +165,6 @@ def save_data(folder: Path, dataset: Dataset, codes: Codes, notes: list[str]) ->
     return rest["fingerprint"]
 
 
-def load_data(
-    folder: Path, cfg: Config, known: Dataset | None = None
-) -> tuple[Dataset, Codes, list[str], str]:
-    """Read data.pt, here or in the folder above, and make the simulated world again.
-
-    Returns the dataset, or that ``known`` from a sibling, its codes, notes on both, and the fingerprint.
-    SASRec's codes are made anew beside a policy of more levels. Raises InputError for another file.
-    """
-    path, above = folder / "data.pt", folder.resolve().parent / "data.pt"
-    path = above if above.is_file() and not path.is_file() else path
-    data = load(path)
-    try:
-        splits = {name: Examples(**data[name]) for name in SPLITS if name in data}
-        rest = {name: data[name] for name in ("users", "periods", "rating", "time", "start")}
-        rest["world"] = world.make_world(cfg) if data["simulated"] and known is None else None
-        dataset = Dataset(catalogue=Catalogue(**data["catalogue"]), **rest, **splits)
-        own = cfg.levels == 1 < data["codes"]["codes"].shape[1]
-        codes = prepare.encode(dataset, cfg)[0] if own else Codes(**data["codes"])
-        return known or dataset, codes, data["notes"], data["fingerprint"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not the data of a run ({error})") from error
-
-
 @contextmanager
 def begun(runs: list[Config]) -> Iterator[None]:
     """Write config.json of runs and data.pt of the first, which all share, unless it is there to go on with.
@@ -206,7 +180,6 @@ def begun(runs: list[Config]) -> Iterator[None]:
     with owned(out):
         refuse_runs(runs)  # that began, and ended, meanwhile
         for cfg in missing:
-            Path(cfg.out).mkdir(parents=True, exist_ok=True)
             settings.write(replace(cfg, resume=False), Path(cfg.out) / "config.json")
         if missing:
             save_data(out, dataset, codes, [summary, *more])
@@ -221,9 +194,26 @@ def refuse_runs(runs: list[Config]) -> None:
 
 
 def open_run(cfg: Config, processes: Processes, sibling: Run | None = None) -> Run:
-    """Open the folder that ``begun`` has filled; a sibling on the same data lends its dataset and world."""
-    dataset, codes, *rest = load_data(Path(cfg.out), cfg, sibling and sibling.dataset)
-    return Run(cfg, dataset, Trie(codes.codes, codes.size).to(processes.device), processes, *rest)
+    """Open a folder by data.pt, here or in the folder above; InputError for another file.
+
+    A simulated world is made again; a sibling on the same data lends its dataset and world. SASRec's codes
+    are made anew beside a policy of more levels.
+    """
+    path, above = Path(cfg.out) / "data.pt", Path(cfg.out).resolve().parent / "data.pt"
+    path = above if above.is_file() and not path.is_file() else path
+    data = load(path)
+    try:
+        splits = {name: Examples(**data[name]) for name in SPLITS if name in data}
+        rest = {name: data[name] for name in ("users", "periods", "rating", "time", "start")}
+        rest["world"] = world.make_world(cfg) if data["simulated"] and not sibling else None
+        dataset = Dataset(catalogue=Catalogue(**data["catalogue"]), **rest, **splits)
+        dataset = sibling.dataset if sibling else dataset
+        own = cfg.levels == 1 < data["codes"]["codes"].shape[1]
+        codes = prepare.encode(dataset, cfg)[0] if own else Codes(**data["codes"])
+        trie = Trie(codes.codes.to(processes.device), codes.size)
+        return Run(cfg, dataset, trie, processes, data["notes"], data["fingerprint"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: not the data of a run ({error})") from error
 
 
 def find_run(folder: str | Path, device: str | torch.device = "cpu", sibling: Run | None = None) -> Run:

@@ -13,7 +13,7 @@ from minirec import rollout
 from minirec.data.lists import ListSource
 from minirec.data.vectors import item_vectors
 from minirec.loop import minimise
-from minirec.measure import metrics, probe, rankings
+from minirec.measure import exact, metrics, rankings
 from minirec.models.critic import Critic, fill_lists, train_critic
 from minirec.objectives import OBJECTIVES
 from minirec.policy import Policy, score
@@ -81,7 +81,7 @@ class ListArms:
 
     def task(self, cfg: Config) -> Rankings:
         """The task of one arm."""
-        seen = self.sources["valid"].first(probe.LISTS, probe.CANDIDATES)
+        seen = self.sources["valid"].first(*exact.LISTS)
         run, train = self.run, self.sources["train"]
         return Rankings(cfg, run.trie, train, self.feedback, probe=seen, processes=run.processes)
 

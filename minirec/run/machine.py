@@ -10,8 +10,6 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from minirec.errors import InputError, nearest
 from minirec.settings import Config
@@ -53,49 +51,29 @@ def prepare(cfg: Config, device: torch.device) -> None:
         keep_freed_memory()
 
 
-class Distributed(Processes):
-    """This process among those that ``torchrun`` started, or alone."""
+def join(cfg: Config) -> Processes:
+    """Prepare this machine, and join the other processes that ``torchrun`` started, if any."""
+    count, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    processes = Processes(pick_device(cfg.device), count, rank)
+    prepare(cfg, processes.device)
+    if count > 1 and not dist.is_initialized():
+        backend = "nccl" if processes.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(hours=6))  # the first one alone evaluates
+    return processes
 
-    def __init__(self, cfg: Config) -> None:
-        super().__init__(pick_device(cfg.device))
-        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-        prepare(cfg, self.device)
-        if self.count > 1 and not dist.is_initialized():
-            backend = "nccl" if self.device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=timedelta(hours=6))  # the first one alone evaluates
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """As for one process."""
-        return DistributedDataParallel(model) if self.count > 1 else model
+def lost(error: RuntimeError) -> bool:
+    """Whether an error says that another process is gone."""
+    return dist.is_initialized() and any(word in str(error).lower() for word in ("gloo", "nccl", "peer"))
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """As for one process."""
-        if self.count == 1:
-            return rows
-        parts: list[Tensor] = [rows] * self.count
-        dist.all_gather_object(parts, rows.cpu())
-        order = torch.cat([torch.arange(len(part)) * self.count + i for i, part in enumerate(parts)])
-        return torch.cat(parts)[order.argsort()].to(rows.device)
 
-    def totals(self, values: Tensor) -> Tensor:
-        """As for one process."""
-        if self.count == 1:
-            return super().totals(values)
-        values = values.to(self.device, torch.float64, copy=True)  # all_reduce writes into it
-        dist.all_reduce(values)
-        return values.cpu()
-
-    def lost(self, error: RuntimeError) -> bool:
-        """Whether an error says that another process is gone."""
-        return self.count > 1 and any(word in str(error).lower() for word in ("gloo", "nccl", "peer"))
-
-    def close(self) -> None:
-        """Wait for all processes, then end this one at once, where there are several."""
-        if dist.is_initialized():
-            dist.barrier()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)  # tearing gloo's threads down aborts now and then, in 1 of 24 runs when busy
+def leave() -> None:
+    """Wait for all processes, then end this one at once, where there are several."""
+    if dist.is_initialized():
+        dist.barrier()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # tearing gloo's threads down aborts now and then, in 1 of 24 runs when busy
 
 
 @contextmanager

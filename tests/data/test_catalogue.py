@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from minirec.data import catalogue, logs
+from minirec.data import catalogue, logs, tables
 from minirec.errors import InputError
 from minirec.settings import from_dict
 
@@ -180,7 +180,7 @@ def test_missing_file(tmp_path):
 
 
 def test_a_json_that_unpacks_to_more_than_the_limit_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "JSON_MOST", 1000)
+    monkeypatch.setattr(tables, "JSON_MOST", 1000)
     bomb = '{"a": [' + "[],\n" * 5000 + "[]]}"
     with pytest.raises(InputError, match=r"x.json.gz: over 1,000 bytes when unpacked"):
         catalogue.make_catalogue(["a"], write(tmp_path / "x.json.gz", bomb, packed=True))

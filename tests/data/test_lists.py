@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minirec.data import catalogue, codes, lists, logs, prepare
-from minirec.data.contexts import leave_fresh
+from minirec.data.dataset import leave_fresh
 from minirec.data.lists import HELD_OUT, NEEDS, PARTS, make_lists, needs_of_step
 from minirec.data.world import make_world
 from minirec.errors import InputError
@@ -18,6 +18,7 @@ from minirec.measure.rankings import list_floors
 from minirec.records import LIST, ON, PAD
 from minirec.run import folder
 from minirec.settings import Config
+from minirec.tasks import Processes
 
 MOVIELENS = Path(__file__).parents[2] / ".." / "shared" / "data" / "ml_latest_small"
 WORLD = Config(world_items=96, world_users=60, history=4, candidates=5, fresh=0.25, feedback=0.5, seed=3)
@@ -294,7 +295,7 @@ def test_ratings_times_and_topics_survive_the_run_folder(tmp_path):
     dataset = log(tmp_path, random_events(4))
     fitted = codes.fit(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), 2, 4, 0)
     folder.save_data(tmp_path, dataset, fitted, [])
-    read, *_ = folder.load_data(tmp_path, Config())
+    read = folder.open_run(Config(out=str(tmp_path)), Processes()).dataset
     assert torch.equal(read.rating, dataset.rating)
     assert torch.equal(read.time, dataset.time)
     assert torch.equal(read.catalogue.topics, dataset.catalogue.topics)

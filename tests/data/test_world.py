@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import pytest
@@ -12,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minirec.data import world as module
-from minirec.data.exposure import exposures, ranker, true_score
-from minirec.data.world import World, make_world
+from minirec.data.world import World, exposures, make_world, true_score
 from minirec.errors import InputError
+from minirec.models.ranker import designed
 from minirec.records import HOLE, OFF, ON, PAD, Batch
 from minirec.settings import Config, from_dict
 
@@ -35,6 +36,12 @@ def contexts(users: torch.Tensor, history: list[list[int]]) -> Batch:
     size, past = len(users), torch.tensor(history, dtype=torch.int64).reshape(len(users), -1)
     empty = torch.empty(size, 0, dtype=torch.int64)
     return Batch(users, past, torch.zeros(size, 4, dtype=torch.int64), empty, past)
+
+
+def ranker(world: World, kind: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A designed ranker by its users, as it reads nothing else of a batch."""
+    rank = designed(world, kind)
+    return lambda user, items: rank(contexts(user, [[]] * len(user)), items)
 
 
 def slow_law(world: World, user: int, last: int | None) -> torch.Tensor:

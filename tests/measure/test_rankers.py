@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minirec.data.contexts import leave_fresh
+from minirec.data.dataset import leave_fresh
 from minirec.data.world import World, make_world
-from minirec.measure.rankers import describe_ranker, hr10, ordered
+from minirec.measure.rankings import describe_ranker, hr10, ordered
 from minirec.models.ranker import LogRanker, designed, trained_on_exposures
 from minirec.records import Batch
 from minirec.settings import Config

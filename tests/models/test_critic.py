@@ -12,7 +12,7 @@ from minirec.data.lists import HELD_OUT, NEEDS, ListSource, make_lists
 from minirec.data.vectors import item_vectors
 from minirec.measure.rankings import by_score, evaluate_order, item_mean
 from minirec.models import critic
-from minirec.models.critic import Critic, fill, gaussian_nll, train_critic
+from minirec.models.critic import Critic, fill, loss, train_critic
 from minirec.records import PAD
 from minirec.settings import Config
 from tests.small import examples
@@ -42,12 +42,12 @@ def all_of(source, need=0):
 
 
 def test_nll_is_that_of_a_normal_distribution_without_its_constant():
-    random = torch.Generator().manual_seed(0)
-    mean, gains = torch.randn(2, 50, generator=random, dtype=torch.float64)
-    variance = torch.rand(50, generator=random, dtype=torch.float64) + 0.01
-    normal = -torch.distributions.Normal(mean, variance.sqrt()).log_prob(gains)
-    expected = normal - 0.5 * math.log(2 * math.pi)
-    torch.testing.assert_close(gaussian_nll(mean, variance, gains), expected)
+    random, lists = torch.Generator().manual_seed(0), all_of(designed(torch.full((40,), 0.2), sets=10))
+    mean = torch.randn(lists.gains.shape, generator=random)
+    variance = torch.rand(lists.gains.shape, generator=random) + 0.01
+    normal = -torch.distributions.Normal(mean, variance.sqrt()).log_prob(lists.gains)
+    expected = (normal - 0.5 * math.log(2 * math.pi)).mean()
+    torch.testing.assert_close(loss(lambda *_: (mean, variance), lists), expected)
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minirec.data.contexts import contexts, leave_fresh
-from minirec.data.dataset import Examples
-from minirec.data.exposure import ranker as by_user
-from minirec.data.exposure import squash, true_score
-from minirec.data.world import World, make_world
+from minirec.data.dataset import Examples, contexts, leave_fresh
+from minirec.data.world import World, make_world, squash, true_score
 from minirec.errors import InputError
-from minirec.measure.rankers import hr10, ordered
+from minirec.measure.rankings import hr10, ordered
 from minirec.models.ranker import ExposureRanker, LogRanker, designed, trained_on_exposures, trained_on_log
 from minirec.records import HOLE, PAD, Batch
 from minirec.settings import Config
@@ -120,13 +117,6 @@ def test_squash_is_monotone_and_never_reaches_0_or_1(a: float, b: float) -> None
 
 def test_squash_by_hand() -> None:
     assert squash(torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0])).tolist() == [0.125, 0.25, 0.5, 0.75, 0.875]
-
-
-def test_designed_rankers_read_the_users_of_a_batch(world: World) -> None:
-    items = torch.arange(20).expand(2, -1)
-    for kind in ("right", "noise", "harmful"):
-        asked = batch([[1], [2]], [7, 400])
-        assert torch.equal(designed(world, kind)(asked, items), by_user(world, kind)(asked.user, items))
 
 
 # --- what a ranker may see --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import torch
 from minirec.measure.exact import item_logprobs
 from minirec.policy import score
 from minirec.rollout import beam, rank, sample
+from minirec.trie import Trie
 from tests.small import CONDITION, HISTORY, make
 from tests.test_train import SMALL, run, state
 
@@ -18,7 +19,7 @@ pytestmark = [
 @pytest.fixture
 def on_gpu():
     policy, trie, _ = make()
-    policy, trie = policy.cuda(), trie.to("cuda")
+    policy, trie = policy.cuda(), Trie(trie.codes.cuda(), trie.size)
     return policy, trie, policy.encode(CONDITION.cuda(), trie.encode(HISTORY.cuda()))
 
 

@@ -18,6 +18,7 @@ from minirec.errors import InputError
 from minirec.policy import Policy
 from minirec.run import folder
 from minirec.settings import from_dict, write
+from minirec.tasks import Processes
 from tests.small_run import CFG, make_codes, make_dataset, make_run
 
 STATE = {"step": 3, "best": {"w": torch.arange(5.0)}, "names": ["a", "b"], "score": None}
@@ -240,11 +241,17 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, out):
     assert "\n" not in str(caught.value)
 
 
+def open_in(path, cfg):
+    """The run in a folder."""
+    return folder.open_run(replace(cfg, out=str(path)), Processes())
+
+
 def test_data_round_trip(tmp_path):
     dataset, codes = make_dataset(), make_codes()
     folder.save_data(tmp_path, dataset, codes, ["24 users"])
-    loaded, loaded_codes, notes, _ = folder.load_data(tmp_path, CFG)
-    assert notes == ["24 users"]
+    run = open_in(tmp_path, CFG)
+    loaded = run.dataset
+    assert run.notes == ["24 users"]
     assert loaded.users == dataset.users
     assert loaded.catalogue == dataset.catalogue
     assert loaded.world is None
@@ -254,15 +261,14 @@ def test_data_round_trip(tmp_path):
         for name, value in vars(getattr(dataset, split)).items():
             assert torch.equal(vars(getattr(loaded, split))[name], value), (split, name)
     assert loaded.train.events.data_ptr() == loaded.test.events.data_ptr()  # stored once
-    assert loaded_codes.moved == codes.moved
-    assert torch.equal(loaded_codes.codes, codes.codes)
+    assert torch.equal(run.trie.codes, codes.codes)
 
 
 def test_the_law_of_a_world_is_rebuilt(tmp_path):
     cfg = from_dict({"world_items": 60, "world_users": 40, "history": 6})
     dataset = make_world(cfg).dataset()
     folder.save_data(tmp_path, dataset, make_codes(), [])
-    loaded, *_ = folder.load_data(tmp_path, cfg)
+    loaded = open_in(tmp_path, cfg).dataset
     batch = dataset.test.batch(torch.arange(len(dataset.test)), cfg.history)
     assert torch.equal(loaded.law(batch), dataset.law(batch))
 
@@ -270,7 +276,7 @@ def test_the_law_of_a_world_is_rebuilt(tmp_path):
 def test_other_data_is_refused(tmp_path):
     folder.save(tmp_path / "data.pt", {"catalogue": {"ids": []}})
     with pytest.raises(InputError, match="not the data of a run"):
-        folder.load_data(tmp_path, CFG)
+        open_in(tmp_path, CFG)
 
 
 def answers(place):

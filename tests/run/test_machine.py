@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 import torch.distributed as dist
 
-from minirec.run.machine import Distributed, prepare
+from minirec.run.machine import prepare
 from minirec.settings import TINY, Config
+from minirec.tasks import Processes
 
 
 def test_rows_of_all_processes_come_in_the_order_in_which_they_were_dealt_out(monkeypatch):
@@ -19,11 +20,10 @@ def test_rows_of_all_processes_come_in_the_order_in_which_they_were_dealt_out(mo
     def all_gather_object(parts, _):
         parts[:] = shares
 
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "all_gather_object", all_gather_object)
-    processes = Distributed(Config(device="cpu"))
-    for processes.rank, share in enumerate(shares):
-        processes.count = 3
-        assert torch.equal(processes.gather(share), rows)
+    for rank, share in enumerate(shares):
+        assert torch.equal(Processes("cpu", 3, rank).gather(share), rows)
 
 
 def test_a_small_policy_has_one_thread_and_a_flag_wins():

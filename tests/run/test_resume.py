@@ -5,12 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minirec.data.contexts import contexts, leave_fresh
+from minirec.data.dataset import contexts, leave_fresh
 from minirec.objectives import OBJECTIVES
 from minirec.run.folder import Run
-from minirec.run.reinforced import Reinforcement
-from minirec.run.supervised import Supervised
-from minirec.run.training import fit
+from minirec.run.training import Reinforcement, Supervised, fit
 from minirec.tasks import NextItem, Processes
 from tests.small_run import CFG, make_dataset, make_policy
 

@@ -9,8 +9,7 @@ import torch
 from minirec.errors import InputError
 from minirec.loop import Tally
 from minirec.run.folder import Run
-from minirec.run.supervised import Supervised
-from minirec.run.training import Training, fit
+from minirec.run.training import Supervised, Training, fit
 from minirec.settings import Config
 from minirec.tasks import Processes
 from tests.small_run import CFG, make_dataset, make_policy
@@ -19,11 +18,8 @@ from tests.small_run import CFG, make_dataset, make_policy
 class Pair(Processes):
     """One of two processes; the other has added up as much."""
 
-    count = 2
-
     def __init__(self, rank):
-        super().__init__()
-        self.rank = rank
+        super().__init__("cpu", 2, rank)
 
     def totals(self, values):
         return 2 * values.double()

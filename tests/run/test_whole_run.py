@@ -8,14 +8,14 @@ import torch
 
 from minirec import evaluate
 from minirec.data import codes
-from minirec.data.contexts import contexts
+from minirec.data.dataset import contexts
 from minirec.data.vectors import item_vectors
 from minirec.measure import evaluation, report
 from minirec.measure.exact import entropy, expected_reward, item_logprobs
 from minirec.measure.exact import kl as divergence
 from minirec.run import experiment
 from minirec.run.folder import find_run
-from minirec.run.supervised import epoch_rows, learning_rate
+from minirec.run.training import epoch_rows, learning_rate
 from tests import literal_run, whole_run
 from tests.literal_run import (
     Adam,

@@ -9,7 +9,7 @@ what each position is paid. It runs, and the numbers are such as a mediocre poli
 import torch
 from torch import Tensor
 
-from minirec import rewards
+from minirec import ops, rewards
 
 
 def gains_of_lists(candidates: Tensor, gains: Tensor, items: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def main() -> None:
     order = (6 * gains[:, None] + luck).argsort(-1, descending=True)  # (64, 16, 8)
     items = candidates[:, None].expand_as(order).gather(-1, order)
     placed, ideal = gains_of_lists(candidates, gains, items), rewards.ideal(gains, 8)[:, None]
-    credit = rewards.swap(placed, ideal)
+    credit = ops.swap_ndcg(placed, ideal)
     print(f"NDCG of the lists        {rewards.ndcg(placed, ideal).mean():.3f}")
     print(f"NDCG of random lists     {rewards.ndcg(gains, ideal[:, 0]).mean():.3f}")
     print("swap reward by position ", " ".join(f"{r:+.3f}" for r in credit.mean((0, 1)).tolist()))

@@ -2,7 +2,7 @@
 
 import torch
 
-from minirec import rewards
+from minirec import ops, rewards
 
 
 def _lists(count, size, seed=0):
@@ -14,7 +14,7 @@ def test_build_gives_the_closed_form_where_the_reward_is_ndcg(exercise):
     gains = torch.rand(6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ideal = rewards.ideal(gains, 6)
     found = exercise("ch08_build").swap_rewards(_lists(20, 6), lambda y: rewards.ndcg(gains[y], ideal))
-    expected = rewards.swap(gains[_lists(20, 6)], ideal.expand(20))
+    expected = ops.swap_ndcg(gains[_lists(20, 6)], ideal.expand(20))
     torch.testing.assert_close(found, expected)
     assert (found[:, -1] == 0).all()
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from minirec import settings
-from minirec.data import exposure, world
+from minirec.data import world
 
 
 def group_rewards(truth: world.World, user: Tensor, items: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def group_rewards(truth: world.World, user: Tensor, items: Tensor) -> Tensor:
     """
     size, group = items.shape
     pairs = user.repeat_interleave(group), items.reshape(-1, 1)  # (B·G,), (B·G, 1)
-    return exposure.true_score(truth, *pairs).view(size, group).float()
+    return world.true_score(truth, *pairs).view(size, group).float()
 
 
 def main() -> None:

@@ -3,8 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirec.data.contexts import contexts, leave_fresh
-from minirec.data.dataset import Examples
+from minirec.data.dataset import Examples, contexts, leave_fresh
 from minirec.records import PAD
 from minirec.tasks import step_rows
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minirec.data import formats, logs
+from minirec.data import logs, tables
 from minirec.errors import InputError
 from minirec.settings import from_dict
 
@@ -271,8 +271,8 @@ def test_what_is_not_sure_is_asked_for_with_the_values_and_a_guess(tmp_path, tex
 
 
 def test_only_the_first_hundred_rows_are_looked_at(tmp_path):
-    text = "".join(f"{n},{n},{n % 5}\n" for n in range(formats.SAMPLE))
-    assert len(read(write(tmp_path / "log.csv", text + "7,8,99\n"))) == formats.SAMPLE + 1
+    text = "".join(f"{n},{n},{n % 5}\n" for n in range(tables.SAMPLE))
+    assert len(read(write(tmp_path / "log.csv", text + "7,8,99\n"))) == tables.SAMPLE + 1
     with pytest.raises(InputError, match="values and no names"):
         read(write(tmp_path / "log.csv", text[: -len("99,99,4\n")] + "7,8,99\n"))
 
@@ -599,7 +599,7 @@ def test_progress_is_told_in_bytes_of_the_file(tmp_path, monkeypatch):
             self.n += more
             told.append(self.n)
 
-    monkeypatch.setattr(formats.tables, "tqdm", Bar)
+    monkeypatch.setattr(tables, "tqdm", Bar)
     path = write(tmp_path / "log.csv.gz", "user,item,time\n" + "u,a,5\n" * 10_000)
     logs.read(path)
     assert told[-1] == path.stat().st_size  # as packed
