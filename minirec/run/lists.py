@@ -72,6 +72,7 @@ class ListArms:
 
     def __init__(self, run: Run, supervised: Policy, sources: dict[str, ListSource]) -> None:
         self.run, self.sources, cfg, train = run, sources, run.cfg, sources["train"]
+        Rankings(cfg, run.trie, train, feedback=None, processes=run.processes)  # refuses too large a batch
         critic = Critic(item_vectors(run.dataset, cfg.seed), run.dataset.periods, cfg.seed)
         make = partial(train_critic, critic, train, cfg.seed, CRITIC_STEPS)
         critic = run.kept("critic.pt", "seed candidates feedback", make, critic)

@@ -11,6 +11,7 @@ import torch
 from minirec import evaluate, settings
 from minirec.data.lists import HELD_OUT, NEEDS, PARTS, make_lists, needs_of_step
 from minirec.data.vectors import item_vectors
+from minirec.errors import InputError
 from minirec.measure import report
 from minirec.measure.rankings import list_floors
 from minirec.models.critic import Critic, train_critic
@@ -101,6 +102,12 @@ def test_the_control_imitates_the_gains_that_training_knows(run, sources, critic
     by_hand, norms = literal_run.imitate(arm, start, run.trie, source, 2, 0.01, known)
     assert min(norms) < CLIP < max(norms)  # so that Adam sees by what the loss is divided
     assert_moved_alike(control, by_hand, start)
+
+
+def test_a_batch_of_more_sets_than_there_are_is_refused(run, sources):
+    many = len(sources["train"]) + 1
+    with pytest.raises(InputError, match=f"--contexts: {many} is not valid"):
+        ListArms(replace(run, cfg=replace(run.cfg, contexts=many)), run.trained(), sources)
 
 
 def ndcg(cfg, policy, trie, source):
