@@ -1,13 +1,13 @@
-// The ladder of group normalisation on a GPU, groups of 16. The words and the columns are those of swap_ndcg.cu, per
-// group.
+// The ladder of group normalisation on a GPU, groups of 16. The words and the columns are those of
+// swap_ndcg.cu, per group.
 //
 //                   bytes   requests  sectors  wavefronts  shuffles  registers
-//   1  thread       196     2.03      65       0           0         24         a thread per group, three passes
-//   2  warp         64      2         4        0           11        19         a warp per group: half of it idle
-//   3  staged       64      0.25      4        3.03        0         80         PRODUCTION: 128 groups a block
+//   1  thread       196     2.03      65       0           0         24         a thread per group, 3 passes
+//   2  warp         64      2         4        0           11        19         a warp per group, half idle
+//   3  staged       64      0.25      4        3.03        0         80         PRODUCTION: 16 bytes a thread
 //
-// 65,536 such groups are 8 MB, two microseconds of an H200's memory: starting a kernel takes about as long, so
-// the one thing that pays is to do all in one.
+// 65,536 such groups are 8 MB, two microseconds of an H200's memory: starting a kernel takes about as long,
+// so the one thing that pays is to do all in one.
 #include "../cuda/group_normalize.cu"
 
 namespace minirec::cuda {

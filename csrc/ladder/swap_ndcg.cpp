@@ -81,8 +81,8 @@ void transpose(Four* row) {
 
 constexpr int LISTS = 16;  // of a tile: position k of all of them are numbers LISTS * k and on
 
-// Sixteen lists of K into a tile, or (BACK) out of it. AHEAD calls the same place of the next sixteen into the
-// second cache: so many rows at once are more than the hardware follows by itself.
+// Sixteen lists of K into a tile, or (BACK) out of it. AHEAD calls the same place of the next sixteen into
+// the second cache: so many rows at once are more than the hardware follows by itself.
 template <bool BACK, bool AHEAD>
 void turn(float* lists, float* tile, int64_t K) {
   for (int64_t k = 0; k < K; k += 4)
@@ -211,8 +211,8 @@ void swap_lanes(const float* gains, const float* idcg, float* out, int64_t n, in
   }
 }
 
-// 6. Memory is touched in runs, and what is computed lies side by side: blocks are transposed on the way in and
-// on the way out.
+// 6. Memory is touched in runs, and what is computed lies side by side: blocks are transposed on the way in
+// and on the way out.
 void swap_blocks(const float* gains, const float* idcg, float* out, int64_t n, int64_t K) {
   by_blocks<false>(gains, idcg, out, n, K);
 }
@@ -222,8 +222,8 @@ void swap_ahead(const float* gains, const float* idcg, float* out, int64_t n, in
   by_blocks<true>(gains, idcg, out, n, K);
 }
 
-// 8. PRODUCTION, in one thread: cpu/swap.h. The widest vectors that the machine has, and whole cache lines into
-// them.
+// 8. PRODUCTION, in one thread: cpu/swap.h. The widest vectors that the machine has, and whole cache lines
+// into them.
 void swap_tiles(const float* gains, const float* idcg, float* out, int64_t n, int64_t K) {
   using namespace minirec;
   Ranks r(K);
@@ -256,9 +256,9 @@ void swap_threads(const float* gains, const float* idcg, float* out, int64_t n, 
   }
 }
 
-// 10. The system gives memory page by page, when it is first written: it stops the program, finds a page and fills it
-// with zeros. Here the pages of `out` go back first, as they do when a large result is freed and the next one
-// is asked for. Whoever keeps `out` does not pay that again.
+// 10. The system gives memory page by page, when it is first written: it stops the program, finds a page and
+// fills it with zeros. Here the pages of `out` go back first, as they do when a large result is freed and the
+// next one is asked for. Whoever keeps `out` does not pay that again.
 void swap_fresh(const float* gains, const float* idcg, float* out, int64_t n, int64_t K) {
   const uintptr_t page = uintptr_t(sysconf(_SC_PAGESIZE));
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(out) + page - 1) / page * page;

@@ -2,41 +2,41 @@
 //
 // The words that the rungs need:
 //
-//   thread         one run of a kernel, the function marked __global__. It knows its number, and so finds its work.
-//   block          threads that start together and can wait for one another: 128 here. threadIdx.x is the number of
-//                  a thread in its block.
-//   grid           all blocks of a launch. blockIdx.x is the number of a block. Blocks run in any order, on whichever
-//                  multiprocessor is free, and never wait for one another.
-//   warp           32 neighbouring threads of a block that go through the program in step. What they ask of memory
-//                  by one instruction is one request, and the answer comes in sectors of 32 bytes, whether 32
-//                  threads use one of them or one thread 4 bytes of it.
+//   thread         one run of a kernel, the function marked __global__. It knows its number, and so its work.
+//   block          threads that start together and can wait for one another: 128 here. threadIdx.x is the
+//                  number of a thread in its block.
+//   grid           all blocks of a launch. blockIdx.x is the number of a block. Blocks run in any order, on
+//                  whichever multiprocessor is free, and never wait for one another.
+//   warp           32 neighbouring threads of a block that go through the program in step. What they ask of
+//                  memory by one instruction is one request. The answer comes in sectors of 32 bytes, however
+//                  few of them are used.
 //   shuffle        a thread reads a register of another one of its warp.
-//   shared memory  some ten thousand bytes on the multiprocessor that the threads of a block share while it runs.
-//                  Its 32 banks each serve a word of 4 bytes at a time, word w in bank w % 32. Threads of a warp
-//                  that want different words of one bank take turns: each turn is a wavefront.
-//   barrier        __syncthreads(): nobody goes on before all threads of the block have come, and then each sees
-//                  what the others wrote to shared memory.
+//   shared memory  some ten thousand bytes on the multiprocessor, which the threads of a block share while it
+//                  runs. Its 32 banks serve one word of 4 bytes each at a time, word w in bank w % 32. Threads
+//                  of a warp that want different words of one bank take turns: each turn is a wavefront.
+//   barrier        __syncthreads(): nobody goes on before all threads of the block have come, and then each
+//                  sees what the others wrote to shared memory.
 //
-// Per list of 128 gains, as the emulator counts them: bytes read; requests of a warp for gains and rewards, and the
-// sectors of them; wavefronts; shuffles of a warp; and registers of a thread for sm_90. `python -m bench.ladder_cuda`
-// prints them (bench/results/ladder_cuda.md), and times where there is a GPU.
+// Per list of 128 gains, as the emulator counts them: bytes read; requests of a warp for gains and rewards,
+// and the sectors of them; wavefronts; shuffles of a warp; and registers of a thread for sm_90. `python -m
+// bench.ladder_cuda` prints them (bench/results/ladder_cuda.md), and times where there is a GPU.
 //
 //                   bytes   requests  sectors  wavefronts  shuffles  registers
 //   1  pairs        33,024  262       8,384    0           0         38         a thread per list, every pair
 //   2  closed form  516     8.03      257      0           0         30         a thread per list, running sums
-//   3  warp         640     9         33       0           84        34         32 threads per list, side by side
-//   4  shared       516     8         32       16.03       0         32         a block copies 64 lists, then as 2
+//   3  warp         640     9         33       0           84        34         32 threads per list
+//   4  shared       516     8         32       16.03       0         32         a block copies 64 lists; then 2
 //   5  staged       516     2         32       33.2        0.17      72         PRODUCTION: 16 bytes a thread
 //
-// (5 reads its table from shared memory too, for which it uses shuffles, and goes through a list once more: it alone
-// bears gains of any size.)
+// (5 reads its table from shared memory too, for which it uses shuffles, and goes through a list once more:
+// it alone bears gains of any size.)
 //
-// In 1 and 2 the threads of a warp read 32 lists at once, at addresses 512 bytes apart: 32 sectors a request, of which
-// 4 bytes each are used; the cache may or may not hold them until the next step. In 3 a warp reads one run of 128
-// bytes, but 32 threads must agree on every running sum. In 4 the threads of a block copy their lists to shared
-// memory as they lie, wait for one another, and there a thread has a list of its own, as in 2. 5 copies 16 bytes a
-// thread and 512 a warp. Nobody can go below 512 bytes in and 512 out, which are 32 sectors.
-// In 1 to 4 a discount is computed where it is needed; in 5 a block makes a table of them once.
+// In 1 and 2 the threads of a warp read 32 lists at once, at addresses 512 bytes apart: 32 sectors a request,
+// of which 4 bytes each are used; the cache may or may not hold them until the next step. In 3 a warp reads
+// one run of 128 bytes, but 32 threads must agree on every running sum. In 4 the threads of a block copy
+// their lists to shared memory as they lie, wait for one another, and there a thread has a list of its own,
+// as in 2. 5 copies 16 bytes a thread and 512 a warp. Nobody can go below 512 bytes in and 512 out, which are
+// 32 sectors. In 1 to 4 a discount is computed where it is needed; in 5 a block makes a table of them once.
 #include "../cuda/swap_ndcg.cu"
 
 namespace minirec::cuda {
@@ -89,9 +89,9 @@ __global__ void ladder_by_warp(Lists<float> a) {
   }
 }
 
-// 4. Lists of a block are neighbours, so they are one run of memory: copied 4 bytes a thread, whichever list they
-// are of. Rows of shared memory have an odd length: the threads of a warp, each at the same place of its own row,
-// are then in 32 different banks.
+// 4. Lists of a block are neighbours, so they are one run of memory: copied 4 bytes a thread, whichever list
+// they are of. Rows of shared memory have an odd length: the threads of a warp, each at the same place of its
+// own row, are then in 32 different banks.
 constexpr int TOGETHER = 64;  // lists of a block
 
 __global__ void ladder_shared(Lists<float> a) {
