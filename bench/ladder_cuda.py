@@ -163,7 +163,9 @@ def timed(name: str, folder: str | Path) -> list[str]:
     n, size = LADDERS[name].timed
     pairs = buffers(n, size, device="cuda")
     climbed = rows(loaded(library), name, pairs[0][0])
-    return table(f"{name}, {n:,} x {size} float32", [floor("cuda"), *climbed], pairs, CLOSE)
+    device = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
+    heading = f"## {name}, {n:,} x {size} float32, on {device}"
+    return [heading, *table("rung", [floor("cuda"), *climbed], pairs, CLOSE), ""]
 
 
 def main() -> None:
@@ -173,7 +175,6 @@ def main() -> None:
         gpu.size_of_gpu(1, 227 * 1024)
         lines = [line for name in LADDERS for line in counted(gpu, name, folder)]
         if torch.cuda.is_available() and shutil.which("nvcc"):
-            lines += [f"## Times on {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"]
             lines += [line for name in LADDERS for line in timed(name, folder)]
         else:
             lines += ["Times were not measured: no GPU, or no nvcc."]

@@ -75,8 +75,10 @@ void transpose(Four* row) {
   Four b = __builtin_shufflevector(row[1], row[3], 0, 1, 4, 5);  // b0 b1 d0 d1
   Four c = __builtin_shufflevector(row[0], row[2], 2, 3, 6, 7);  // a2 a3 c2 c3
   Four d = __builtin_shufflevector(row[1], row[3], 2, 3, 6, 7);  // b2 b3 d2 d3
-  row[0] = __builtin_shufflevector(a, b, 0, 4, 2, 6), row[1] = __builtin_shufflevector(a, b, 1, 5, 3, 7);
-  row[2] = __builtin_shufflevector(c, d, 0, 4, 2, 6), row[3] = __builtin_shufflevector(c, d, 1, 5, 3, 7);
+  row[0] = __builtin_shufflevector(a, b, 0, 4, 2, 6);            // a0 b0 c0 d0
+  row[1] = __builtin_shufflevector(a, b, 1, 5, 3, 7);            // a1 b1 c1 d1
+  row[2] = __builtin_shufflevector(c, d, 0, 4, 2, 6);            // a2 b2 c2 d2
+  row[3] = __builtin_shufflevector(c, d, 1, 5, 3, 7);            // a3 b3 c3 d3
 }
 
 constexpr int LISTS = 16;  // of a tile: position k of all of them are numbers LISTS * k and on

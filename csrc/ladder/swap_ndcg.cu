@@ -12,8 +12,8 @@
 //                  few of them are used.
 //   shuffle        a thread reads a register of another one of its warp.
 //   shared memory  some ten thousand bytes on the multiprocessor, which the threads of a block share while it
-//                  runs. Its 32 banks serve one word of 4 bytes each at a time, word w in bank w % 32. Threads
-//                  of a warp that want different words of one bank take turns: each turn is a wavefront.
+//                  runs. Its 32 banks serve one word of 4 bytes each at a time, word w in bank w % 32.
+//                  Threads of a warp that want different words of one bank take turns: each is a wavefront.
 //   barrier        __syncthreads(): nobody goes on before all threads of the block have come, and then each
 //                  sees what the others wrote to shared memory.
 //
@@ -22,10 +22,10 @@
 // bench.ladder_cuda` prints them (bench/results/ladder_cuda.md), and times where there is a GPU.
 //
 //                   bytes   requests  sectors  wavefronts  shuffles  registers
-//   1  pairs        33,024  262       8,384    0           0         38         a thread per list, every pair
-//   2  closed form  516     8.03      257      0           0         30         a thread per list, running sums
+//   1  pairs        33,024  262       8,384    0           0         38         thread per list, every pair
+//   2  closed form  516     8.03      257      0           0         30         thread per list, running sums
 //   3  warp         640     9         33       0           84        34         32 threads per list
-//   4  shared       516     8         32       16.03       0         32         a block copies 64 lists; then 2
+//   4  shared       512     8         32       16.03       0         32         64 lists a block; then as 2
 //   5  staged       516     2         32       33.2        0.17      72         PRODUCTION: 16 bytes a thread
 //
 // (5 reads its table from shared memory too, for which it uses shuffles, and goes through a list once more:
@@ -61,7 +61,8 @@ __global__ void ladder_closed(Lists<float> a) {
   int64_t row = list * a.size;
   float last = read(a.gains, row + a.size - 1), S = 0, T = 0, U = 0, scale = one_over(a.idcg[list]);
   for (int k = a.size - 1; k >= 0; k--) {
-    float x = read(a.gains, row + k) - last, behind = float(a.size - 1 - k), by = step<float>(k, a.size);
+    float x = read(a.gains, row + k) - last;
+    float behind = float(a.size - 1 - k), by = step<float>(k, a.size);
     T += S * by, U += behind * by;
     write(a.out + row + k, behind > 0 ? (x * U - T) * scale / behind : 0.0f);
     S += x;
@@ -99,21 +100,22 @@ __global__ void ladder_shared(Lists<float> a) {
   const int pitch = a.size | 1;
   const int64_t first = int64_t(blockIdx.x) * TOGETHER, base = first * a.size;
   const int lists = a.n - first < TOGETHER ? int(a.n - first) : TOGETHER;
+  const int own = int(threadIdx.x), all = lists * a.size;
   auto place = [&](int f) { return f / a.size * pitch + f % a.size; };
-  for (int f = int(threadIdx.x); f < lists * a.size; f += THREADS) memory[place(f)] = read(a.gains, base + f);
+  for (int f = own; f < all; f += THREADS) memory[place(f)] = read(a.gains, base + f);
   __syncthreads();  // all gains are there
-  if (int(threadIdx.x) < lists) {
-    const Shared<float> x = memory + int(threadIdx.x) * pitch;
-    float last = x[a.size - 1], S = 0, T = 0, U = 0, scale = one_over(read(a.idcg + first + threadIdx.x));
+  if (own < lists) {
+    const Shared<float> list = memory + own * pitch;
+    float last = list[a.size - 1], S = 0, T = 0, U = 0, scale = one_over(a.idcg[first + own]);
     for (int k = a.size - 1; k >= 0; k--) {
-      float own = x[k] - last, behind = float(a.size - 1 - k), by = step<float>(k, a.size);
+      float x = list[k] - last, behind = float(a.size - 1 - k), by = step<float>(k, a.size);
       T += S * by, U += behind * by;
-      x[k] = behind > 0 ? (own * U - T) * scale / behind : 0.0f;
-      S += own;
+      list[k] = behind > 0 ? (x * U - T) * scale / behind : 0.0f;
+      S += x;
     }
   }
   __syncthreads();  // all rewards are there
-  for (int f = int(threadIdx.x); f < lists * a.size; f += THREADS) write(a.out + base + f, memory[place(f)]);
+  for (int f = own; f < all; f += THREADS) write(a.out + base + f, memory[place(f)]);
 }
 
 // 5. PRODUCTION: cuda/swap_ndcg.cu, swap_lists<float, 1, false>; launch() there.

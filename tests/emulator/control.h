@@ -50,8 +50,8 @@ void count_requests() {
   emulator::requests.counting = true;
 }
 
-// Since then, of reads and of writes: sectors of each array in the order of set_arrays, then requests of each;
-// wavefronts and the least possible.
+// Since then, of reads and of writes: sectors of each array in the order of set_arrays, requests of each;
+// wavefronts with the least possible.
 void counted_requests(int64_t* rows) {
   auto& seen = emulator::requests;
   seen.counting = false;
