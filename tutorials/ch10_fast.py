@@ -37,9 +37,7 @@ axes.barh(
     bars.keys(), bars.values(), color=["C0" if name in ("tiles", "threads") else "0.6" for name in bars]
 )
 for place, value in enumerate(bars.values()):
-    axes.text(
-        value * 1.15, place, f"{value / 1000:,.0f} thousand" if value >= 1000 else f"{value:.2g}", va="center"
-    )
+    axes.text(value * 1.15, place, f"{value:,.0f}" if value >= 10 else f"{value:.1f}", va="center")
 axes.axvline(1, color="C1")
 axes.set(xscale="log", xlim=(0.8, 1e6), xlabel="time, multiples of torch.mul(out=) over the same bytes")
 axes.invert_yaxis()
@@ -313,19 +311,19 @@ rungs = {1: "all pairs", 2: "thread per list", 3: "warp per list", 4: "shared", 
 seen = {rung: trace(rung) for rung in rungs}
 
 
-def first(accesses: torch.Tensor) -> torch.Tensor:
-    """The bytes that the first read of each thread of the first warp touches."""
+def second(accesses: torch.Tensor) -> torch.Tensor:
+    """The bytes of the second read of each thread of the first warp; the first may be the pivot."""
     reads = accesses[(accesses[:, 3] == 0) & (accesses[:, 2] < 32)]
-    firsts = [reads[reads[:, 2] == thread][0] for thread in reads[:, 2].unique()]
-    return torch.cat([torch.arange(address, address + width) for address, width, _, _ in firsts])
+    own = [reads[reads[:, 2] == thread][1] for thread in range(32)]
+    return torch.cat([torch.arange(address, address + width) for address, width, _, _ in own])
 
 
-# %% tags=["hide"] caption="The first read of a warp. A row is a list, a cell a sector: fetched (grey), used (blue)"
+# %% tags=["hide"] caption="One read of a warp. A row is a list, a cell a sector: fetched (grey), used (blue)"
 SECTOR = 32
 figure, panels = plt.subplots(1, 3, figsize=(7.5, 2.9), sharey=True)
 used = {}
 for axes, rung in zip(panels, (2, 3, 5), strict=True):
-    touched = first(seen[rung])
+    touched = second(seen[rung])
     sectors = (touched // SECTOR).unique()
     used[rung] = len(touched), SECTOR * len(sectors)
     rows, columns = sectors // (4 * size // SECTOR), sectors % (4 * size // SECTOR)
@@ -386,14 +384,13 @@ operations = {  # of a list
 bandwidth = moved / seconds["torch.mul(out=)"]  # bytes a second
 speed = {name: operations[name] * lists_timed / seconds[name] for name in bars}  # operations a second
 
-# %% tags=["hide"] caption="Left: bytes of a list that the threads of a GPU ask for, from the trace. Right: the measured roof of one thread of a CPU, and the versions below it, measured. *threads* has two threads, and so may be above."
-read, written = ({r: s[s[:, 3] == w, 1].sum().item() / lists for r, s in seen.items()} for w in (0, 1))
+# %% tags=["hide"] caption="Left: what the versions for a GPU ask of memory for a list, counted by the emulator. Right: the measured roof of one thread of a CPU, and the versions below it, measured. *threads* has two threads, and so may be above."
 peak = next((number(row["operations"][1]) * 1e9 for row in ladder.values() if "operations" in row), None)
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.2), width_ratios=[1, 1.4])
 places = list(range(len(rungs)))
-left.plot(read.values(), places, "o", color="C0", label="read")
-left.plot(written.values(), places, "s", color="C1", label="written")
-left.set(xscale="log", xlim=(300, 1e5), ylim=(4.6, -0.6), xlabel="bytes a list")
+for column, marker, label in ((1, "o", "requests"), (2, "s", "sectors")):
+    left.plot([number(cells[column]) for cells in costs.values()], places, marker, label=label)
+left.set(xscale="log", xlim=(1, 3e4), ylim=(4.6, -0.6), xlabel="for a list")
 left.set_yticks(places, rungs.values())
 left.grid(axis="x", color="0.9")
 left.legend(loc="lower right", fontsize=8)
@@ -409,7 +406,7 @@ right.set(
     yscale="log",
     xlabel="operations per byte of memory",
     ylabel="operations per second",
-    ylim=(min(speed.values()) / 3, bandwidth * 1e4),
+    ylim=(min(speed.values()) / 3, 100 * max(peak or 0, 10 * bandwidth)),
 )
 plt.show()
 
@@ -430,8 +427,8 @@ book.say(
     f" *tables* is at {share('tables'):.0%} of the slope, *tiles* at {share('tiles'):.0%}."
 )
 for heading, rows in gpu_times.items():
-    shown = ", ".join(f"{name} {cells[1]}" for name, cells in rows.items() if name != "rung")
-    book.say(f"Measured, {heading}, in copies of the same bytes: {shown}.")
+    shown = ", ".join(f"*{name}* {cells[1]}" for name, cells in rows.items() if cells[1] != "of the floor")
+    book.say(f"{heading}, in copies of the same bytes: {shown}.")
 if not gpu_times:
     book.say(
         "On a GPU the slope is a copy of the same bytes. What a good kernel saves there is requests and sectors. How"

@@ -1,4 +1,4 @@
-// The ladder of swap rewards on a CPU: the same numbers nine times, each time for less, and once for more.
+// The ladder of swap rewards on a CPU: the same numbers, from the definition to the production kernel.
 //
 //   r_k = mean over j > k of NDCG(list) - NDCG(list with k and j exchanged),   d_k = 1/log2(k + 2), k from 0
 //

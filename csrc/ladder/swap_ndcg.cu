@@ -26,7 +26,7 @@
 //   2  closed form  516     8.03      257      0           0         30         thread per list, running sums
 //   3  warp         640     9         33       0           84        34         32 threads per list
 //   4  shared       512     8         32       16.03       0         32         64 lists a block; then as 2
-//   5  staged       516     2         32       33.2        0.17      72         PRODUCTION: 16 bytes a thread
+//   5  staged       516     2         32       33.14       0.17      72         PRODUCTION: 16 bytes a thread
 //
 // (5 reads its table from shared memory too, for which it uses shuffles, and goes through a list once more:
 // it alone bears gains of any size.)
