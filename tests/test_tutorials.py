@@ -33,6 +33,17 @@ def test_a_page_is_stale_when_the_library_that_it_shows_has_changed(monkeypatch)
     assert build.stale(chapter)
 
 
+def test_a_function_of_a_kernel_is_shown_whole_and_missed_when_it_is_gone():
+    path = "csrc/ladder/swap_ndcg.cu"
+    text, _, line = build.book.source(build.find(f"{path} ladder_closed"))
+    lines = (ROOT / path).read_text().splitlines()
+    assert lines[line - 1 : line - 1 + text.count("\n")] == text.splitlines()
+    assert text.startswith("__global__ void ladder_closed(")
+    assert (text.count("{"), text.endswith("\n}\n")) == (text.count("}"), True)
+    with pytest.raises(LookupError):
+        build.book.source((path, "ladder_gone"))
+
+
 def test_all_chapters_run_and_their_exact_values_are_those_on_the_pages():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tutorials.build", "--check"]
@@ -40,7 +51,7 @@ def test_all_chapters_run_and_their_exact_values_are_those_on_the_pages():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-EXERCISES = [f"ch{number:02}_{kind}" for number in range(2, 9) for kind in ("build", "bug")]
+EXERCISES = [f"ch{number:02}_{kind}" for number in (*range(2, 9), 10) for kind in ("build", "bug")]
 
 
 def outcomes(tmp_path_factory, folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import minirec  # isort: skip  before torch, whose waiting threads then do not spin
 
 import inspect
+import re
 import subprocess
 import sys
 import textwrap
@@ -37,8 +38,18 @@ matplotlib.rcParams.update(
 )
 
 
-def source(thing: FunctionType | type | ModuleType) -> tuple[str, str, int]:
-    """The source of something without its docstring, its file from the root, and its line."""
+def source(thing: FunctionType | type | ModuleType | tuple[str, str]) -> tuple[str, str, int]:
+    """The source of something without its docstring, its file from the root, and its line.
+
+    Of C++ the path of a file and the name of a function in it.
+    """
+    if isinstance(thing, tuple):
+        path, name = thing
+        page = (ROOT / path).read_text("utf-8")
+        found = re.search(rf"^(template .*\n)?\w.*\b{name}\([^;]*\{{\n(.*\n)*?\}}\n", page, re.MULTILINE)
+        if not found:
+            raise LookupError(f"{path}: no {name}")
+        return found[0], path, page.count("\n", 0, found.start()) + 1
     if isinstance(thing, ModuleType):
         return inspect.getsource(thing), Path(thing.__file__).relative_to(ROOT).as_posix(), 1
     lines, number = inspect.getsourcelines(thing)
@@ -55,12 +66,16 @@ def source(thing: FunctionType | type | ModuleType) -> tuple[str, str, int]:
     return text.strip() + "\n", path, number
 
 
-def show(*things: FunctionType | type) -> None:
+def show(*things: FunctionType | type | tuple[str, str]) -> None:
     """Put the library's own code on the page, with a link to where it stands."""
     for thing in things:
         text, path, number = source(thing)
-        name = f"{thing.__module__}.{thing.__qualname__}"
-        page = f"<!-- shows {name} -->\n[`{path}`, line {number}](../{path}#L{number})\n```python\n{text}```"
+        if isinstance(thing, tuple):
+            name, language = " ".join(thing), "cpp"
+        else:
+            name, language = f"{thing.__module__}.{thing.__qualname__}", "python"
+        where = f"[`{path}`, line {number}](../{path}#L{number})"
+        page = f"<!-- shows {name} -->\n{where}\n```{language}\n{text}```"
         _display(page, text)
 
 

@@ -108,7 +108,7 @@ def write(chapter: Path, notebook: nbformat.NotebookNode) -> None:
 
 def shown_blocks(page: str) -> list[tuple[str, str]]:
     """Of a page, (qualified name, source) of all library code on it."""
-    return re.findall(r"<!-- shows ([\w.]+) -->\n.*?\n```python\n(.*?)```", page, re.DOTALL)
+    return re.findall(r"<!-- shows ([\w./ ]+) -->\n.*?\n```\w+\n(.*?)```", page, re.DOTALL)
 
 
 def wide(page: str) -> list[str]:
@@ -128,7 +128,9 @@ def fragile(page: str) -> list[str]:
 
 
 def find(name: str):
-    """The function or class of a qualified name."""
+    """The function or class of a qualified name; of C++ the file and the name."""
+    if " " in name:
+        return tuple(name.split())
     parts = name.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         try:

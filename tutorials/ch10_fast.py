@@ -17,31 +17,49 @@ import torch
 from minirec import ops, rewards
 from minirec.ops import reference
 
-# %% tags=["hide"] caption="Seven versions on a CPU, in one thread; the last has two. Orange line: one pass of one thread over the memory."
-page = (book.ROOT / "bench" / "results" / "ladder.md").read_text()
-rows = re.findall(r"\| (swap_\w+) \| [\d,.]+ \| ([\d,.]+) \|", page)
-names = [name.removeprefix("swap_") for name, _ in rows]
-times = [float(value.replace(",", "")) for _, value in rows]
-figure, axes = plt.subplots(figsize=(7.5, 2.8))
-axes.barh(names, times, color=["0.6"] * 5 + ["C0"] * 2)
-for place, value in enumerate(times):
-    axes.text(
-        value * 1.15, place, f"{value / 1000:,.0f} thousand" if value >= 1000 else f"{value:.2g}", va="center"
-    )
+# %% tags=["hide"] caption="Versions on a CPU, in one thread; *threads* has two. Orange line: one pass of one thread over the memory. Blue: the kernel that minirec uses."
+
+
+def number(cell: str) -> float:
+    """A number of a table."""
+    return float(cell.replace(",", ""))
+
+
+ladder = book.tables("ladder")
+title = next(heading for heading in ladder if heading.startswith("swap_ndcg"))
+lists_timed, K_timed = (int(number(size)) for size in re.search(r"([\d,]+) x (\d+)", title).groups())
+rows = {name.removeprefix("swap_"): cells for name, cells in ladder[title].items() if name != "rung"}
+seconds = {name: number(cells[0]) / 1000 for name, cells in rows.items()}
+times = {name: number(cells[1]) for name, cells in rows.items()}
+bars = {name: value for name, value in times.items() if name != "torch.mul(out=)"}
+figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.27 * len(bars)))
+axes.barh(
+    bars.keys(), bars.values(), color=["C0" if name in ("tiles", "threads") else "0.6" for name in bars]
+)
+for place, value in enumerate(bars.values()):
+    axes.text(value * 1.15, place, f"{value:,.0f}" if value >= 10 else f"{value:.1f}", va="center")
 axes.axvline(1, color="C1")
 axes.set(xscale="log", xlim=(0.8, 1e6), xlabel="time, multiples of torch.mul(out=) over the same bytes")
 axes.invert_yaxis()
 plt.show()
 
+# %% tags=["hide"]
+moved = 8 * lists_timed * K_timed  # bytes: every gain read, every reward written, once
+book.say(
+    "Chapter 8 gave every position of a list a reward: how much NDCG falls, on average, when its item changes"
+    " places with a later one. Written as it is defined, that is two loops over positions around a sum over"
+    f" positions. Here {lists_timed:,} lists of {K_timed} positions get their rewards. That is {moved / 1e6:.0f} MB:"
+    " each gain is read once and each reward written once, 4 bytes each. One pass of `torch.mul` over as many bytes"
+    f" takes {1e3 * seconds['torch.mul(out=)']:.2f} ms, and the picture counts in such passes."
+)
+
 # %% [markdown]
-# Chapter 8 gave every position of a list a reward: how much NDCG falls, on average, when its item changes
-# places with a later one. Written as it is defined, that is two loops over positions around a sum over
-# positions. The picture shows seven versions of the same numbers, from that one to the one that minirec
-# uses (blue). They are C++, one below the other in `csrc/ladder/swap_ndcg.cpp`: *literal* and *pairs* are the first
-# two functions below, *closed* is the third with a logarithm at every step, *tables* takes logarithms and divisions
-# out of the loop, as they are the same for every list; *lanes*, *tiles* and *threads* come further down. The times
-# were measured by `python -m bench.ladder` and lie in `bench/results/ladder.md`; the slowest ran on fewer lists and
-# is scaled.
+# All versions give the same numbers. They are C++, one below the other in `csrc/ladder/swap_ndcg.cpp`. *literal*,
+# *pairs* and *closed* are the three functions below; in C++ each computes a discount wherever it needs one, and a
+# discount costs a logarithm and a division. *tables* takes logarithms and divisions out of the loop, as they are the same
+# for every list, and so do all after it. *lanes*, *blocks*, *ahead*, *tiles* and *threads* come further down, and
+# *fresh* is a warning. The times were measured by `python -m bench.ladder` and lie in `bench/results/ladder.md`; the
+# slowest ran on fewer lists and are scaled.
 #
 # ## Three layers of truth
 #
@@ -65,7 +83,7 @@ book.show(reference.swap_pairs)
 
 # %% [markdown]
 # $d_k - d_j$ is a sum of steps $\Delta_t = d_t - d_{t+1}$, for $t$ from $k$ to $j - 1$. So the sum over $j$ turns
-# into running sums from the end of the list. With $x = g - \min g$ [ours]:
+# into running sums from the end of the list. With $x_k$, the gain $g_k$ minus the last gain of the list [ours]:
 #
 # $$
 # U_k = \sum_{j > k} (d_k - d_j) = \sum_{t \ge k} \Delta_t (K - t), \qquad
@@ -89,28 +107,18 @@ for form in (reference.swap_literal, reference.swap_pairs, reference.swap_ndcg):
 # %% [markdown]
 # ## Why the pivot
 #
-# The closed form takes the last gain away first. Without that, it subtracts two large numbers that are nearly
-# equal.
+# The closed form takes the last gain away first. Multiplied out it would not need to:
+#
+# $$r_k = \frac{g_k \sum_{j > k} (d_k - d_j) - \sum_{j > k} g_j (d_k - d_j)}{n_k \mathrm{IDCG}}$$
+#
+# where each sum is a difference of two suffix sums. But then two large numbers are subtracted that are nearly equal.
+# A list of equal gains shows it: whatever is exchanged, nothing changes, so every reward is 0.
 
 # %%
 K = 1000
-almost = torch.full((1, K), 5.0)  # float32
-almost[0, K // 2] = 5.000001  # nearly as good as all others
-everything = torch.ones_like(almost, dtype=torch.bool)
-one = torch.ones(1)
-truth = reference.swap_pairs(almost.double(), one.double(), everything, K, True)
-largest = truth.abs().max().item()
-
-# %% tags=["hide"]
-book.say(
-    f"That is a list of {K:,} gains of {almost[0, 0]:.0f}, and in the middle one that is larger by"
-    f" {almost.max() - almost.min():.1e}. No reward of this list is further from 0 than {largest:.1e}. A list"
-    " without any difference should give exactly 0."
-)
-
-# %% tags=["exact"]
 d = reference.discounts(K).float()
-behind = torch.arange(K - 1, -1, -1.0).clamp(min=1)
+count = torch.arange(K - 1, -1, -1.0)  # how many lie behind each position
+one, everything = torch.ones(1), torch.ones(1, K, dtype=torch.bool)
 
 
 def after(x: torch.Tensor) -> torch.Tensor:
@@ -118,36 +126,118 @@ def after(x: torch.Tensor) -> torch.Tensor:
     return x.flip(-1).cumsum(-1).flip(-1) - x
 
 
-count = torch.arange(K - 1, -1, -1.0)
-expanded = almost * (count * d - after(d)) - (d * after(almost) - after(d * almost))
-worst = (expanded / behind - truth).abs().max().item()
-pivot = (reference.swap_ndcg(almost, one, everything, K, True) - truth).abs().max().item()
-print("multiplied out: off by more than any true reward:", worst > largest)
-print("with the pivot: off by less than a thousandth of the largest:", pivot < largest / 1000)
+def suffix_sums(gains: torch.Tensor) -> torch.Tensor:
+    """Swap rewards multiplied out."""
+    rewards = gains * (count * d - after(d)) - (d * after(gains) - after(d * gains))
+    return rewards / count.clamp(min=1)
+
+
+def pivot(gains: torch.Tensor) -> torch.Tensor:
+    """Swap rewards as the library has them."""
+    return reference.swap_ndcg(gains, one, everything, K, True)
+
+
+constant = torch.full((1, K), 0.7)  # float32
+print(f"suffix sums: {suffix_sums(constant).count_nonzero():,} of {K:,} positions are not 0")
+print(f"the pivot:   {pivot(constant).count_nonzero():,} of {K:,} positions are not 0")
+
+# %% tags=["exact"]
+print("with the pivot a constant list gets 0 everywhere:", bool((pivot(constant) == 0).all()))
+print("with suffix sums it does not:", bool((suffix_sums(constant) != 0).any()))
+
+# %% [markdown]
+# That matters where rewards are divided by the standard deviation of their group: rounding is divided by rounding,
+# and only $\epsilon$ keeps it from being an advantage like any other. A list that is nearly constant fares no better.
+
+# %%
+almost = torch.full((1, K), 5.0)  # float32
+almost[0, K // 2] = 5.000001  # nearly as good as all others
+truth = reference.swap_pairs(almost.double(), one.double(), everything, K, True)
+largest = truth.abs().max().item()
+
+# %% tags=["hide"]
+book.say(
+    f"That is a list of {K:,} gains of {almost[0, 0]:.0f}, and in the middle one that is larger by"
+    f" {almost.max() - almost.min():.1e}. No reward of this list is further from 0 than {largest:.1e}."
+)
+
+# %% tags=["exact"]
+worst, best = ((rewards(almost) - truth).abs().max().item() for rewards in (suffix_sums, pivot))
+print("suffix sums: off by more than any true reward:", worst > largest)
+print("the pivot: off by less than a thousandth of the largest:", best < largest / 1000)
 
 # %% [markdown]
 # ## On a CPU: one list per lane
 #
 # A CPU with AVX-512 computes sixteen float32 numbers in one instruction (with AVX2 eight), if they lie side by
 # side. Within a list each step waits for the one before, so the sixteen are sixteen lists: position $k$ of all of
-# them is one vector. In memory those sixteen numbers lie a whole list apart. Reading them one by one is the rung
-# called *lanes*, and it is slower than not doing it at all. The production kernel reads sixteen rows of sixteen
-# numbers as they lie and transposes the block in registers: `csrc/cpu/lanes.h`. It also asks for the next rows in
-# advance: sixteen rows are more streams than the hardware follows by itself. After that, computing is no longer
-# what takes the time; reading and writing is.
+# them is one vector. In memory those sixteen numbers lie a whole list apart. Reading them one by one is *lanes*, and
+# it is slower than not doing it at all.
+#
+# *blocks* reads runs of four numbers of four lists as they lie, and transposes the block in registers: rows that are
+# two apart exchange the blocks off the diagonal, then neighbouring rows exchange single numbers.
+
+
+# %%
+def exchange(block: torch.Tensor, apart: int) -> torch.Tensor:
+    """Rows that are so far apart exchange their blocks off the diagonal."""
+    out = block.clone()
+    for i, j in ((i, j) for i in range(4) for j in range(4) if not i & apart and not j & apart):
+        out[i, j + apart], out[i + apart, j] = block[i + apart, j], block[i, j + apart]
+    return out
+
+
+rows = torch.arange(16).view(4, 4)  # number 4 l + k is position k of list l
+halves = exchange(rows, 2)
+columns = exchange(halves, 1)
+
+# %% tags=["exact"]
+print("row k has position k of all lists:", columns.equal(rows.T))
+
+# %% tags=["hide"] caption="Four lists of four positions: a letter and a colour are a list, a number is a position. Each row is a register. Frames: what has been exchanged."
+figure, panels = plt.subplots(1, 3, figsize=(6.5, 2.2))
+steps = {"as it lies in memory": (rows, 4), "rows two apart": (halves, 2), "neighbouring rows": (columns, 1)}
+for axes, (name, (block, apart)) in zip(panels, steps.items(), strict=True):
+    axes.imshow(block // 4, cmap="Pastel1", vmin=0, vmax=8)
+    for i, j in ((i, j) for i in range(4) for j in range(4)):
+        of_list, position = divmod(block[i, j].item(), 4)
+        axes.text(j, i, f"{'abcd'[of_list]}{position}", ha="center", va="center")
+        if apart < 4 and bool(i & apart) != bool(j & apart):
+            axes.add_patch(plt.Rectangle((j - 0.45, i - 0.45), 0.9, 0.9, fill=False, color="C3"))
+    axes.set(title=name, xticks=[], yticks=range(4), yticklabels=[f"register {i}" for i in range(4)])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelleft=axes is panels[0])
+plt.show()
+
+# %%
+book.show(("csrc/ladder/swap_ndcg.cpp", "transpose"))
+
+# %% [markdown]
+# Sixteen rows at a time are more streams than the hardware follows by itself, so *ahead* asks for the next sixteen
+# while it computes: prefetching. *tiles* is the production kernel. It does the same with the widest vectors of the
+# machine and transposes 16 x 16 numbers, by the same steps for 8, 4, 2 and 1 (`csrc/cpu/lanes.h`). After that,
+# computing is no longer what takes the time; reading and writing is.
+#
+# *fresh* is *tiles* again, but into memory that was never touched. The system hands memory out page by page, when it
+# is first written: the program stops, a page of 4 KB is found and filled with zeros. A call that returns a new
+# tensor of this size pays for that each time; with `out=` one keeps the result's memory and pays once.
+
+# %% tags=["hide"]
+climb = [name for name in ("tables", "lanes", "blocks", "ahead", "tiles", "fresh") if name in times]
+book.say("In passes of `torch.mul`: " + ", ".join(f"*{name}* {times[name]:.1f}" for name in climb) + ".")
 
 # %% tags=["hide"]
 kernels = (book.ROOT / "bench" / "results" / "kernels_cpu.md").read_text()
 rows = re.findall(r"\| ([^|]+) \| [\d,.]+ \| ([\d,.]+) \| [\d,.]+ \|", kernels)
 floor = dict(reversed(rows))  # the first of a name: swap rewards before the others
-both, tile = floor["swap_ndcg(out=)"], times[names.index("tiles")]
 book.say(
-    f"In one thread that takes {tile:.1f} times as long as `torch.mul` over the same bytes. With two threads on both"
-    f" sides it is {both} times (`bench/results/kernels_cpu.md`, by `python -m bench.kernels`). A multiplication is as"
-    " little as one can do with a number that has to be read and written, so little is left to gain here. What is"
-    " left is not to write the rewards and read them back: to fuse. `ops.swap_advantages` makes the rewards of a"
-    f" context and normalises them while they are in the cache: {floor['swap_advantages(out=)']} times that floor,"
-    f" where the two after each other take {floor['swap_ndcg, then group_normalize']}."
+    f"With two threads on both sides the kernel takes {floor['swap_ndcg(out=)']} times as long as `torch.mul`, and"
+    f" without `out=` {floor['without out=']} times (`bench/results/kernels_cpu.md`, by `python -m bench.kernels`)."
+    " A multiplication is as little as one can do with"
+    " a number that has to be read and written, so little is left to gain here. What is left is not to write the"
+    " rewards and read them back: to fuse. `ops.swap_advantages` makes the rewards of a context and normalises them"
+    f" while they are in the cache: {floor['swap_advantages(out=)']} times that floor, where the two after each other"
+    f" take {floor['swap_ndcg, then group_normalize']}."
 )
 
 # %%
@@ -159,9 +249,36 @@ print("largest difference below 1e-4:", bool((fused - apart).abs().max() < 1e-4)
 # %% [markdown]
 # ## On a GPU: who reads what
 #
-# A GPU runs 32 threads in step, a warp, and fetches memory in sectors of 32 bytes. What counts is which
-# addresses a warp touches at the same moment. We need no GPU to see that: the project runs the very source of
-# its kernels under a small emulator, which writes down every access (`tests/emulator`).
+# A function that runs on a GPU is a *kernel*, and it runs in very many threads. They start in *blocks*, here of 128
+# threads; all blocks of a launch are the *grid*. A thread knows the number of its block and its own number in the
+# block, and finds its work by them. Here is the third function above as a kernel, with a thread for each list. A
+# discount costs a logarithm and a division here too (`step` is the difference of two).
+
+# %%
+book.show(("csrc/ladder/swap_ndcg.cu", "ladder_closed"))
+
+# %% [markdown]
+# (`read` and `write` are what they say. They are functions so that every access can be seen.)
+#
+# 32 neighbouring threads of a block are a *warp* and run in step. What they ask of memory by one instruction is one
+# *request*, and memory answers in *sectors* of 32 bytes. So it counts which addresses a warp touches at the same
+# moment. In this kernel they lie a whole list apart.
+#
+# The threads of a block have *shared memory*: some ten thousand bytes beside the arithmetic, much nearer than the
+# memory of the GPU. And they have a *barrier*, `__syncthreads()`: nobody goes on before all threads of the block
+# have come there, and then each sees what the others wrote. With both, a block can copy many lists in whole runs and
+# still give each thread a list of its own.
+
+# %%
+book.show(("csrc/ladder/swap_ndcg.cu", "ladder_shared"))
+
+# %% [markdown]
+# Shared memory has 32 *banks*, and each gives one word of 4 bytes at a time. Threads of a warp that want different
+# words of one bank take turns, and each turn is a *wavefront*. That is why rows of `pitch` words, an odd number, are
+# kept there: the same position of 32 lists is then in 32 banks.
+#
+# We need no GPU to see who reads what: the project runs the very source of its kernels under a small emulator, which
+# writes down every access (`tests/emulator`).
 
 # %%
 folder = tempfile.TemporaryDirectory()
@@ -169,7 +286,7 @@ library = f"{folder.name}/kernels.so"
 flags = ["-O1", "-std=c++17", "-fPIC", "-shared"]
 subprocess.run(["g++", *flags, "-o", library, book.ROOT / "tests/emulator/kernels.cpp"], check=True)
 gpu = ctypes.CDLL(library)
-gpu.traced.restype = ctypes.c_int64
+gpu.traced.restype, gpu.current_stream.restype = ctypes.c_int64, ctypes.c_void_p
 gpu.size_of_gpu(1, 227 * 1024)
 
 lists, size = 32, 128
@@ -181,7 +298,8 @@ def trace(rung: int) -> torch.Tensor:
     rewards = torch.empty(lists, size)
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (gains, idcg, rewards))
     gpu.traced(None)  # forget what was
-    gpu.swap_ladder(rung, *pointers, ctypes.c_int64(lists), ctypes.c_int64(size))
+    shape = ctypes.c_int64(lists), ctypes.c_int64(size)
+    gpu.swap_ladder(rung, *pointers, *shape, ctypes.c_void_p(gpu.current_stream()))
     seen = torch.zeros(gpu.traced(None), 4, dtype=torch.int64)
     gpu.traced(ctypes.c_void_p(seen.data_ptr()))
     start = torch.where(seen[:, 3] == 0, gains.data_ptr(), rewards.data_ptr())
@@ -189,23 +307,23 @@ def trace(rung: int) -> torch.Tensor:
     return seen[(seen[:, 0] >= 0) & (seen[:, 0] < gains.nbytes)]
 
 
-rungs = {1: "all pairs", 2: "thread per list", 3: "warp per list", 4: "staged"}
+rungs = {1: "all pairs", 2: "thread per list", 3: "warp per list", 4: "shared", 5: "staged"}
 seen = {rung: trace(rung) for rung in rungs}
 
 
-def first(accesses: torch.Tensor) -> torch.Tensor:
-    """The bytes that the first read of each thread of the first warp touches."""
+def second(accesses: torch.Tensor) -> torch.Tensor:
+    """The bytes of the second read of each thread of the first warp; the first may be the pivot."""
     reads = accesses[(accesses[:, 3] == 0) & (accesses[:, 2] < 32)]
-    firsts = [reads[reads[:, 2] == thread][0] for thread in reads[:, 2].unique()]
-    return torch.cat([torch.arange(address, address + width) for address, width, _, _ in firsts])
+    own = [reads[reads[:, 2] == thread][1] for thread in range(32)]
+    return torch.cat([torch.arange(address, address + width) for address, width, _, _ in own])
 
 
-# %% tags=["hide"] caption="The first read of a warp. A row is a list, a cell a sector: fetched (grey), used (blue)"
+# %% tags=["hide"] caption="One read of a warp. A row is a list, a cell a sector: fetched (grey), used (blue)"
 SECTOR = 32
 figure, panels = plt.subplots(1, 3, figsize=(7.5, 2.9), sharey=True)
 used = {}
-for axes, rung in zip(panels, (2, 3, 4), strict=True):
-    touched = first(seen[rung])
+for axes, rung in zip(panels, (2, 3, 5), strict=True):
+    touched = second(seen[rung])
     sectors = (touched // SECTOR).unique()
     used[rung] = len(touched), SECTOR * len(sectors)
     rows, columns = sectors // (4 * size // SECTOR), sectors % (4 * size // SECTOR)
@@ -225,64 +343,110 @@ book.say(
     f"With a thread per list, a warp touches {lists} lists at once: it fetches {used[2][1]:,} bytes and uses"
     f" {used[2][0]} of them now. Whether the others are still in a cache when their turn comes, nobody"
     f" promises. With a warp per list all {used[3][0]} bytes are used, but 32 threads must then agree on every"
-    f" running sum. The production kernel has both: its threads copy many lists to shared memory, {used[4][0] // 32}"
-    f" bytes each and {used[4][0]} a warp in one run, and there every thread goes through a list of its own."
+    " running sum. The version with shared memory has the same runs, and a thread for each list. The production"
+    f" kernel copies {used[5][0] // 32} bytes a thread and {used[5][0]} a warp in one request."
+)
+
+# %% [markdown]
+# So a kernel can be judged before it has run: by bytes, requests, sectors and wavefronts, which the emulator counts,
+# and by the registers of a thread, which the compiler says; of those a multiprocessor has 65,536 for all of its
+# threads.
+
+# %% tags=["hide"]
+costs = next(rows for heading, rows in book.tables("ladder_cuda").items() if heading.startswith("swap_ndcg"))
+head = ["", *costs.pop("rung")]
+rows = [[label, *cells] for label, cells in zip(rungs.values(), costs.values(), strict=True)]
+book.say(f"Of a list of {size}, by `python -m bench.ladder_cuda`:")
+book.say("\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)))
+book.say(
+    "Fewer bytes and sectors are better, and fewer requests for the same bytes. The production kernel has more"
+    " wavefronts than *shared*: it keeps discounts in shared memory instead of computing logarithms, and looks for the"
+    " largest gain of a list first."
 )
 
 # %% [markdown]
 # ## The roof
 #
-# A kernel cannot be faster than its bytes allow, nor than its arithmetic. The roofline draws both: operations
-# per byte to the right, operations per second upwards. Requests are counted from the trace. Operations are counted
-# by hand from the source, `csrc/ladder/swap_ndcg.cu`, a logarithm as one; the order of magnitude is what matters.
+# A version cannot be faster than its bytes allow, nor than its arithmetic. The roofline draws both: operations per
+# byte to the right, operations per second upwards. The slope is the memory and the flat part the arithmetic, and
+# both are what was measured, not what a vendor says: the pass of `torch.mul` above, and a product of matrices.
+# Operations are counted by hand from the source; a logarithm is one operation in every version, and so is a division.
 
 # %%
-bandwidth, peak = 4.8e12, 67e12  # of an H200, the vendor's: bytes and float32 operations per second
-operations = {1: 6 * size * (size - 1) / 2, 2: 12 * size, 3: 34 * size, 4: 11 * size}  # of a list
-read, written = ({r: s[s[:, 3] == w, 1].sum().item() / lists for r, s in seen.items()} for w in (0, 1))
-for rung, name in rungs.items():
-    print(f"{name:20} asks for {read[rung]:6,.0f} bytes of a list, writes {written[rung]:3,.0f}")
+pairs = K_timed * (K_timed - 1) / 2
+operations = {  # of a list
+    "literal": pairs * K_timed * 4,  # logarithm, division, product, sum
+    "pairs": pairs * 8,  # two logarithms, two divisions, two differences, product, sum
+    "closed": 15 * K_timed,  # of them two logarithms and three divisions
+    **dict.fromkeys(("tables", "lanes", "blocks", "ahead"), 8 * K_timed),
+    **dict.fromkeys(("tiles", "threads", "fresh"), 10 * K_timed),  # and the unit of a list
+}
+bandwidth = moved / seconds["torch.mul(out=)"]  # bytes a second
+speed = {name: operations[name] * lists_timed / seconds[name] for name in bars}  # operations a second
 
-# %% tags=["hide"] caption="Left: bytes of a list that its threads ask for, from the trace. Right: the roof of an H200. Filled: if every request goes to memory. Hollow: if a cache keeps what was read once. Bounds, not measured times."
-least = read[4] + written[4]
-figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3), width_ratios=[1, 1.2])
+# %% tags=["hide"] caption="Left: what the versions for a GPU ask of memory for a list, counted by the emulator. Right: the measured roof of one thread of a CPU, and the versions below it, measured. *threads* has two threads, and so may be above."
+peak = next((number(row["operations"][1]) * 1e9 for row in ladder.values() if "operations" in row), None)
+figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.2), width_ratios=[1, 1.4])
 places = list(range(len(rungs)))
-left.plot(read.values(), places, "o", color="C0", label="read")
-left.plot(written.values(), places, "s", color="C1", label="written")
-left.set(xscale="log", xlim=(300, 1e5), ylim=(3.6, -0.6), xlabel="bytes a list")
+for column, marker, label in ((1, "o", "requests"), (2, "s", "sectors")):
+    left.plot([number(cells[column]) for cells in costs.values()], places, marker, label=label)
+left.set(xscale="log", xlim=(1, 3e4), ylim=(4.6, -0.6), xlabel="for a list")
 left.set_yticks(places, rungs.values())
 left.grid(axis="x", color="0.9")
 left.legend(loc="lower right", fontsize=8)
-intensity = torch.logspace(-1, 3, 100)
-right.plot(intensity, torch.minimum(intensity * bandwidth, torch.tensor(peak)), color="0.4")
-for rung, marker, color in zip(rungs, "osD^", ("C0", "C1", "C2", "C3"), strict=True):
-    for moved, fill in ((read[rung] + written[rung], color), (least, "w")):
-        x = operations[rung] / moved
-        label = rungs[rung] if fill == color else None
-        right.plot(x, min(x * bandwidth, peak), marker, color=color, mfc=fill, ms=5, label=label, alpha=0.9)
-right.legend(loc="lower right", fontsize=8)
+intensity = torch.logspace(-1, 4, 100)
+roof = intensity * bandwidth
+right.plot(intensity, roof if peak is None else roof.clamp(max=peak), color="0.4")
+for place, name in enumerate(speed):
+    per_byte = operations[name] / (8 * K_timed)
+    right.plot(per_byte, speed[name], "osD^vP*X<>"[place], color=f"C{place}", ms=5, label=name)
+right.legend(loc="upper left", fontsize=7, ncols=2)
 right.set(
     xscale="log",
     yscale="log",
     xlabel="operations per byte of memory",
     ylabel="operations per second",
-    ylim=(2e11, 2e14),
+    ylim=(min(speed.values()) / 3, 100 * max(peak or 0, 10 * bandwidth)),
 )
 plt.show()
 
 # %% tags=["hide"]
-many = 65_536
+
+
+def share(name: str) -> float:
+    """How far up the slope a version is."""
+    return 8 * K_timed * lists_timed / bandwidth / seconds[name]
+
+
+gpu_times = {heading: rows for heading, rows in book.tables("ladder_cuda").items() if ", on " in heading}
 book.say(
-    "If every request went to memory, bytes would bound all four: the filled marks lie on the slope. If a cache"
-    f" keeps a list once it was read, all four move {least:,.0f} bytes of memory a list, and *all pairs*, with"
-    f" {operations[1] / least:.0f} operations a byte, is past the ridge at {peak / bandwidth:.0f}: there arithmetic"
-    f" decides. For the others memory does, and {many:,} lists of {size}, read from memory and written to it, take at"
-    f" least {1e6 * many * least / bandwidth:.1f} microseconds on such a GPU. What a good kernel saves is requests."
-    " How much time that is, only a GPU says, and it has not been measured here; `python -m bench.kernels` prints it"
-    " on a machine with one."
+    f"The thread moves {bandwidth / 1e9:.0f} GB a second. *literal* has {operations['literal'] / (8 * K_timed):,.0f}"
+    f" operations for a byte and *closed* {operations['closed'] / (8 * K_timed):.1f}, and they stay at"
+    f" {speed['literal'] / 1e9:.1f} and {speed['closed'] / 1e9:.1f} thousand million operations a second: a logarithm"
+    " or a division counts as one operation, and takes as long as many sums. Without them memory is what counts:"
+    f" *tables* is at {share('tables'):.0%} of the slope, *tiles* at {share('tiles'):.0%}."
 )
+for heading, rows in gpu_times.items():
+    shown = ", ".join(f"*{name}* {cells[1]}" for name, cells in rows.items() if cells[1] != "of the floor")
+    book.say(f"{heading}, in copies of the same bytes: {shown}.")
+if not gpu_times:
+    book.say(
+        "On a GPU the slope is a copy of the same bytes. What a good kernel saves there is requests and sectors. How"
+        " much time that is, only a GPU says, and it has not been measured here; `python -m bench.ladder_cuda`"
+        " measures it on a machine with one."
+    )
 
 # %% [markdown]
+# ## Exercises
+#
+# Both are kernels, and the emulator's counts judge them: `g++` is enough.
+#
+# - Build: [`exercises/ch10_build.cu`](exercises/ch10_build.cu). Make a rung read 16 bytes at once.
+# - Find the bug: [`exercises/ch10_bug.cu`](exercises/ch10_bug.cu). A rung that gives the right numbers, and asks memory
+#   for too much.
+#
+# `pytest tutorials/exercises -k ch10` says when you are done; ours are in `solutions/`.
+#
 # ## What you can do now
 #
 # Say what a kernel must at least move, count what it does move, and know how far it is from the end. Read

@@ -1,13 +1,13 @@
-// The ladder of group normalisation on a GPU, groups of 16. Columns as in swap_ndcg.cu, per group.
+// The ladder of group normalisation on a GPU, groups of 16. The words and the columns are those of
+// swap_ndcg.cu, per group.
 //
-//                   bytes   sectors  accesses  shuffles  registers
-//   1  thread       196     65       65        0         24         a thread per group, three passes
-//   2  warp         64      4        32        11        19         a warp per group: half of its lanes idle
-//   3  staged       64      4        8         0         80         PRODUCTION: 128 groups a block, 16-byte accesses
+//                   bytes   requests  sectors  wavefronts  shuffles  registers
+//   1  thread       196     2.03      65       0           0         24         a thread per group, 3 passes
+//   2  warp         64      2         4        0           11        19         a warp per group, half idle
+//   3  staged       64      0.25      4        3.03        0         80         PRODUCTION: 16 bytes a thread
 //
-// 65,536 such groups are 8 MB, two microseconds of an H200's memory: starting a kernel takes about as long, so
-// the one thing that pays is to do all in one.
-// Times: not measured, no GPU was at hand. `python -m bench.kernels` prints those of the production kernel.
+// 65,536 such groups are 8 MB, two microseconds of an H200's memory: starting a kernel takes about as long,
+// so the one thing that pays is to do all in one.
 #include "../cuda/group_normalize.cu"
 
 namespace minirec::cuda {
@@ -39,7 +39,12 @@ __global__ void ladder_warp(Groups<float> a, Factor<float> factor) {
 
 // 3. PRODUCTION: cuda/group_normalize.cu, normalize_runs<float>.
 
-cudaError_t ladder(int rung, const Groups<float>& a, cudaStream_t stream) {
+// A rung, by its number: float32, nothing masked, groups of at most 32.
+extern "C" int normalize_ladder(int rung, const float* rewards, float* out, int64_t groups, int64_t size,
+                                void* on) {
+  const Groups<float> a{
+      {rewards, false}, nullptr, nullptr, nullptr, out, groups, size, 1, 1, 1, 1e-6f, true, false};
+  const cudaStream_t stream = static_cast<cudaStream_t>(on);
   if (rung == 3) return group_normalize(a, stream);
   Factor<float> factor{a.ddof, a.eps, a.scale, a.leave_one_out};
   auto kernel = rung == 1 ? ladder_thread : ladder_warp;

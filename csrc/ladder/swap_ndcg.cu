@@ -1,23 +1,42 @@
 // The ladder of swap rewards on a GPU. Each rung gives the same numbers; what changes is who reads what.
 //
-// Per list of 128 gains: bytes read, sectors of gains and rewards that a warp asks for, reads and writes of a thread,
-// and shuffles of a warp, as the emulator counts them (tests/ops/test_cuda_kernels.py holds these numbers against
-// it); registers of a thread for sm_90.
+// The words that the rungs need:
 //
-//                   bytes   sectors  accesses  shuffles  registers
-//   1  pairs        33,024  8,384    8,384     0         38         a thread per list, every pair
-//   2  closed form  516     257      257       0         30         a thread per list, running sums
-//   3  warp         640     33       288       84        34         32 threads per list: neighbours read neighbours
-//   4  staged       516     32       65        0.17      72         PRODUCTION: a block's lists are one run
+//   thread         one run of a kernel, the function marked __global__. It knows its number, and so its work.
+//   block          threads that start together and can wait for one another: 128 here. threadIdx.x is the
+//                  number of a thread in its block.
+//   grid           all blocks of a launch. blockIdx.x is the number of a block. Blocks run in any order, on
+//                  whichever multiprocessor is free, and never wait for one another.
+//   warp           32 neighbouring threads of a block that go through the program in step. What they ask of
+//                  memory by one instruction is one request. The answer comes in sectors of 32 bytes, however
+//                  few of them are used.
+//   shuffle        a thread reads a register of another one of its warp.
+//   shared memory  some ten thousand bytes on the multiprocessor, which the threads of a block share while it
+//                  runs. Its 32 banks serve one word of 4 bytes each at a time, word w in bank w % 32.
+//                  Threads of a warp that want different words of one bank take turns: each is a wavefront.
+//   barrier        __syncthreads(): nobody goes on before all threads of the block have come, and then each
+//                  sees what the others wrote to shared memory.
 //
-// (The shuffles of 4 make a block's table of ranks. Rung 4 alone bears gains of any size.)
+// Per list of 128 gains, as the emulator counts them: bytes read; requests of a warp for gains and rewards,
+// and the sectors of them; wavefronts; shuffles of a warp; and registers of a thread for sm_90. `python -m
+// bench.ladder_cuda` prints them (bench/results/ladder_cuda.md), and times where there is a GPU.
 //
-// Reading 4 bytes fetches a sector of 32. In 1 and 2 the threads of a warp read 32 lists at once, at addresses 512
-// bytes apart: 32 sectors, of which 4 bytes each are used; the cache may or may not hold them until the next step.
-// In 3 a warp reads one run of 128 bytes, but 32 threads must agree on every running sum. In 4 a block copies its
-// lists to shared memory and back, 16 bytes a thread and 512 a warp, and there a thread has a list of its own, as in
-// 2. Nobody can go below 512 bytes in and 512 out, which are 32 sectors.
-// Times: not measured, no GPU was at hand. `python -m bench.kernels` prints those of the production kernel.
+//                   bytes   requests  sectors  wavefronts  shuffles  registers
+//   1  pairs        33,024  262       8,384    0           0         38         thread per list, every pair
+//   2  closed form  516     8.03      257      0           0         30         thread per list, running sums
+//   3  warp         640     9         33       0           84        34         32 threads per list
+//   4  shared       512     8         32       16.03       0         32         64 lists a block; then as 2
+//   5  staged       516     2         32       33.14       0.17      72         PRODUCTION: 16 bytes a thread
+//
+// (5 reads its table from shared memory too, for which it uses shuffles, and goes through a list once more:
+// it alone bears gains of any size.)
+//
+// In 1 and 2 the threads of a warp read 32 lists at once, at addresses 512 bytes apart: 32 sectors a request,
+// of which 4 bytes each are used; the cache may or may not hold them until the next step. In 3 a warp reads
+// one run of 128 bytes, but 32 threads must agree on every running sum. In 4 the threads of a block copy
+// their lists to shared memory as they lie, wait for one another, and there a thread has a list of its own,
+// as in 2. 5 copies 16 bytes a thread and 512 a warp. Nobody can go below 512 bytes in and 512 out, which are
+// 32 sectors. In 1 to 4 a discount is computed where it is needed; in 5 a block makes a table of them once.
 #include "../cuda/swap_ndcg.cu"
 
 namespace minirec::cuda {
@@ -42,7 +61,8 @@ __global__ void ladder_closed(Lists<float> a) {
   int64_t row = list * a.size;
   float last = read(a.gains, row + a.size - 1), S = 0, T = 0, U = 0, scale = one_over(a.idcg[list]);
   for (int k = a.size - 1; k >= 0; k--) {
-    float x = read(a.gains, row + k) - last, behind = float(a.size - 1 - k), by = step<float>(k, a.size);
+    float x = read(a.gains, row + k) - last;
+    float behind = float(a.size - 1 - k), by = step<float>(k, a.size);
     T += S * by, U += behind * by;
     write(a.out + row + k, behind > 0 ? (x * U - T) * scale / behind : 0.0f);
     S += x;
@@ -70,13 +90,49 @@ __global__ void ladder_by_warp(Lists<float> a) {
   }
 }
 
-// 4. PRODUCTION: cuda/swap_ndcg.cu, swap_lists<float, 1, false>; launch() there.
+// 4. Lists of a block are neighbours, so they are one run of memory: copied 4 bytes a thread, whichever list
+// they are of. Rows of shared memory have an odd length: the threads of a warp, each at the same place of its
+// own row, are then in 32 different banks.
+constexpr int TOGETHER = 64;  // lists of a block
 
-cudaError_t ladder(int rung, const Lists<float>& a, cudaStream_t stream) {
-  if (rung == 4) return swap_ndcg(a, stream);
-  auto kernel = rung == 1 ? ladder_pairs : rung == 2 ? ladder_closed : ladder_by_warp;
-  int64_t per_block = rung == 3 ? THREADS / 32 : THREADS;
-  LAUNCH(kernel, unsigned((a.n + per_block - 1) / per_block), THREADS, 0, stream, a);
+__global__ void ladder_shared(Lists<float> a) {
+  SHARED(float, memory);
+  const int pitch = a.size | 1;
+  const int64_t first = int64_t(blockIdx.x) * TOGETHER, base = first * a.size;
+  const int lists = a.n - first < TOGETHER ? int(a.n - first) : TOGETHER;
+  const int own = int(threadIdx.x), all = lists * a.size;
+  auto place = [&](int f) { return f / a.size * pitch + f % a.size; };
+  for (int f = own; f < all; f += THREADS) memory[place(f)] = read(a.gains, base + f);
+  __syncthreads();  // all gains are there
+  if (own < lists) {
+    const Shared<float> list = memory + own * pitch;
+    float last = list[a.size - 1], S = 0, T = 0, U = 0, scale = one_over(a.idcg[first + own]);
+    for (int k = a.size - 1; k >= 0; k--) {
+      float x = list[k] - last, behind = float(a.size - 1 - k), by = step<float>(k, a.size);
+      T += S * by, U += behind * by;
+      list[k] = behind > 0 ? (x * U - T) * scale / behind : 0.0f;
+      S += x;
+    }
+  }
+  __syncthreads();  // all rewards are there
+  for (int f = own; f < all; f += THREADS) write(a.out + base + f, memory[place(f)]);
+}
+
+// 5. PRODUCTION: cuda/swap_ndcg.cu, swap_lists<float, 1, false>; launch() there.
+
+// A rung, by its number: float32, nothing masked, lists of at most 190.
+extern "C" int swap_ladder(int rung, const float* gains, const float* idcg, float* out, int64_t n,
+                           int64_t size, void* on) {
+  const Lists<float> a{{gains, false}, idcg, nullptr, nullptr, out, n, int(size), int(size), true};
+  const cudaStream_t stream = static_cast<cudaStream_t>(on);
+  if (rung == 5) return swap_ndcg(a, stream);
+  auto kernel = rung == 1   ? ladder_pairs
+                : rung == 2 ? ladder_closed
+                : rung == 3 ? ladder_by_warp
+                            : ladder_shared;
+  const int64_t per_block = rung == 4 ? TOGETHER : rung == 3 ? THREADS / 32 : THREADS;
+  const size_t bytes = rung == 4 ? TOGETHER * size_t(size | 1) * sizeof(float) : 0;
+  LAUNCH(kernel, unsigned((a.n + per_block - 1) / per_block), THREADS, bytes, stream, a);
   return cudaGetLastError();
 }
 

@@ -23,6 +23,9 @@ void set_arrays(int64_t size, const uintptr_t* ends) {
 // The next launches run from this block on: for offsets that no memory of a test reaches.
 void start_at_block(int64_t block) { emulator::first_block = block; }
 
+// The stream that launches must be on.
+void* current_stream() { return &emulator::stream; }
+
 // After so many launches one is refused; -1: none.
 void refuse_after(int launches) { emulator::until_failure = launches; }
 
@@ -47,13 +50,15 @@ void count_requests() {
   emulator::requests.counting = true;
 }
 
-// Since then: sectors read and written, by array in the order of set_arrays; wavefronts and the least possible.
+// Since then, of reads and of writes: sectors of each array in the order of set_arrays, requests of each;
+// wavefronts with the least possible.
 void counted_requests(int64_t* rows) {
-  auto& requests = emulator::requests;
-  requests.counting = false;
-  for (int i = 0; i < int(emulator::arrays.size()); i++)
-    *rows++ = requests.sectors[{i, false}], *rows++ = requests.sectors[{i, true}];
-  *rows++ = requests.wavefronts, *rows++ = requests.least_wavefronts;
+  auto& seen = emulator::requests;
+  seen.counting = false;
+  for (auto* count : {&seen.sectors, &seen.requests})
+    for (int i = 0; i < int(emulator::arrays.size()); i++)
+      *rows++ = (*count)[{i, false}], *rows++ = (*count)[{i, true}];
+  *rows++ = seen.wavefronts, *rows++ = seen.least_wavefronts;
 }
 
 // Records every access of the next launches: rows of address, bytes, thread, written. Returns how many; call

@@ -204,14 +204,14 @@ void launch(Kernel kernel, unsigned grid, unsigned block_size, size_t bytes, cud
   for (int64_t b = first_block; b < grid && error.empty(); b++) {
     blockIdx.x = unsigned(b);
     shared_bytes = bytes;
-    shared.resize(bytes + 16);
+    shared.resize(bytes + 128);  // it begins in bank 0
     poison(shared.data(), shared.size());
     run_block();
   }
 }
 
 inline unsigned char* aligned_shared() {
-  return reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(shared.data()) + 15) / 16 * 16);
+  return reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(shared.data()) + 127) / 128 * 128);
 }
 
 // Every access to shared memory comes by here; the address of the caller tells instructions apart.

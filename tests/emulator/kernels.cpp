@@ -76,19 +76,4 @@ int swap_normalize(int dtype, const void* gains, const void* idcg, const int64_t
     return cuda::swap_normalize(lists, groups, stream);
   });
 }
-
-// A rung of csrc/ladder: float32, nothing masked.
-int swap_ladder(int rung, const float* gains, const float* idcg, float* out, int64_t n, int64_t size) {
-  return cuda::ladder(
-      rung, cuda::Lists<float>{{gains, false}, idcg, nullptr, nullptr, out, n, int(size), int(size), true},
-      stream);
-}
-
-int normalize_ladder(int rung, const float* rewards, float* out, int64_t groups, int64_t size) {
-  return cuda::ladder(
-      rung,
-      cuda::Groups<float>{
-          {rewards, false}, nullptr, nullptr, nullptr, out, groups, size, 1, 1, 1, 1e-6f, true, false},
-      stream);
-}
 }

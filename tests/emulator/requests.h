@@ -29,7 +29,7 @@ class Requests {
     if (array != SHARED_MEMORY) {
       std::set<uintptr_t> seen;
       for (const auto& [lane, address] : lanes) seen.insert({address / 32, (address + bytes - 1) / 32});
-      sectors[{array, written}] += int64_t(seen.size());
+      sectors[{array, written}] += int64_t(seen.size()), requests[{array, written}]++;
       return;
     }
     std::map<int, std::map<int, std::set<uintptr_t>>> phases;  // banks, and their words
@@ -45,7 +45,7 @@ class Requests {
 
  public:
   bool counting = false;
-  std::map<std::pair<int, bool>, int64_t> sectors;  // by array, and whether written
+  std::map<std::pair<int, bool>, int64_t> requests, sectors;  // by array, and whether written
   int64_t wavefronts = 0, least_wavefronts = 0;
 
   void add(unsigned thread, int array, const void* caller, const void* address, int bytes, bool written) {

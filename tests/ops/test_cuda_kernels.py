@@ -17,6 +17,8 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from bench import ladder_cuda
+from bench.kernels import floor, table
 from minirec.ops import load, reference
 
 pytestmark = pytest.mark.slow
@@ -35,12 +37,10 @@ def gpu(tmp_path_factory):
     """The emulated kernels: a library of plain functions."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to build the emulator of CUDA")
-    library = tmp_path_factory.mktemp("emulator") / "kernels.so"
-    source = ROOT / "tests" / "emulator" / "kernels.cpp"
-    flags = ["-O1", "-std=c++17", "-fPIC", "-shared"]
-    subprocess.run(["g++", *flags, "-o", library, source], check=True)
-    loaded = ctypes.CDLL(str(library))
-    loaded.path, loaded.traced.restype, loaded.error.restype = library, ctypes.c_int64, ctypes.c_char_p
+    folder = tmp_path_factory.mktemp("emulator")
+    loaded = ladder_cuda.emulated(folder)
+    loaded.path = folder / "kernels.so"
+    loaded.traced.restype, loaded.error.restype = ctypes.c_int64, ctypes.c_char_p
     return loaded
 
 
@@ -79,8 +79,8 @@ def launch(gpu, name, out, given, *arguments, orders=(False, True)):
 
 
 def requested(gpu, arrays):
-    """Since count_requests: sectors read and written, per array of a launch; wavefronts and their least."""
-    rows = (ctypes.c_int64 * (2 * arrays + 2))()
+    """Since count_requests: sectors read and written, per array of a launch; requests; wavefronts, least."""
+    rows = (ctypes.c_int64 * (4 * arrays + 2))()
     gpu.counted_requests(rows)
     return list(zip(rows[::2], rows[1::2], strict=True))
 
@@ -454,47 +454,38 @@ def test_the_binding_raises_what_the_kernels_return(gpu, binding):
         binding("swap_ndcg", long, None, None, None, 10, True, empty(long.shape, torch.float32))
 
 
-@pytest.mark.parametrize(
-    ("name", "rungs", "shape"), [("swap_ndcg", 4, (64, 128)), ("group_normalize", 3, (64, 16))]
-)
-def test_the_rungs_of_the_ladder_agree_and_cost_what_their_map_says(gpu, name, rungs, shape):
+@pytest.mark.parametrize("name", ladder_cuda.LADDERS)
+def test_the_rungs_of_the_ladder_agree_and_cost_what_their_map_says(gpu, name):
     page = (ROOT / "csrc" / "ladder" / f"{name}.cu").read_text().split("#include")[0]
+    kept = (ROOT / "bench" / "results" / "ladder_cuda.md").read_text().split(f"## {name}")[1]
     number = r" +([\d.,]+)"
-    claimed = re.findall(rf"^//   \d  [a-z ]{{12}}{4 * number} ", page, re.MULTILINE)
-    assert len(claimed) == rungs
-    values, idcg = numbers(*shape), 1 + numbers(shape[0], seed=1)
-    counted = (ctypes.c_int64 * 4)()
+    claimed = re.findall(rf"^//   \d  [a-z ]{{12}}{6 * number} ", page, re.MULTILINE)
+    call, rungs, shape, _ = ladder_cuda.LADDERS[name]
+    values = numbers(*shape)
+    given, out = ladder_cuda.inputs(name, values), empty(shape, torch.float32)
+    row = ladder_cuda.rows(gpu, name, values)[0]
     sizes = [ctypes.c_int64(size) for size in shape]
-    for rung, said in enumerate(claimed, 1):
-        gpu.counts(counted)
-        out = empty(shape, torch.float32)
-        if name == "swap_ndcg":
-            inputs, given = [pointer(x) for x in (values, idcg, out)], (values, idcg)
-            expected = truth(values, idcg)
-        else:
-            inputs, given = [pointer(x) for x in (values, out)], (values,)
-            expected = reference.group_normalize(
-                values.double()[..., None], None, None, 1, 1e-6, True, False
-            ).squeeze(2)
-        gpu.count_requests()
-        launch(
-            gpu,
-            {"swap_ndcg": "swap_ladder", "group_normalize": "normalize_ladder"}[name],
-            out,
-            given,
-            rung,
-            *inputs,
-            *sizes,
-            orders=[False],
-        )
-        assert (out.double() - expected).abs().max() < 5e-5, rung
-        gpu.counts(counted)
-        assert counted[1] == 4 * values.numel()
-        requests = requested(gpu, len(given) + 1)
-        sectors = requests[0][1] + requests[1][0]
-        found = [n / shape[0] for n in (counted[0], sectors, counted[2], counted[3])]
+    for rung, (label, said) in enumerate(zip(rungs, claimed, strict=True), 1):
+        *costs, registers = [float(number.replace(",", "")) for number in said]
+        pointers, stream = [pointer(x) for x in (*given, out)], ctypes.c_void_p(gpu.current_stream())
+        launch(gpu, call, out, given, rung, *pointers, *sizes, stream)
+        assert (out.double() - row.truth).abs().max() < ladder_cuda.CLOSE, rung
         # the rest: reads of IDCG, and the table of a block
-        assert found == pytest.approx([float(n.replace(",", "")) for n in said], rel=0.02), rung
+        assert ladder_cuda.counts(gpu, name, rung) == pytest.approx(costs, rel=0.02), rung
+        cells = re.search(rf"\| {label} \|(.*) \|", kept)[1].replace(",", "").split("|")
+        *same, own = [float(cell) for cell in cells]
+        assert (same, own) == (pytest.approx(costs, rel=0.02), registers), rung
+
+
+def test_rungs_are_timed_only_if_they_give_the_truth(gpu):
+    gpu.set_arrays(ctypes.c_int64(0), None)
+    pairs = [(numbers(64, 128), torch.zeros(64, 128))]
+    climbed = ladder_cuda.rows(gpu, "swap_ndcg", pairs[0][0])
+    assert [row.name for row in climbed] == ["staged", "shared", "warp", "closed form", "pairs"]
+    wrong = climbed[1]._replace(call=lambda x, out: out.zero_())
+    lines = table("rungs", [floor("cpu"), climbed[0], wrong], pairs, ladder_cuda.CLOSE)
+    assert re.fullmatch(r"\| staged \| [\d.]+ \| [\d.,]+ \| 1.00 \|", lines[-2])
+    assert lines[-1] == "| shared | red | | |"
 
 
 def test_an_access_can_be_traced(gpu):

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.ladder import FLAGS, NORMALIZE, SWAP
+from bench.ladder import FLAGS, NORMALIZE, SWAP, mapped, said
 from minirec.ops import reference
 
 LADDER = Path(__file__).parents[2] / "csrc" / "ladder"
+MAP = re.compile(r"^// {1,3}\d+  .* ([\d,.]+|-)$", re.MULTILINE)  # of a rung, its multiple
 N, K = 48, 37  # lists in whole sixteens, as some rungs want; a length that fills no block
 
 
@@ -59,18 +60,28 @@ def test_the_map_on_top_of_a_ladder_has_the_measured_numbers():
     measured = (LADDER.parents[1] / "bench" / "results" / "ladder.md").read_text()
     for name, rungs in (("swap_ndcg", SWAP), ("group_normalize", NORMALIZE)):
         page = (LADDER / f"{name}.cpp").read_text()
-        claimed = re.findall(r"^//   \d  .* ([\d,.]+)$", page, re.MULTILINE)
+        claimed = MAP.findall(page)
         assert len(claimed) == len(rungs)
-        for rung, said in zip(rungs, claimed, strict=True):
-            ratio = float(re.search(rf"\| {rung} \|.*\| ([\d,.]+) \|", measured)[1].replace(",", ""))
-            assert said == (f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"), rung
+        for rung, number in zip(rungs, claimed, strict=True):
+            ratio = re.search(rf"\| {rung} \|.*\| ([\d,.]+) \|", measured)
+            assert number == (said(float(ratio[1].replace(",", ""))) if ratio else "-"), rung
+
+
+def test_a_measurement_is_written_into_the_map():
+    page = (LADDER / "swap_ndcg.cpp").read_text()
+    ratios = [12345.6, 12.3, 9.87, *(1.25 + rung for rung in range(len(SWAP) - 3))]
+    again = mapped(page, ratios)
+    assert MAP.findall(again)[:3] == ["12,346", "12", "9.9"]
+    assert mapped(again, [1.0] * len(SWAP)) == mapped(page, [1.0] * len(SWAP))
+    with pytest.raises(LookupError, match="no rung"):
+        mapped(page, [*ratios, 1.0])
 
 
 def test_what_the_textbook_gets_wrong(ladder):
     name, library = ladder
     if name == "swap_ndcg":
         constant = torch.full((N, K), 0.7)
-        for rung in ("swap_closed", "swap_tables", "swap_lanes", "swap_tiles", "swap_threads"):
+        for rung in [rung for rung in SWAP if rung not in ("swap_literal", "swap_pairs")]:
             assert (call(getattr(library, rung), constant, torch.ones(N), torch.empty(N, K)) == 0).all(), rung
         return
     silent = torch.full((16, 8), 0.7)
