@@ -48,24 +48,23 @@ void use_instruction_set(std::string name) {
 // ---- threads ----
 
 constexpr int64_t GRAIN = 1 << 14;  // numbers that are worth a thread
-constexpr int64_t BLOCK = 1 << 13;  // numbers of some contexts that are done together
 
 // Share tiles out; each thread has a scratch of its own, aligned to a cache line. Returns whether all work was
 // true.
 template <typename F>
-bool over_tiles(int64_t tiles, int64_t positions, int64_t numbers_per_tile, F work) {
+bool over_tiles(Work work, int64_t numbers, F run_tiles) {
   std::atomic<bool> good{true};
-  int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, numbers_per_tile));
+  int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, numbers / work.tiles));
   auto run = [&](int64_t begin, int64_t end) {
-    size_t room = (positions + SPARE) * SCRATCH_BYTES + 64;
+    size_t room = work.room + 64;
     std::unique_ptr<char[]> memory(new char[room]);
     void* start = memory.get();
-    if (!work(begin, end, std::align(64, room - 64, start, room))) good = false;
+    if (!run_tiles(begin, end, std::align(64, work.room, start, room))) good = false;
   };
-  if (tiles <= grain)
-    run(0, tiles);
+  if (work.tiles <= grain)
+    run(0, work.tiles);
   else
-    torch::stable::parallel_for(0, tiles, grain, run);
+    torch::stable::parallel_for(0, work.tiles, grain, run);
   return good;
 }
 
@@ -122,16 +121,12 @@ std::shared_ptr<const Tables<T>> tables_of(int64_t size, int64_t cutoff) {
 // ---- the operations ----
 
 template <typename In, typename T>
-void swap_lists(const Tensor& gains, const Optional& idcg, const Optional& lengths, const Optional& mask,
-                int64_t cutoff, bool later, bool check, Tensor& out, int64_t n, int64_t size) {
-  auto tables = tables_of<T>(size, cutoff);
-  SwapArguments<In, T> a{
-      data<In>(gains), data<T>(idcg), data<int64_t>(lengths), data<bool>(mask), mutable_data<T>(out), n, size,
-      later,           tables->view()};
+void swap_lists(SwapArguments<In, T> a, int64_t cutoff, bool check) {
+  auto tables = tables_of<T>(a.size, cutoff);
+  a.discounts = tables->view();
   auto kernels = kernels_of<In, T>(instruction_set());
-  int64_t tiles = kernels.swap_tiles(a);
-  auto work = [&](int64_t begin, int64_t end, void* scratch) { return kernels.swap(a, begin, end, scratch); };
-  need(over_tiles(tiles, size, n * size / tiles, work), check);
+  auto run = [&](int64_t begin, int64_t end, void* scratch) { return kernels.swap(a, begin, end, scratch); };
+  need(over_tiles(kernels.swap_work(a), a.n * a.group * a.size, run), check);
 }
 
 void swap_ndcg(Tensor gains, Optional idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
@@ -140,7 +135,20 @@ void swap_ndcg(Tensor gains, Optional idcg, Optional lengths, Optional mask, int
   int64_t n = gains.size(0), size = gains.size(1);
   if (n == 0 || size == 0) return;
   by_dtype(gains, [&](auto in, auto t) {
-    swap_lists<decltype(in), decltype(t)>(gains, idcg, lengths, mask, cutoff, later, check, out, n, size);
+    using In = decltype(in);
+    using T = decltype(t);
+    swap_lists<In, T>({data<In>(gains),
+                       data<T>(idcg),
+                       data<int64_t>(lengths),
+                       data<bool>(mask),
+                       mutable_data<T>(out),
+                       n,
+                       1,
+                       size,
+                       later,
+                       nullptr,
+                       {}},
+                      cutoff, check);
   });
 }
 
@@ -150,11 +158,10 @@ void normalize_groups(NormalizeArguments<In, T> a, bool check) {
   for (int64_t s = 0; a.offsets && s < a.pieces; s++)
     a.longest = std::max(a.longest, a.offsets[s + 1] - a.offsets[s]);
   auto kernels = kernels_of<In, T>(instruction_set());
-  int64_t tiles = kernels.normalize_tiles(a);
-  auto work = [&](int64_t begin, int64_t end, void* scratch) {
+  auto run = [&](int64_t begin, int64_t end, void* scratch) {
     return kernels.normalize(a, begin, end, scratch);
   };
-  need(over_tiles(tiles, std::min(a.longest, TILED), a.outer * a.group * a.inner / tiles, work), check);
+  need(over_tiles(kernels.normalize_work(a), a.outer * a.group * a.inner, run), check);
 }
 
 void group_normalize(Tensor rewards, Optional mask, Optional offsets, int64_t ddof, double eps, bool scale,
@@ -165,50 +172,18 @@ void group_normalize(Tensor rewards, Optional mask, Optional offsets, int64_t dd
   by_dtype(rewards, [&](auto in, auto t) {
     using In = decltype(in);
     using T = decltype(t);
-    normalize_groups<In, T>(
-        {data<In>(rewards), data<bool>(mask), data<int64_t>(offsets), mutable_data<T>(out), rewards.size(0),
-         rewards.size(1), rewards.size(2), pieces, rewards.size(1), ddof, T(eps), scale, leave_one_out},
-        check);
+    normalize_groups<In, T>({data<In>(rewards),
+                             data<bool>(mask),
+                             data<int64_t>(offsets),
+                             mutable_data<T>(out),
+                             rewards.size(0),
+                             rewards.size(1),
+                             rewards.size(2),
+                             pieces,
+                             rewards.size(1),
+                             {ddof, T(eps), scale, leave_one_out}},
+                            check);
   });
-}
-
-// Some contexts at a time: the rewards of their lists are written to a place in the cache, and normalised from
-// there.
-template <typename In, typename T>
-void swap_normalize_contexts(SwapArguments<In, T> lists, NormalizeArguments<T, T> groups, int64_t contexts,
-                             bool check) {
-  auto swap = kernels_of<In, T>(instruction_set());
-  auto normalize = kernels_of<T, T>(instruction_set());
-  const int64_t group = groups.group, size = lists.size, numbers = group * size;
-  const int64_t block = std::max<int64_t>(1, BLOCK / numbers), blocks = (contexts + block - 1) / block;
-  auto work = [&](int64_t begin, int64_t end, void* scratch) {
-    bool good = true;
-    std::vector<T> rewards(block * numbers);
-    std::vector<char> valid(groups.mask || lists.lengths ? block * numbers : 0);
-    for (int64_t b = begin * block; b < std::min(end * block, contexts); b += block) {
-      const int64_t some = std::min(block, contexts - b);
-      auto own = lists;
-      own.n = some * group;
-      own.gains += b * numbers, own.out = rewards.data();
-      if (own.idcg) own.idcg += b * group;
-      if (own.lengths) own.lengths += b * group;
-      if (own.mask) own.mask += b * numbers;
-      good &= swap.swap(own, 0, swap.swap_tiles(own), scratch);
-      auto columns = groups;
-      columns.outer = some;
-      columns.rewards = own.out, columns.out += b * numbers;
-      if (!valid.empty()) {
-        for (int64_t l = 0, i = 0; l < own.n; l++) {
-          int64_t stop = own.lengths ? own.lengths[l] : size;
-          for (int64_t k = 0; k < size; k++, i++) valid[i] = k < stop && (!own.mask || own.mask[i]);
-        }
-        columns.mask = reinterpret_cast<const bool*>(valid.data());
-      }
-      normalize.normalize(columns, 0, normalize.normalize_tiles(columns), scratch);
-    }
-    return good;
-  };
-  need(over_tiles(blocks, std::max(size, std::min(group, TILED)), block * numbers, work), check);
 }
 
 void swap_normalize(Tensor gains, Optional idcg, Optional lengths, Optional mask, int64_t cutoff, bool later,
@@ -219,13 +194,19 @@ void swap_normalize(Tensor gains, Optional idcg, Optional lengths, Optional mask
   by_dtype(gains, [&](auto in, auto t) {
     using In = decltype(in);
     using T = decltype(t);
-    auto tables = tables_of<T>(size, cutoff);
-    T* to = mutable_data<T>(out);
-    swap_normalize_contexts<In, T>(
-        {data<In>(gains), data<T>(idcg), data<int64_t>(lengths), data<bool>(mask), to, group, size, later,
-         tables->view()},
-        {to, data<bool>(mask), nullptr, to, 1, group, size, 1, group, ddof, T(eps), scale, leave_one_out},
-        contexts, check);
+    const Normal<T> how{ddof, T(eps), scale, leave_one_out};
+    swap_lists<In, T>({data<In>(gains),
+                       data<T>(idcg),
+                       data<int64_t>(lengths),
+                       data<bool>(mask),
+                       mutable_data<T>(out),
+                       contexts,
+                       group,
+                       size,
+                       later,
+                       &how,
+                       {}},
+                      cutoff, check);
   });
 }
 

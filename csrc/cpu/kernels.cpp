@@ -54,9 +54,9 @@ bool can_run(InstructionSet set) {
   return set == InstructionSet::baseline;
 }
 
-#define TABLE(set)                                                                               \
-  Kernels<In, T> {                                                                               \
-    set::swap_tiles<In, T>, set::swap<In, T>, set::normalize_tiles<In, T>, set::normalize<In, T> \
+#define TABLE(set)                                                                             \
+  Kernels<In, T> {                                                                             \
+    set::swap_work<In, T>, set::swap<In, T>, set::normalize_work<In, T>, set::normalize<In, T> \
   }
 
 template <typename In, typename T>

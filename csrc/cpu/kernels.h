@@ -21,15 +21,25 @@ struct Discounts {
   const double* upto;   // the sum of so many of them, from 0 to all
 };
 
+// How rewards are normalised.
+template <typename T>
+struct Normal {
+  int64_t ddof;
+  T eps;
+  bool scale, leave_one_out;
+};
+
+// Lists of n contexts of G; G is 1 where lists have nothing to do with one another.
 template <typename In, typename T>
 struct SwapArguments {
-  const In* gains;         // (n, K)
-  const T* idcg;           // (n,), or null: that of the list's own gains
-  const int64_t* lengths;  // (n,) or null
-  const bool* mask;        // (n, K) or null
-  T* out;                  // (n, K)
-  int64_t n, size;
+  const In* gains;         // (n, G, K)
+  const T* idcg;           // (n, G), or null: that of the list's own gains
+  const int64_t* lengths;  // (n, G) or null
+  const bool* mask;        // (n, G, K) or null
+  T* out;                  // (n, G, K)
+  int64_t n, group, size;
   bool later;
+  const Normal<T>* groups;  // then each position over the context, or null: swap rewards
   Discounts<T> discounts;
 };
 
@@ -41,25 +51,23 @@ struct NormalizeArguments {
   T* out;                  // (A, G, I)
   int64_t outer, group, inner, pieces;
   int64_t longest;  // of the pieces
-  int64_t ddof;
-  T eps;
-  bool scale, leave_one_out;
+  Normal<T> how;
 };
 
-// What an instruction set offers. Work is cut into tiles, such as as many lists as a vector has lanes. A thread
-// does tiles [begin, end), and says whether all that counts is finite, and gains and IDCG not negative; a false
-// alarm is possible where squares overflow. Its scratch holds SCRATCH_BYTES per position of a list or member of a
-// group, and for SPARE more.
+// How many tiles there are, of as many lists as a vector has lanes or more, and the bytes of scratch that one takes.
+struct Work {
+  int64_t tiles, room;
+};
+
+// What an instruction set offers. A thread does tiles [begin, end), with a scratch of its own, and says whether all
+// that counts is finite, and gains and IDCG not negative; a false alarm is possible where squares overflow.
 template <typename In, typename T>
 struct Kernels {
-  int64_t (*swap_tiles)(const SwapArguments<In, T>&);
+  Work (*swap_work)(const SwapArguments<In, T>&);
   bool (*swap)(const SwapArguments<In, T>&, int64_t begin, int64_t end, void* scratch);
-  int64_t (*normalize_tiles)(const NormalizeArguments<In, T>&);
+  Work (*normalize_work)(const NormalizeArguments<In, T>&);
   bool (*normalize)(const NormalizeArguments<In, T>&, int64_t begin, int64_t end, void* scratch);
 };
-
-constexpr int64_t SCRATCH_BYTES = 2 * 64, SPARE = 16;
-constexpr int64_t TILED = 256;  // the longest group that is transposed; others need no scratch
 
 enum class InstructionSet { avx512, avx2, baseline };
 

@@ -31,7 +31,6 @@ inline bool all(typename Lanes<T>::Bits yes) {
 
 // ---- W neighbouring numbers, or the first `count` of them and 0 for the others ----
 
-inline float number(bool x) { return x; }
 inline float number(float x) { return x; }
 inline double number(double x) { return x; }
 inline float number(bfloat16 x) {
@@ -43,17 +42,15 @@ inline float number(bfloat16 x) {
 
 template <typename In, typename T>
 inline Vector<T> load(const In* from) {
-  typedef std::conditional_t<sizeof(In) == 2, uint16_t, uint8_t> Small;
-  typedef Small Narrow __attribute__((vector_size(Lanes<T>::W * sizeof(Small))));
   if constexpr (sizeof(In) == sizeof(T)) {
     Vector<T> v;
     __builtin_memcpy(&v, from, BYTES);  // needs no alignment
     return v;
   } else {
-    Narrow narrow;
-    __builtin_memcpy(&narrow, from, sizeof narrow);
-    auto bits = __builtin_convertvector(narrow, typename Lanes<T>::Bits);
-    return sizeof(In) == 2 ? (Vector<T>)(bits << 16) : __builtin_convertvector(bits, Vector<T>);
+    typedef uint16_t Halves __attribute__((vector_size(BYTES / 2)));
+    Halves halves;
+    __builtin_memcpy(&halves, from, sizeof halves);
+    return (Vector<T>)(__builtin_convertvector(halves, typename Lanes<T>::Bits) << 16);
   }
 }
 
@@ -67,10 +64,6 @@ inline Vector<T> load(const In* from, int count) {
     __m256i halves = _mm256_maskz_loadu_epi16(first, from);
     return load<bfloat16, T>(reinterpret_cast<const bfloat16*>(&halves));
   }
-  if constexpr (std::is_same_v<In, bool>) {
-    __m128i flags = _mm_maskz_loadu_epi8(first, from);
-    return load<bool, T>(reinterpret_cast<const bool*>(&flags));
-  }
 #elif BYTES == 32
   if constexpr (sizeof(In) == sizeof(T)) {
     const auto first = below<T>(count);
@@ -81,6 +74,37 @@ inline Vector<T> load(const In* from, int count) {
   Vector<T> v{};
   for (int l = 0; l < count; l++) v[l] = T(number(from[l]));
   return v;
+}
+
+// W neighbouring truths. Widened by hand: the compiler would take eleven instructions for two.
+template <typename T>
+inline typename Lanes<T>::Bits truths(const bool* from) {
+  typedef uint8_t Bytes __attribute__((vector_size(16)));
+  typedef typename Lanes<T>::Bits Bits;
+  Bytes bytes{};
+  __builtin_memcpy(&bytes, from, Lanes<T>::W);
+#if BYTES == 64
+  if constexpr (sizeof(T) == 4) return (Bits)_mm512_cvtepu8_epi32((__m128i)bytes) != 0;
+  if constexpr (sizeof(T) == 8) return (Bits)_mm512_cvtepu8_epi64((__m128i)bytes) != 0;
+#elif BYTES == 32
+  if constexpr (sizeof(T) == 4) return (Bits)_mm256_cvtepu8_epi32((__m128i)bytes) != 0;
+  if constexpr (sizeof(T) == 8) return (Bits)_mm256_cvtepu8_epi64((__m128i)bytes) != 0;
+#endif
+  Bits wide;
+  for (int l = 0; l < Lanes<T>::W; l++) wide[l] = bytes[l];
+  return wide != 0;
+}
+
+template <typename T>
+inline typename Lanes<T>::Bits truths(const bool* from, int count) {
+  bool some[Lanes<T>::W] = {};
+#if BYTES == 64
+  const __m128i bytes = _mm_maskz_loadu_epi8((1u << count) - 1, from);
+  __builtin_memcpy(some, &bytes, sizeof some);
+#else
+  for (int l = 0; l < count; l++) some[l] = from[l];
+#endif
+  return truths<T>(some);
 }
 
 template <typename T>
@@ -137,10 +161,31 @@ inline void transpose(Vector<T>* rows) {
 
 // ---- tiles: number k of `count` <= W lists, which lie one after another, is vector k ----
 //
-// A tile has room for the length rounded up to W. The next tile is called into the second cache, as the hardware
-// loses so many rows; the first is full of this tile, its input and its output.
+// A tile has room for the length rounded up to W.
 
 inline int64_t rounded_up(int64_t length, int64_t lanes) { return (length + lanes - 1) / lanes * lanes; }
+
+// The pointer so much further on. The compiler would keep 32 of them, and most in memory.
+template <typename P>
+inline P* after(P* row, int64_t length) {
+  row += length;
+  asm("" : "+r"(row));
+  return row;
+}
+
+// What a tile holds where a mask is false: a NaN that no computation gives, told by its bits. So a tile needs no
+// second one beside it for the mask.
+template <typename T>
+inline Vector<T> gap() {
+  typename Lanes<T>::Bits bits{};
+  return (Vector<T>)(bits + (typename Lanes<T>::Integer)(sizeof(T) == 4 ? 0x7fa5c3e1 : 0x7ff5c3e1a5c3e1a5));
+}
+
+template <typename T>
+inline typename Lanes<T>::Bits counts(Vector<T> v) {
+  typedef typename Lanes<T>::Bits Bits;
+  return (Bits)v != (Bits)gap<T>();
+}
 
 // `see` is shown W numbers of list l from position k on, of which `some` are there, and says what the tile gets.
 template <typename In, typename T, typename F>
@@ -148,18 +193,15 @@ inline void fill(Vector<T>* tile, const In* from, int64_t count, int64_t length,
   constexpr int W = Lanes<T>::W;
   for (int64_t k = 0; k < length; k += W) {
     Vector<T> rows[W];
+    const In* row = from + k;
     if (count == W && k + W <= length) {
 #pragma GCC unroll 16
-      for (int l = 0; l < W; l++) {
-        rows[l] = see(load<In, T>(from + l * length + k), l, k, W);
-        __builtin_prefetch(from + (W + l) * length + k, 0, 2);
-      }
+      for (int l = 0; l < W; l++, row = after(row, length)) rows[l] = see(load<In, T>(row), l, k, W);
     } else {
-      const int some = length - k < W ? length - k : W;
 #pragma GCC unroll 16
-      for (int l = 0; l < W; l++) {
-        rows[l] = l < count ? see(load<In, T>(from + l * length + k, some), l, k, some) : Vector<T>{};
-        __builtin_prefetch(from + (W + l) * length + k, 0, 2);
+      for (int l = 0; l < W; l++, row = after(row, length)) {
+        const int some = l >= count ? 0 : length - k < W ? length - k : W;
+        rows[l] = see(load<In, T>(row, some), l, k, some);
       }
     }
     transpose<T>(rows);
@@ -168,9 +210,46 @@ inline void fill(Vector<T>* tile, const In* from, int64_t count, int64_t length,
   }
 }
 
+// Lists, with gaps where a mask, if there is one, is false.
 template <typename In, typename T>
-__attribute__((noinline)) void fill(Vector<T>* tile, const In* from, int64_t count, int64_t length) {
-  fill<In, T>(tile, from, count, length, [](Vector<T> v, int, int64_t, int) { return v; });
+__attribute__((noinline)) void fill(Vector<T>* tile, const In* from, const bool* mask, int64_t count,
+                                    int64_t length) {
+  constexpr int W = Lanes<T>::W;
+  if (mask)
+    fill<In, T>(tile, from, count, length, [&](Vector<T> v, int l, int64_t k, int some) {
+      const bool* flags = mask + l * length + k;
+      return (some == W ? truths<T>(flags) : truths<T>(flags, some)) ? v : gap<T>();
+    });
+  else if (length == 1)
+    tile[0] = load<In, T>(from, count);
+  else
+    fill<In, T>(tile, from, count, length, [](Vector<T> v, int, int64_t, int) { return v; });
+}
+
+// Where the next tile will be read and written, which is called into the second cache while this one is worked on:
+// the hardware loses so many rows, and the first cache is full. A line at a time, so that memory is never waited for.
+template <typename In, typename T>
+struct Next {
+  const In* from;
+  T* to;
+  void call(int64_t vector) const {
+    __builtin_prefetch(from + vector * Lanes<T>::W, 0, 2);
+    __builtin_prefetch(to + vector * Lanes<T>::W, 1, 2);
+  }
+};
+
+// Row l of `count` <= W rows, `length` apart, from a place on where `some` numbers of it are left.
+template <typename T>
+inline void put(const Vector<T>* rows, int64_t step, T* to, int64_t count, int64_t length, int64_t some) {
+  constexpr int W = Lanes<T>::W;
+  if (count == W && some >= W) {
+#pragma GCC unroll 16
+    for (int l = 0; l < W; l++, to = after(to, length)) store<T>(to, rows[l * step]);
+  } else {
+#pragma GCC unroll 16
+    for (int l = 0; l < W; l++, to = after(to, length))
+      store<T>(to, rows[l * step], l >= count ? 0 : some < W ? some : W);
+  }
 }
 
 template <typename T>
@@ -181,19 +260,6 @@ __attribute__((noinline)) void empty(const Vector<T>* tile, T* to, int64_t count
 #pragma GCC unroll 16
     for (int l = 0; l < W; l++) rows[l] = tile[k + l];
     transpose<T>(rows);
-    if (count == W && k + W <= length) {
-#pragma GCC unroll 16
-      for (int l = 0; l < W; l++) {
-        store<T>(to + l * length + k, rows[l]);
-        __builtin_prefetch(to + (W + l) * length + k, 1, 2);
-      }
-    } else {
-      const int some = length - k < W ? length - k : W;
-#pragma GCC unroll 16
-      for (int l = 0; l < W; l++) {
-        if (l < count) store<T>(to + l * length + k, rows[l], some);
-        __builtin_prefetch(to + (W + l) * length + k, 1, 2);
-      }
-    }
+    put<T>(rows, 1, to + k, count, length, length - k);
   }
 }

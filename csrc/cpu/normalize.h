@@ -1,63 +1,93 @@
-// Group normalisation. Short contiguous groups are transposed into a tile, one lane per group. Longer ones, and
-// groups that are columns, are read three times from where they lie: for the mean, for the squares around it, and
-// to be written. The second and the third time they come from a cache.
+// Group normalisation. Short groups are transposed into a tile, one lane per group. Others are read where they lie:
+// for the mean, for the squares around it, and to be written, the second and the third time from a cache.
 //
 // A reward of the group, the first where all count, is subtracted first, so equal rewards are exact zeros.
 
-constexpr int64_t PIECE = 256;  // numbers whose sum may be rounded to T; sums of pieces are in float64
-constexpr int STRIP = 4;        // vectors of neighbouring columns that are done together
+constexpr int64_t PIECE = 256;   // numbers whose sum may be rounded to T; sums of pieces are in float64
+constexpr int64_t TILED = 1024;  // numbers of the largest group or context that is transposed
+constexpr int64_t COLUMNS = 64, NUMBERS = 1 << 15;  // the most vectors in a row of a block, and numbers in it
 
-// The factor of a centred reward, from the sum of squares and the number of rewards.
-template <typename In, typename T>
-inline Vector<T> factor(const NormalizeArguments<In, T>& a, Vector<T> squares, Vector<T> n) {
+// The factor of a centred reward, from the variance and the number of rewards.
+template <typename T>
+inline Vector<T> factor(const Normal<T>& how, Vector<T> variance, Vector<T> n) {
   Vector<T> zero{}, one = zero + 1, result = one;
-  if (a.scale) {
-    Vector<T> divisor = n - T(a.ddof);
-    Vector<T> spread = root<T>(squares / (divisor > 1 ? divisor : one)) + a.eps;
+  if (how.scale) {
+    Vector<T> spread = root<T>(variance) + how.eps;
     result = spread == 0 ? zero : one / (spread == 0 ? one : spread);
   }
-  if (a.leave_one_out) result *= n > 1 ? n / (n > 1 ? n - 1 : one) : one;
+  if (how.leave_one_out) result *= n > 1 ? n / (n > 1 ? n - 1 : one) : one;
   return result;
 }
 
-// ---- a tile of W groups, in place; the sums of squares come back, which are finite if the rewards are ----
+template <typename T>
+inline Vector<T> at_least_one(Vector<T> n) {
+  return n > 1 ? n : Vector<T>{} + 1;
+}
 
-template <typename In, typename T>
-inline Vector<T> normalize_whole(const NormalizeArguments<In, T>& a, Vector<T>* tile, int64_t size) {
-  Vector<T> first = tile[0], total{}, squares{};
-  for (int64_t k = 0; k < size; k++) total += tile[k] -= first;
-  Vector<T> mean = total / T(size);
-  for (int64_t k = 0; k < size; k++) {
-    tile[k] -= mean;
-    squares += tile[k] * tile[k];
+// ---- W groups in a tile, in place: every `step`-th vector ----
+//
+// The sums of squares come back, which are finite if the rewards are.
+
+// N neighbours at once: a sum waits for itself, and the other sums fill the time.
+template <typename T, int N>
+inline Vector<T> normalize_whole(const Normal<T>& how, Vector<T>* tile, int64_t size, int64_t step) {
+  Vector<T> first[N], mean[N] = {}, squares[N] = {}, by[N], every{}, n = every + T(size);
+  const Vector<T> share = 1 / n, freedom = 1 / at_least_one<T>(n - T(how.ddof));
+  for (int v = 0; v < N; v++) first[v] = tile[v];
+  for (int64_t k = 0; k < size; k++)
+    for (int v = 0; v < N; v++) mean[v] += tile[k * step + v] - first[v];
+  for (int v = 0; v < N; v++) mean[v] *= share;
+  for (int64_t k = 0; k < size; k++)
+    for (int v = 0; v < N; v++) {
+      Vector<T> x = tile[k * step + v] - first[v] - mean[v];
+      squares[v] += x * x;
+    }
+  for (int v = 0; v < N; v++) {
+    by[v] = factor<T>(how, squares[v] * freedom, n);
+    every += squares[v];
   }
-  Vector<T> by = factor<In, T>(a, squares, Vector<T>{} + T(size));
-  for (int64_t k = 0; k < size; k++) tile[k] *= by;
+  for (int64_t k = 0; k < size; k++)
+    for (int v = 0; v < N; v++) tile[k * step + v] = (tile[k * step + v] - first[v] - mean[v]) * by[v];
+  return every;
+}
+
+// The same where gaps may be, which become 0.
+template <typename T>
+inline Vector<T> normalize_some(const Normal<T>& how, Vector<T>* tile, int64_t size, int64_t step) {
+  Vector<T> first{}, N{}, total{}, squares{}, zero{}, one = zero + 1;
+  for (int64_t k = 0; k < size; k++) {
+    auto valid = counts<T>(tile[k * step]);
+    first = valid & (N == 0) ? tile[k * step] : first;
+    N += valid ? one : zero;
+    total += valid ? tile[k * step] - first : zero;
+  }
+  Vector<T> mean = total / at_least_one<T>(N);
+  for (int64_t k = 0; k < size; k++) {
+    Vector<T> x = counts<T>(tile[k * step]) ? tile[k * step] - first - mean : zero;
+    squares += x * x;
+  }
+  Vector<T> by = factor<T>(how, squares / at_least_one<T>(N - T(how.ddof)), N);
+  for (int64_t k = 0; k < size; k++)
+    tile[k * step] = counts<T>(tile[k * step]) ? (tile[k * step] - first - mean) * by : zero;
   return squares;
 }
 
-template <typename In, typename T>
-inline Vector<T> normalize_some(const NormalizeArguments<In, T>& a, Vector<T>* tile, const Vector<T>* m,
-                                int64_t size) {
-  Vector<T> first{}, N{}, total{}, squares{}, zero{};
-  for (int64_t k = 0; k < size; k++) {
-    first = m[k] != 0 ? tile[k] : first;
-    N += m[k];
-  }
-  for (int64_t k = 0; k < size; k++) total += tile[k] = m[k] != 0 ? tile[k] - first : zero;
-  Vector<T> mean = total / (N == 0 ? zero + 1 : N);
-  for (int64_t k = 0; k < size; k++) {
-    tile[k] = m[k] != 0 ? tile[k] - mean : zero;
-    squares += tile[k] * tile[k];
-  }
-  Vector<T> by = factor<In, T>(a, squares, N);
-  for (int64_t k = 0; k < size; k++) tile[k] = m[k] != 0 ? tile[k] * by : zero;
-  return squares;
+// Every `step`-th vector from each of the first `step` on. Returns whether all is finite.
+template <typename T>
+inline typename Lanes<T>::Bits normalize_lanes(const Normal<T>& how, Vector<T>* tile, int64_t size,
+                                               int64_t step, bool gaps) {
+  Vector<T> squares{};
+  int64_t i = 0;
+  for (; !gaps && i + 4 <= step; i += 4) squares += normalize_whole<T, 4>(how, tile + i, size, step);
+  for (; !gaps && i + 2 <= step; i += 2) squares += normalize_whole<T, 2>(how, tile + i, size, step);
+  for (; !gaps && i < step; i++) squares += normalize_whole<T, 1>(how, tile + i, size, step);
+  for (; i < step; i++) squares += normalize_some<T>(how, tile + i, size, step);
+  return squares - squares == 0;
 }
 
 // W contiguous groups of different lengths, one per lane.
 template <typename In, typename T>
-Vector<T> ragged(const NormalizeArguments<In, T>& a, Vector<T>* tile, Vector<T>* m, int64_t t) {
+Vector<T> ragged(const NormalizeArguments<In, T>& a, Vector<T>* tile, int64_t t) {
   constexpr int W = Lanes<T>::W;
   int64_t per_row = (a.pieces + W - 1) / W, first = t % per_row * W, longest = 0;
   int64_t base = t / per_row * a.group, start[W] = {}, length[W] = {};
@@ -67,14 +97,11 @@ Vector<T> ragged(const NormalizeArguments<In, T>& a, Vector<T>* tile, Vector<T>*
     longest = length[l] > longest ? length[l] : longest;
   }
   for (int64_t k = 0; k < longest; k++) {
-    tile[k] = m[k] = Vector<T>{};
+    tile[k] = gap<T>();
     for (int l = 0; l < W; l++)
-      if (k < length[l]) {
-        tile[k][l] = number(a.rewards[start[l] + k]);
-        m[k][l] = 1;
-      }
+      if (k < length[l]) tile[k][l] = number(a.rewards[start[l] + k]);
   }
-  Vector<T> squares = normalize_some<In, T>(a, tile, m, longest);
+  Vector<T> squares = normalize_some<T>(a.how, tile, longest, 1);
   for (int l = 0; l < W; l++)
     for (int64_t k = 0; k < length[l]; k++) a.out[start[l] + k] = tile[k][l];
   return squares;
@@ -82,158 +109,191 @@ Vector<T> ragged(const NormalizeArguments<In, T>& a, Vector<T>* tile, Vector<T>*
 
 // ---- groups that are read where they lie ----
 
-// The sum over the lanes, in each of them.
-template <typename V, int S, int... J>
-inline void fold(V& v, std::integer_sequence<int, J...> lanes) {
-  v += __builtin_shufflevector(v, v, (J ^ S)...);
-  if constexpr (S > 1) fold<V, S / 2>(v, lanes);
+// A block of rows, `step` numbers apart, of `width` numbers, and `last` in the last one. Columns that are
+// `period` numbers apart are one group: its rewards may be laid out as a few long rows.
+struct Block {
+  int64_t start, rows, step, width, last, period;
+  int64_t ahead;  // how far the next block is, which is called into the second cache
+};
+
+// What is known of a vector of columns.
+template <typename T>
+struct Column {
+  Vector<T> first, n, mean, by, sum;
+  typename Lanes<T>::Wide wide;  // the sum in float64
+};
+
+// Let the columns of a group share a value, by f of two of them and their values.
+template <typename T, typename V, typename F>
+inline void share(const Block& b, Column<T>* columns, V Column<T>::* value, F f) {
+  constexpr int W = Lanes<T>::W;
+  for (int64_t c = b.period; c < b.width; c++) {
+    V& common = columns[c % b.period / W].*value;
+    common[c % b.period % W] = f(c % b.period, c, common[c % b.period % W], (columns[c / W].*value)[c % W]);
+  }
+  for (int64_t c = b.period; c < b.width; c++)
+    (columns[c / W].*value)[c % W] = (columns[c % b.period / W].*value)[c % b.period % W];
 }
 
-// Rows of N vectors, `step` numbers apart. They hold one group per column, or ALONG one group. Rows are full, but
-// `lanes` numbers of each column's row count, or ALONG of the last row. Returns whether all is finite.
-template <typename In, typename T, int N, bool ALONG>
-bool stream(const NormalizeArguments<In, T>& a, int64_t start, int64_t rows, int64_t step, int lanes) {
+template <typename In, typename T, bool MASKED>
+bool normalize_block(const NormalizeArguments<In, T>& a, const Block& b, T size, Column<T>* columns) {
   constexpr int W = Lanes<T>::W;
   using Wide = typename Lanes<T>::Wide;
-  using Bits = typename Lanes<T>::Bits;
-  const In* r = a.rewards + start;
-  const bool* mask = a.mask ? a.mask + start : nullptr;
-  T* out = a.out + start;
-  Vector<T> first[N] = {}, mean[N] = {}, by[N], zero{};
-  const int64_t whole = lanes == W ? rows
-                        : ALONG    ? rows - 1
-                                   : 0;  // rows that are full; others come after them
+  using Full = std::integral_constant<int, W>;
+  const In* r = a.rewards + b.start;
+  const bool* mask = MASKED ? a.mask + b.start : nullptr;
+  T* out = a.out + b.start;
+  const int64_t vectors = (b.width + W - 1) / W;
+  const Vector<T> zero{}, one = zero + 1;
 
-  auto at = [&](int64_t k, int v, auto full) {
-    const In* from = r + k * step + v * W;
-    return full ? load<In, T>(from) : load<In, T>(from, lanes);
-  };
-  auto valid = [&](int64_t k, int v, auto full) -> Bits {
-    const bool* flags = mask + k * step + v * W;
-    Bits there = full ? zero == 0 : below<T>(lanes);
-    return mask ? there & ((full ? load<bool, T>(flags) : load<bool, T>(flags, lanes)) != 0) : there;
-  };
-  auto centred = [&](int64_t k, int v, auto full) {
-    Vector<T> x = at(k, v, full) - first[v] - mean[v];
-    return mask || (ALONG && !full) ? (valid(k, v, full) ? x : zero) : x;
-  };
-  struct Sums {
-    Vector<T> of[N];
-  };
-  auto piece = [&](int64_t begin, int64_t end, auto term) {
-    Sums sums = {};
-    int64_t k = begin;
-    for (; k < end && k < whole; k++)
-      for (int v = 0; v < N; v++) sums.of[v] += term(k, v, std::true_type());
-    for (; k < end; k++)
-      for (int v = 0; v < N; v++) sums.of[v] += term(k, v, std::false_type());
-    return sums;
-  };
-  // The sum of a term over all rows.
-  auto total = [&](auto term) {
-    Sums sums = piece(0, rows < PIECE ? rows : PIECE, term);
-    if (rows > PIECE) {
-      Wide wide[N] = {};
-      for (int64_t begin = 0; begin < rows; begin += PIECE) {
-        if (begin) sums = piece(begin, begin + PIECE < rows ? begin + PIECE : rows, term);
-        for (int v = 0; v < N; v++) wide[v] += __builtin_convertvector(sums.of[v], Wide);
-      }
-      if (ALONG) fold<Wide, W / 2>(wide[0], std::make_integer_sequence<int, W>());
-      for (int v = 0; v < N; v++) sums.of[v] = __builtin_convertvector(wide[v], Vector<T>);
-    } else if (ALONG) {
-      fold<Vector<T>, W / 2>(sums.of[0], std::make_integer_sequence<int, W>());
+  // f(column, place, how many numbers of it are there), row by row as memory lies.
+  auto over = [&](int64_t begin, int64_t end, auto f) {
+    for (int64_t k = begin; k < end; k++) {
+      const int64_t width = k + 1 < b.rows ? b.width : b.last;
+      int64_t v = 0;
+      for (; v * W + W <= width; v++) f(columns[v], k * b.step + v * W, Full());
+      if (v * W < width) f(columns[v], k * b.step + v * W, int(width - v * W));
     }
-    return sums;
+  };
+  auto at = [&](int64_t place, auto some) {
+    if constexpr (std::is_same_v<decltype(some), Full>)
+      return load<In, T>(r + place);
+    else
+      return load<In, T>(r + place, some);
+  };
+  auto valid = [&](int64_t place, auto some) {
+    if constexpr (!MASKED)
+      return below<T>(some);
+    else if constexpr (std::is_same_v<decltype(some), Full>)
+      return truths<T>(mask + place);
+    else
+      return truths<T>(mask + place, some);
+  };
+  auto centred = [&](const Column<T>& c, int64_t place, auto some) {
+    Vector<T> x = at(place, some) - c.first - c.mean;
+    return valid(place, some) ? x : zero;
+  };
+  auto total = [&](auto term) {
+    for (int64_t v = 0; v < vectors; v++) columns[v].wide = Wide{};
+    for (int64_t begin = 0; begin < b.rows; begin += PIECE) {
+      for (int64_t v = 0; v < vectors; v++) columns[v].sum = zero;
+      over(begin, begin + PIECE < b.rows ? begin + PIECE : b.rows,
+           [&](Column<T>& c, int64_t place, auto some) { c.sum += term(c, place, some); });
+      for (int64_t v = 0; v < vectors; v++) columns[v].wide += __builtin_convertvector(columns[v].sum, Wide);
+    }
+    share(b, columns, &Column<T>::wide, [](int64_t, int64_t, double x, double y) { return x + y; });
   };
 
-  int64_t i = 0;
-  while (ALONG && mask && i + 1 < (rows - 1) * W + lanes && !mask[i]) i++;
-  for (int v = 0; v < N; v++)
-    first[v] = ALONG   ? zero + T(number(r[i]))
-               : whole ? at(0, v, std::true_type())
-                       : at(0, v, std::false_type());
-  for (int64_t k = rows - 1; !ALONG && mask && k >= 0; k--)
-    for (int v = 0; v < N; v++)
-      first[v] = whole ? (valid(k, v, std::true_type()) ? at(k, v, std::true_type()) : first[v])
-                       : (valid(k, v, std::false_type()) ? at(k, v, std::false_type()) : first[v]);
-  Sums n = {};
-  if (mask)
-    n = total(
-        [&](int64_t k, int v, auto full) { return __builtin_convertvector(-valid(k, v, full), Vector<T>); });
-  else
-    for (int v = 0; v < N; v++) n.of[v] += T(ALONG ? (rows - 1) * W + lanes : rows);
-  const Sums sums = total(centred);
-  for (int v = 0; v < N; v++) mean[v] = sums.of[v] / (n.of[v] == 0 ? zero + 1 : n.of[v]);
-  const Sums squares = total([&](int64_t k, int v, auto full) {
-    Vector<T> x = centred(k, v, full);
+  for (int64_t v = 0; v < vectors; v++)
+    columns[v].first = columns[v].mean = zero, columns[v].n = MASKED ? zero : zero + size;
+  over(0, MASKED ? b.rows : 1, [&](Column<T>& c, int64_t place, auto some) {
+    if (MASKED) {
+      auto there = valid(place, some);
+      c.first = there & (c.n == 0) ? at(place, some) : c.first;
+      c.n += there ? one : zero;
+    } else {
+      c.first = at(place, some);
+    }
+  });
+  auto n = [&](int64_t c) { return columns[c / W].n[c % W]; };
+  share(b, columns, &Column<T>::first, [&](int64_t i, int64_t, T x, T y) { return n(i) != 0 ? x : y; });
+  if (MASKED) share(b, columns, &Column<T>::n, [](int64_t, int64_t, T x, T y) { return x + y; });
+  total([&](const Column<T>& c, int64_t place, auto some) {
+    __builtin_prefetch(r + place + b.ahead, 0, 2);
+    return centred(c, place, some);
+  });
+  for (int64_t v = 0; v < vectors; v++)
+    columns[v].mean = __builtin_convertvector(columns[v].wide, Vector<T>) / at_least_one<T>(columns[v].n);
+  total([&](const Column<T>& c, int64_t place, auto some) {
+    Vector<T> x = centred(c, place, some);
     return x * x;
   });
-  Bits good = zero == 0;
-  for (int v = 0; v < N; v++) {
-    good &= squares.of[v] - squares.of[v] == 0;
-    by[v] = factor<In, T>(a, squares.of[v], n.of[v]);
+  auto good = zero == 0;
+  for (int64_t v = 0; v < vectors; v++) {
+    Vector<T> squares = __builtin_convertvector(columns[v].wide, Vector<T>);
+    good &= squares - squares == 0;
+    columns[v].by = factor<T>(a.how, squares / at_least_one<T>(columns[v].n - T(a.how.ddof)), columns[v].n);
   }
-  for (int64_t k = 0; k < whole; k++)
-    for (int v = 0; v < N; v++) store<T>(out + k * step + v * W, centred(k, v, std::true_type()) * by[v]);
-  for (int64_t k = whole; k < rows; k++)
-    for (int v = 0; v < N; v++)
-      store<T>(out + k * step + v * W, centred(k, v, std::false_type()) * by[v], lanes);
+  over(0, b.rows, [&](const Column<T>& c, int64_t place, auto some) {
+    __builtin_prefetch(out + place + b.ahead, 1, 2);
+    Vector<T> x = (at(place, some) - c.first - c.mean) * c.by;
+    if (MASKED) x = valid(place, some) ? x : zero;
+    if constexpr (std::is_same_v<decltype(some), Full>)
+      store<T>(out + place, x);
+    else
+      store<T>(out + place, x, some);
+  });
   return all<T>(good);
 }
 
-// ---- the kernel ----
+// ---- the kernel: tiles of W groups or contexts, or blocks ----
 
 template <typename In, typename T>
 inline bool in_tiles(const NormalizeArguments<In, T>& a) {
-  return a.inner == 1 && a.longest <= TILED;
+  if (a.offsets) return a.inner == 1 && a.longest <= TILED;
+  return a.inner < Lanes<T>::W && a.group * a.inner <= TILED && 2 * a.outer >= Lanes<T>::W;
 }
 
-// Tiles of W short groups, single long groups, or strips of columns.
+// Into how many blocks the columns of a group are divided.
 template <typename In, typename T>
-int64_t normalize_tiles(const NormalizeArguments<In, T>& a) {
+inline int64_t blocks(const NormalizeArguments<In, T>& a) {
+  constexpr int64_t W = Lanes<T>::W;
+  int64_t vectors = NUMBERS / W / (a.longest ? a.longest : 1);
+  vectors = vectors < 4 ? 4 : vectors > COLUMNS ? COLUMNS : vectors;
+  return (a.inner + vectors * W - 1) / (vectors * W);
+}
+
+template <typename In, typename T>
+Work normalize_work(const NormalizeArguments<In, T>& a) {
   constexpr int W = Lanes<T>::W;
-  if (in_tiles(a)) return a.offsets ? a.outer * ((a.pieces + W - 1) / W) : (a.outer + W - 1) / W;
-  return a.outer * a.pieces * ((a.inner + STRIP * W - 1) / (STRIP * W));
+  const int64_t tiles = a.offsets ? a.outer * ((a.pieces + W - 1) / W) : (a.outer + W - 1) / W;
+  if (in_tiles(a)) return {tiles, rounded_up(a.longest * a.inner, W) * BYTES};
+  return {a.outer * a.pieces * blocks(a), (COLUMNS + W) * int64_t(sizeof(Column<T>))};
 }
 
 template <typename In, typename T>
 bool normalize(const NormalizeArguments<In, T>& a, int64_t begin, int64_t end, void* scratch) {
   constexpr int W = Lanes<T>::W;
-  Vector<T>*tile = static_cast<Vector<T>*>(scratch), *m = tile + rounded_up(a.longest, W), zero{};
+  Vector<T>*tile = static_cast<Vector<T>*>(scratch), zero{};
+  Column<T>* columns = static_cast<Column<T>*>(scratch);
   auto good = zero == 0;
   bool fine = true;
   for (int64_t t = begin; t < end; t++) {
     if (in_tiles(a) && a.offsets) {
-      Vector<T> squares = ragged<In, T>(a, tile, m, t);
+      Vector<T> squares = ragged<In, T>(a, tile, t);
       good &= squares - squares == 0;
     } else if (in_tiles(a)) {
-      const int64_t start = t * W * a.group, count = t * W + W <= a.outer ? W : a.outer - t * W;
-      fill<In, T>(tile, a.rewards + start, count, a.group);
-      if (a.mask) fill<bool, T>(m, a.mask + start, count, a.group);
-      Vector<T> squares =
-          a.mask ? normalize_some<In, T>(a, tile, m, a.group) : normalize_whole<In, T>(a, tile, a.group);
-      good &= squares - squares == 0;
-      empty<T>(tile, a.out + start, count, a.group);
+      const int64_t length = a.group * a.inner, start = t * W * length;
+      const int64_t count = t * W + W <= a.outer ? W : a.outer - t * W;
+      const Next<In, T> next{a.rewards + start + W * length, a.out + start + W * length};
+      fill<In, T>(tile, a.rewards + start, a.mask ? a.mask + start : nullptr, count, length);
+      for (int64_t k = 0; k < length; k++) next.call(k);
+      good &= normalize_lanes<T>(a.how, tile, a.group, a.inner, a.mask);
+      empty<T>(tile, a.out + start, count, length);
     } else {
-      const int64_t strips = (a.inner + STRIP * W - 1) / (STRIP * W), row = t / strips,
-                    piece = row % a.pieces;
+      const int64_t each = blocks(a), row = t / each, piece = row % a.pieces, s = t % each;
       const int64_t top = a.offsets ? a.offsets[piece] : 0;
-      const int64_t length = a.offsets ? a.offsets[piece + 1] - top : a.group;
-      const int64_t start = (row / a.pieces * a.group + top) * a.inner;
-      if (length == 0) continue;
-      if (a.inner == 1) {
-        const int64_t rows = (length + W - 1) / W;
-        fine &= stream<In, T, 1, true>(a, start, rows, W, length - (rows - 1) * W);
-        continue;
+      const int64_t size = a.offsets ? a.offsets[piece + 1] - top : a.group;
+      Block b{(row / a.pieces * a.group + top) * a.inner,
+              size,
+              a.inner,
+              a.inner,
+              a.inner,
+              a.inner,
+              size * a.inner};
+      if (size == 0) continue;
+      if (a.inner < W) {  // W rows and more are one
+        b.step = b.width = a.inner * W * (a.inner < 4 ? 4 : 1);
+        b.rows = (size * a.inner + b.width - 1) / b.width;
+        b.last = size * a.inner - (b.rows - 1) * b.width;
+      } else if (each > 1) {
+        const int64_t from = a.inner * s / each / W * W,
+                      to = s + 1 < each ? a.inner * (s + 1) / each / W * W : a.inner;
+        b.start += from;
+        b.width = b.last = b.period = b.ahead = to - from;
       }
-      int64_t column = t % strips * STRIP * W;
-      const int64_t stop = column + STRIP * W < a.inner ? column + STRIP * W : a.inner;
-      if (stop - column == STRIP * W)
-        fine &= stream<In, T, STRIP, false>(a, start + column, length, a.inner, W);
-      else
-        for (; column < stop; column += W)
-          fine &= stream<In, T, 1, false>(a, start + column, length, a.inner,
-                                          stop - column < W ? stop - column : W);
+      fine &= a.mask ? normalize_block<In, T, true>(a, b, size, columns)
+                     : normalize_block<In, T, false>(a, b, size, columns);
     }
   }
   return fine && all<T>(good);

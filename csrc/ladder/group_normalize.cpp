@@ -75,10 +75,11 @@ void normalize_tiles(const float* rewards, float* out, int64_t n, int64_t G) {
   InstructionSet best = can_run(InstructionSet::avx512) ? InstructionSet::avx512
                         : can_run(InstructionSet::avx2) ? InstructionSet::avx2
                                                         : InstructionSet::baseline;
-  NormalizeArguments<float, float> a{rewards, nullptr, nullptr, out, n, G, 1, 1, G, 1, EPS, true, false};
-  std::vector<char> memory((G + SPARE) * SCRATCH_BYTES + 64);
-  auto start = (reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64;
+  NormalizeArguments<float, float> a{rewards, nullptr, nullptr, out, n, G, 1, 1, G, {1, EPS, true, false}};
   auto kernels = kernels_of<float, float>(best);
-  kernels.normalize(a, 0, kernels.normalize_tiles(a), reinterpret_cast<void*>(start));
+  const Work work = kernels.normalize_work(a);
+  std::vector<char> memory(work.room + 64);
+  auto start = (reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64;
+  kernels.normalize(a, 0, work.tiles, reinterpret_cast<void*>(start));
 }
 }

@@ -239,13 +239,16 @@ void swap_tiles(const float* gains, const float* idcg, float* out, int64_t n, in
       nullptr,
       out,
       n,
+      1,
       K,
       true,
+      nullptr,
       {r.d.data(), r.step.data(), r.share.data(), r.part.data(), r.centred.data(), nullptr, nullptr}};
-  std::vector<char> memory((K + SPARE) * SCRATCH_BYTES + 64);
-  auto start = (reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64;
   auto kernels = kernels_of<float, float>(best);
-  kernels.swap(a, 0, kernels.swap_tiles(a), reinterpret_cast<void*>(start));
+  const Work work = kernels.swap_work(a);
+  std::vector<char> memory(work.room + 64);
+  auto start = (reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64;
+  kernels.swap(a, 0, work.tiles, reinterpret_cast<void*>(start));
 }
 
 // 9. Lists are independent: two threads of a pool take half each. In production the pool is torch's

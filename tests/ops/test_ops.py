@@ -288,6 +288,28 @@ def test_groups_of_every_size_are_the_truth(device, shape):
     assert (group_normalize(rewards.to(device), 1).cpu().double() - truth).abs().max() < 2e-5
 
 
+SHAPES = [(20, 5, 10), (20, 3, 40), (3, 16, 50), (2, 40, 130), (3, 700, 4), (2, 9, 3000)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_contexts_of_every_shape_are_done_in_one_pass_and_in_two(device, shape, masked):
+    """Side by side in lanes, in panels, in blocks of columns and as rows joined to longer ones."""
+    random = torch.Generator().manual_seed(0)
+    gains = torch.rand(shape, generator=random, dtype=torch.float64)
+    valid = torch.rand(shape, generator=random) < (0.7 if masked else 2)
+    how = {"ddof": 1, "eps": 1e-2, "scale": True, "leave_one_out": False}
+    flat = gains.flatten(0, 1), None, valid.flatten(0, 1), shape[-1], True
+    rewards = reference.swap_ndcg(*flat).view(shape)
+    truth = reference.group_normalize(rewards, valid, None, **how)
+    mask = valid.to(device) if masked else None
+    found = swap_advantages(gains.masked_fill(~valid, torch.nan).to(device), mask=mask, eps=1e-2)
+    # float64 sums of at most 3,000 terms; eps keeps the divisor above 1e-2.
+    assert (found.cpu() - truth).abs().max() < 1e-10
+    found = group_normalize(rewards.masked_fill(~valid, torch.nan).to(device), 1, mask=mask, eps=1e-2)
+    assert (found.cpu() - truth).abs().max() < 1e-10
+
+
 @pytest.mark.parametrize("size", [4097, 100_003])
 def test_one_long_group_is_as_exact_as_a_short_one(device, size):
     rewards = torch.rand(2, size, generator=torch.Generator().manual_seed(0))
