@@ -15,9 +15,8 @@ pip install --quiet torch==2.11.0 "setuptools>=77,<82" ninja pybind11 numpy tqdm
 mkdir "$work/copy"
 git ls-files -z | xargs -0 cp --parents -t "$work/copy"
 cd "$work/copy"
-start=$SECONDS
-python setup.py build_ext --inplace >"$work/build.txt" 2>&1 || { cat "$work/build.txt" && exit 1; }
-echo "built in $((SECONDS - start)) s for $TORCH_CUDA_ARCH_LIST"
+TIMEFORMAT="built for $TORCH_CUDA_ARCH_LIST in %R s, which took %U s of processor"
+time python setup.py build_ext --inplace >"$work/build.txt" 2>&1 || { cat "$work/build.txt" && exit 1; }
 python -m minirec.ops
 
 cat >check.py <<'PYTHON'
