@@ -19,11 +19,14 @@ def _load(device: str, name: str) -> str:
     """Load the library of kernels for a device; returns "", or the reason why it is not there."""
     if os.environ.get("MINIREC_NO_EXT"):
         return "MINIREC_NO_EXT is set"
+    libraries = sorted(FOLDER.glob(f"{name}*.{'pyd' if os.name == 'nt' else 'so'}"))
+    kept = FOLDER / f"{name}.txt"
+    if not libraries and kept.is_file():  # setup.py has tried
+        return f"not built: {kept.read_text(encoding='utf-8')}"
     if device == "cuda" and not torch.cuda.is_available():
         return "no CUDA device"
     if WHY_NOT.get("cpu"):  # the schemas are in the CPU's library
         return WHY_NOT["cpu"]
-    libraries = sorted(FOLDER.glob(f"{name}*.{'pyd' if os.name == 'nt' else 'so'}"))
     if not libraries:
         return "the extension is not built: pip install --no-build-isolation -e ."
     try:

@@ -96,6 +96,42 @@ def test_compiled_for_any_size_and_with_other_options_it_stays_one_graph():
         assert torch.equal(swaps(x, cutoff=cutoff), swap_ndcg(x, cutoff=cutoff))
 
 
+class Advantages(torch.nn.Module):
+    """All three ops, with shapes that are products of others."""
+
+    def forward(self, gains, idcg):
+        rewards = swap_ndcg(gains * 2, idcg, cutoff=10)
+        return group_normalize(rewards + 1, dim=1), swap_advantages(gains)
+
+
+def exported(strict):
+    """The program of a batch of any size."""
+    batch = torch.export.Dim("batch", min=2)
+    shapes = {"gains": {0: batch}, "idcg": {0: batch}}
+    example = (GAINS, torch.full((6, 1), 9.0))
+    return torch.export.export(Advantages(), example, dynamic_shapes=shapes, strict=strict)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_exported_it_serves_batches_of_any_size(strict):
+    program = exported(strict).module()
+    for size in (2, 5, 6):
+        inputs = GAINS[:size], torch.full((size, 1), 9.0)
+        for found, expected in zip(program(*inputs), Advantages()(*inputs), strict=True):
+            assert torch.equal(found, expected)
+
+
+def test_packaged_by_aot_inductor_it_is_the_same(tmp_path):
+    built()
+    quick = {"aot_inductor.compile_wrapper_opt_level": "O0"}  # g++ takes most of the time
+    path = str(tmp_path / "advantages.pt2")
+    torch._inductor.aoti_compile_and_package(exported(False), package_path=path, inductor_configs=quick)
+    inputs = GAINS[:5], torch.full((5, 1), 9.0)
+    found = torch._inductor.aoti_load_package(path)(*inputs)
+    for one, expected in zip(found, Advantages()(*inputs), strict=True):
+        assert torch.equal(one, expected)
+
+
 def test_one_thread_and_two_agree_bit_for_bit():
     built()
     big = torch.rand(3000, 128, generator=torch.Generator().manual_seed(0))
