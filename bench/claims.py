@@ -18,9 +18,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from minirec.run.reinforced import means
 
-from bench.seeds import keep
+from bench.seeds import keep, means
 from bench.timing import heading
 from minirec.data import prepare
 from minirec.data.dataset import contexts

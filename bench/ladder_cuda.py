@@ -19,7 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.kernels import HOW, Row, buffers, floor, table
+from bench.kernels_rows import Row, Setup, buffers, floor, table
+from bench.kernels_ways import OPTIONS
 from bench.timing import write
 from minirec.ops import reference
 
@@ -144,7 +145,7 @@ def rows(library: ctypes.CDLL, name: str, values: Tensor) -> list[Row]:
         exact = [tensor.double() for tensor in given]
         truth = reference.swap_ndcg(*exact, torch.ones_like(values, dtype=torch.bool), values.shape[1], True)
     else:
-        truth = reference.group_normalize(values.double()[..., None], None, None, *HOW)[..., 0]
+        truth = reference.group_normalize(values.double()[..., None], None, None, *OPTIONS)[..., 0]
 
     def run(rung: int, x: Tensor, out: Tensor) -> Tensor:
         stream = torch.cuda.current_stream().cuda_stream if x.is_cuda else library.current_stream()
@@ -161,11 +162,12 @@ def timed(name: str, folder: str | Path) -> list[str]:
     command = ["nvcc", "-std=c++17", "-O3", "-arch=native", "-shared", "-Xcompiler=-fPIC"]
     subprocess.run([*command, source, "-o", library], check=True)
     n, size = LADDERS[name].timed
-    pairs = buffers(n, size, device="cuda")
+    setup = Setup("cuda")
+    pairs = buffers((n, size), setup)
     climbed = rows(loaded(library), name, pairs[0][0])
     device = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     heading = f"## {name}, {n:,} x {size} float32, on {device}"
-    return [heading, *table("rung", [floor("cuda"), *climbed], pairs, CLOSE), ""]
+    return [heading, *table("rung", [floor(setup), *climbed], pairs, CLOSE, setup), ""]
 
 
 def main() -> None:

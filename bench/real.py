@@ -20,10 +20,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from minirec.run.reinforced import means
 
 from bench.claims import teach
-from bench.seeds import dense, keep, sparse
+from bench.seeds import dense, keep, means, sparse
 from bench.timing import heading
 from minirec.data.dataset import contexts
 from minirec.measure import evaluation

@@ -1,7 +1,7 @@
 """Values by seed, kept as JSON beside the table that is made of them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -36,3 +36,13 @@ def dense(kept: dict[str, float], users: int) -> Tensor:
     values = torch.zeros(users, dtype=torch.float64)
     values[[int(row) for row in kept]] = torch.tensor(list(kept.values()), dtype=torch.float64)
     return values
+
+
+def means(lines: list[dict[str, float]], names: Iterable[str]) -> dict[str, float]:
+    """The mean of each number over the lines of metrics that have it.
+
+    >>> means([{"step": 1, "silent": 0.5}, {"step": 2, "silent": 1.0}], ["silent", "mixed"])
+    {'silent': 0.75}
+    """
+    values = {name: [line[name] for line in lines if name in line] for name in names}
+    return {name: sum(numbers) / len(numbers) for name, numbers in values.items() if numbers}

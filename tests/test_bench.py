@@ -1,10 +1,13 @@
 """The benches over seeds: one seed after another in one run folder, and a table made of what was kept."""
 
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
 
+import bench
 from bench import real, real_lists
 from bench.seeds import dense, keep, sparse, table
 from minirec import settings
@@ -14,6 +17,16 @@ from minirec.run.folder import save, save_data
 from tests.small_run import CFG, make_codes, make_dataset, make_policy
 
 ARMS = ("supervised continued", "AdaGRPO")
+BENCHES = sorted(path.stem for path in Path(bench.__file__).parent.glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_every_bench_finds_what_it_imports(name):
+    try:
+        import_module(f"bench.{name}")
+    except ModuleNotFoundError as error:  # a package to compare with, which not every machine has
+        if error.name.split(".")[0] in ("bench", "minirec"):
+            raise
 
 
 @pytest.fixture(scope="module")

@@ -83,10 +83,10 @@ def test_a_table_over_seeds_is_that_of_its_values_by_seed_or_says_that_they_were
 def test_what_is_counted_in_words():
     rates = [row["rate"] for name, row in REAL.items() if name != "supervised"]
     assert (len(rates), rates.count([1e-5])) == (8, 6)  # "six of the eight arms took the smallest"
-    told = [row for row in REAL.values() if row[MINUS] and not row[MINUS][1] <= 0 <= row[MINUS][2]]
-    assert told == []  # "no arm is told from supervised continued", on recall@10
-    below = [row[MINUS][0] < 0 for rows in (RIGHT, NOISE, HARMFUL) for row in rows.values() if row[MINUS]]
-    assert all(below)  # "no arm is above supervised continued with any ranker"
+    told = {name for name, row in REAL.items() if row[MINUS] and not row[MINUS][1] <= 0 <= row[MINUS][2]}
+    assert told == {"repair alone"}  # "no arm is above ...; repair alone is below it", on recall@10
+    gates = [row[MINUS] for rows in (RIGHT, NOISE, HARMFUL) for row in rows.values() if row[MINUS]]
+    assert max(mean - half for mean, half in gates) < 0  # "no arm is told to be above supervised continued"
     others = [row["ours minus it"][0] for name, row in SPARSE.items() if name != "ReCast"]
     assert max(others) < 0  # "it is below every other arm"
     assert round(SWAP["without out="]["of the kernel"][0]) == 4  # "costs four times as much"
