@@ -3,7 +3,8 @@
 //
 // A reward of the group, the first where all count, is subtracted first, so equal rewards are exact zeros.
 
-constexpr int64_t PIECE = 256;   // numbers whose sum may be rounded to T; sums of pieces are in float64
+constexpr int64_t RUN = 32;      // numbers in a sum of a tile; a sum of sums is rounded less
+constexpr int64_t PIECE = 256;   // numbers in a sum of a block; sums of pieces are in float64
 constexpr int64_t TILED = 1024;  // numbers of the largest group or context that is transposed
 constexpr int64_t COLUMNS = 64, NUMBERS = 1 << 15;  // the most vectors in a row of a block, and numbers in it
 
@@ -33,15 +34,18 @@ template <typename T, int N>
 inline Vector<T> normalize_whole(const Normal<T>& how, Vector<T>* tile, int64_t size, int64_t step) {
   Vector<T> first[N], mean[N] = {}, squares[N] = {}, by[N], every{}, n = every + T(size);
   const Vector<T> share = 1 / n, freedom = 1 / at_least_one<T>(n - T(how.ddof));
-  for (int v = 0; v < N; v++) first[v] = tile[v];
-  for (int64_t k = 0; k < size; k++)
-    for (int v = 0; v < N; v++) mean[v] += tile[k * step + v] - first[v];
-  for (int v = 0; v < N; v++) mean[v] *= share;
-  for (int64_t k = 0; k < size; k++)
-    for (int v = 0; v < N; v++) {
-      Vector<T> x = tile[k * step + v] - first[v] - mean[v];
-      squares[v] += x * x;
+  auto sum = [&](Vector<T>* total, auto term) {
+    for (int64_t begin = 0; begin < size; begin += RUN) {
+      Vector<T> part[N] = {};
+      for (int64_t k = begin; k < size && k < begin + RUN; k++)
+        for (int v = 0; v < N; v++) part[v] += term(tile[k * step + v] - first[v], mean[v]);
+      for (int v = 0; v < N; v++) total[v] += part[v];
     }
+  };
+  for (int v = 0; v < N; v++) first[v] = tile[v];
+  sum(mean, [](Vector<T> x, Vector<T>) { return x; });
+  for (int v = 0; v < N; v++) mean[v] *= share;
+  sum(squares, [](Vector<T> x, Vector<T> mean) { return (x - mean) * (x - mean); });
   for (int v = 0; v < N; v++) {
     by[v] = factor<T>(how, squares[v] * freedom, n);
     every += squares[v];
@@ -54,17 +58,19 @@ inline Vector<T> normalize_whole(const Normal<T>& how, Vector<T>* tile, int64_t 
 // The same where gaps may be, which become 0.
 template <typename T>
 inline Vector<T> normalize_some(const Normal<T>& how, Vector<T>* tile, int64_t size, int64_t step) {
-  Vector<T> first{}, N{}, total{}, squares{}, zero{}, one = zero + 1;
+  Vector<T> first{}, N{}, total{}, squares{}, part{}, zero{}, one = zero + 1;
   for (int64_t k = 0; k < size; k++) {
     auto valid = counts<T>(tile[k * step]);
     first = valid & (N == 0) ? tile[k * step] : first;
     N += valid ? one : zero;
-    total += valid ? tile[k * step] - first : zero;
+    part += valid ? tile[k * step] - first : zero;
+    if (k % RUN == RUN - 1 || k == size - 1) total += part, part = zero;
   }
   Vector<T> mean = total / at_least_one<T>(N);
   for (int64_t k = 0; k < size; k++) {
     Vector<T> x = counts<T>(tile[k * step]) ? tile[k * step] - first - mean : zero;
-    squares += x * x;
+    part += x * x;
+    if (k % RUN == RUN - 1 || k == size - 1) squares += part, part = zero;
   }
   Vector<T> by = factor<T>(how, squares / at_least_one<T>(N - T(how.ddof)), N);
   for (int64_t k = 0; k < size; k++)
