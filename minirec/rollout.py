@@ -23,7 +23,11 @@ def refuse_infinite(prompt: Prompt) -> None:
 
 @torch.no_grad()
 def sample(
-    policy: Policy, prompt: Prompt, trie: Trie, noise: Tensor, constrained: bool = True
+    policy: Policy,
+    prompt: Prompt,
+    trie: Trie,
+    noise: Tensor,
+    constrained: bool = True,
 ) -> Rollout:
     """Sample G next items for each of B contexts: a Rollout with P = 1.
 
