@@ -51,11 +51,11 @@ class Processes:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model; with several processes, a wrapper that averages its gradients."""
-        return DistributedDataParallel(model) if dist.is_initialized() else model
+        return DistributedDataParallel(model) if self.count > 1 else model
 
     def gather(self, rows: Tensor) -> Tensor:
         """Bring the rows (b, ...) of all processes together, in the order in which they were dealt out."""
-        if not dist.is_initialized():
+        if self.count == 1:
             return rows
         parts: list[Tensor] = [rows] * self.count
         dist.all_gather_object(parts, rows.cpu())
@@ -64,7 +64,7 @@ class Processes:
 
     def totals(self, values: Tensor) -> Tensor:
         """Sum a tensor over the processes, in float64, on the CPU; all must call it."""
-        if not dist.is_initialized():
+        if self.count == 1:
             return values.cpu().double()
         values = values.to(self.device, torch.float64, copy=True)  # all_reduce writes into it
         dist.all_reduce(values)

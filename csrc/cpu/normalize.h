@@ -1,6 +1,5 @@
 // Group normalisation. Short groups are transposed into a tile, one lane per group. Others are read where they lie:
 // for the mean, for the squares around it, and to be written, the second and the third time from a cache.
-//
 // A reward of the group, the first where all count, is subtracted first, so equal rewards are exact zeros.
 
 constexpr int64_t RUN = 32;      // numbers in a sum of a tile; a sum of sums is rounded less
@@ -280,21 +279,16 @@ bool normalize(const NormalizeArguments<In, T>& a, int64_t begin, int64_t end, v
       const int64_t each = blocks(a), row = t / each, piece = row % a.pieces, s = t % each;
       const int64_t top = a.offsets ? a.offsets[piece] : 0;
       const int64_t size = a.offsets ? a.offsets[piece + 1] - top : a.group;
-      Block b{(row / a.pieces * a.group + top) * a.inner,
-              size,
-              a.inner,
-              a.inner,
-              a.inner,
-              a.inner,
-              size * a.inner};
+      const int64_t start = (row / a.pieces * a.group + top) * a.inner, width = a.inner;
+      Block b{start, size, width, width, width, width, size * width};
       if (size == 0) continue;
       if (a.inner < W) {  // W rows and more are one
         b.step = b.width = a.inner * W * (a.inner < 4 ? 4 : 1);
         b.rows = (size * a.inner + b.width - 1) / b.width;
         b.last = size * a.inner - (b.rows - 1) * b.width;
       } else if (each > 1) {
-        const int64_t from = a.inner * s / each / W * W,
-                      to = s + 1 < each ? a.inner * (s + 1) / each / W * W : a.inner;
+        const int64_t from = width * s / each / W * W;
+        const int64_t to = s + 1 < each ? width * (s + 1) / each / W * W : width;
         b.start += from;
         b.width = b.last = b.period = b.ahead = to - from;
       }
