@@ -208,7 +208,7 @@ STAGES = {
         "pass@50 of 6 samples": (
             "measure/evaluation.py",
             'lists["samples"], most=cfg.samples)',
-            'lists["samples"], most)',
+            'lists["samples"], most=most)',
         ),
     },
     "run/test_folder.py::test_an_arm_and_sasrec_read_the_data_of_the_run_they_lie_in": {

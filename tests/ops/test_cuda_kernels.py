@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from bench import ladder_cuda
-from bench.kernels import floor, table
+from bench.kernels_rows import Setup, floor, table
 from minirec.ops import load, reference
 
 pytestmark = pytest.mark.slow
@@ -483,9 +483,10 @@ def test_rungs_are_timed_only_if_they_give_the_truth(gpu):
     climbed = ladder_cuda.rows(gpu, "swap_ndcg", pairs[0][0])
     assert [row.name for row in climbed] == ["staged", "shared", "warp", "closed form", "pairs"]
     wrong = climbed[1]._replace(call=lambda x, out: out.zero_())
-    lines = table("rungs", [floor("cpu"), climbed[0], wrong], pairs, ladder_cuda.CLOSE)
-    assert re.fullmatch(r"\| staged \| [\d.]+ \| [\d.,]+ \| 1.00 \|", lines[-2])
-    assert lines[-1] == "| shared | red | | |"
+    setup = Setup(rounds=3, quick=True)
+    lines = [*table("rungs", [floor(setup), climbed[0], wrong], pairs, ladder_cuda.CLOSE, setup)]
+    assert re.match(r"\| staged \| [\d.]+ \| [\d.,]+ \| 1.00 \|", lines[4])
+    assert lines[5] == "| shared | red | | | | |"
 
 
 def test_an_access_can_be_traced(gpu):
