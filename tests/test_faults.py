@@ -39,7 +39,7 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for part in ("minirec", "tests", "tutorials", "csrc"):
+        for part in ("minirec", "bench", "tests", "tutorials", "csrc"):
             ignored = shutil.ignore_patterns("__pycache__", "*.png", "*.md")
             shutil.copytree(ROOT / part, folder / part, ignore=ignored)
         shutil.copy(ROOT / "pyproject.toml", folder)
