@@ -34,14 +34,21 @@ def check_tensor(name: str, value: object, kind: tuple[tuple, object], like: Ten
     need(isinstance(value, Tensor), name, ": expected a tensor, got ", type(value).__name__)
     need(value.layout == torch.strided, name, ": expected a dense tensor, got ", value.layout)
     need(value.dtype in dtypes, name, ": expected ", words, ", got ", value.dtype)
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is not None:
         inner = value
         while torch._C._functorch.is_gradtrackingtensor(inner):
             inner = torch._C._functorch.get_unwrapped(inner)
         mapped = torch._C._functorch.is_batchedtensor(inner)
         need(not mapped, name, ": mapped by torch.func.vmap; pass all leading dimensions as they are")
-    if like is not None:
-        need(value.device == like.device, name, ": on ", value.device, ", but the input is on ", like.device)
+    if like is not None and value.device != like.device:
+        raise ValueError(f"{name}: on {value.device}, but the input is on {like.device}")
+
+
+def plain(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A view of numbers in a row, detached; what a tensor is already is not asked of torch, which takes time."""
+    value = (value.detach() if value.requires_grad else value).contiguous()
+    same = value.dim() == len(shape) and value.shape == shape
+    return value if same else value.view(shape)
 
 
 def computed(like: Tensor) -> torch.dtype:
@@ -87,7 +94,7 @@ def beside(name: str, value: Maybe, kind: tuple, like: Tensor, shape: torch.Size
         return None
     if value.shape != shape:
         value = value.expand(shape)
-    return (value.long() if kind is INTEGERS else value).detach().contiguous().view(flat)
+    return plain(value.long() if kind is INTEGERS else value, flat)
 
 
 def output(out: Maybe, like: Tensor, *others: Maybe) -> Tensor:
@@ -148,7 +155,7 @@ def list_inputs(gains: Tensor, others: tuple, cutoff: int | None, pool: str, che
     if checked and others[0] is not None and idcg is None:  # no kernel will see it
         check_finite("idcg", others[0], 0, None)
     idcg = idcg if idcg is None or gains.dtype == idcg.dtype != torch.bfloat16 else idcg.to(computed(gains))
-    return (gains.detach().contiguous().view(n, size), idcg, lengths, mask), (cut, pool == "later"), checked
+    return (plain(gains, (n, size)), idcg, lengths, mask), (cut, pool == "later"), checked
 
 
 def group_inputs(rewards: Tensor, dim: int, mask: Maybe, offsets: Maybe, check: bool | None) -> tuple:
@@ -162,7 +169,7 @@ def group_inputs(rewards: Tensor, dim: int, mask: Maybe, offsets: Maybe, check: 
     known = type(dim) is int and -rewards.dim() <= dim < rewards.dim()
     need(known, "dim: ", dim, " is none of ", rewards.dim(), " dimensions")
     need(mask is None or offsets is None, "offsets: not together with mask")
-    rewards, dim, checked = rewards.detach(), dim % rewards.dim(), look(check, rewards)
+    dim, checked = dim % rewards.dim(), look(check, rewards)
     size = rewards.shape[dim]
     shape = math.prod(rewards.shape[:dim]), size, math.prod(rewards.shape[dim + 1 :])  # A, G, I
     mask = beside("mask", mask, TRUTHS, rewards, rewards.shape, shape)
@@ -175,7 +182,7 @@ def group_inputs(rewards: Tensor, dim: int, mask: Maybe, offsets: Maybe, check: 
             ends, falls = offsets[[0, -1]].tolist(), (offsets.diff() < 0).nonzero()[:, 0].tolist()
             need(ends == [0, size], "offsets: expected from 0 to ", size, ", got ", ends)
             need(not falls, "offsets: expected to ascend, but they fall after place ", *falls[:1])
-    return (rewards.contiguous().view(shape), mask, offsets), checked
+    return (plain(rewards, shape), mask, offsets), checked
 
 
 def options(ddof: int, eps: float, scale: str, leave_one_out: bool) -> tuple[int, float, bool, bool]:
