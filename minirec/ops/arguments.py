@@ -45,7 +45,7 @@ def check_tensor(name: str, value: object, kind: tuple[tuple, object], like: Ten
 
 
 def plain(value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A view of numbers in a row, detached; what a tensor is already is not asked of torch, which takes time."""
+    """A view of numbers in a row, detached; torch is not asked for what a tensor is already."""
     value = (value.detach() if value.requires_grad else value).contiguous()
     same = value.dim() == len(shape) and value.shape == shape
     return value if same else value.view(shape)
