@@ -8,12 +8,14 @@ import importlib.util
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from bench.kernels_rows import Setup, busy, prepared, timed
 from bench.kernels_ways import WAYS
+from minirec.ops import load
 
 NUMBERS = 2**23  # in an input; an eighth if quick
 GROUP = 16  # lists of a context, where the length of lists varies under a group
@@ -32,6 +34,7 @@ LINES = {
     "kernel": "C0o-",
     "avx2": "C2.:",
     "baseline": "C7.:",
+    "triton": "C4v-",
     "torch.compile": "C1s-",
     "torch": "C3^-",
 }
@@ -40,9 +43,14 @@ Points = dict[int, dict[str, float]]  # size -> backend -> times the floor
 
 
 def by(name: str, call: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """A call of a kernel by an instruction set of this machine ("": the best)."""
+    """A call of a kernel by an instruction set of this machine ("": the best), or by its twin in Triton."""
 
     def chosen(x: Tensor, out: Tensor) -> Tensor:
+        if name == "triton":
+            from minirec.ops import triton  # noqa: F401  it registers them
+
+            with patch.dict(load.WHY_NOT, cuda="set aside", triton=""):
+                return call(x, out)
         torch.ops.minirec.use_instruction_set(name)
         try:
             return call(x, out)
@@ -60,8 +68,11 @@ def shape_of(op: str, size: int, setup: Setup) -> tuple[int, ...]:
 
 def backends(setup: Setup) -> list[str]:
     """The names of what is timed beside the floor: the kernel, what else serves it, and torch."""
-    sets = torch.ops.minirec.instruction_sets().split(",")[1:] if setup.device == "cpu" else []
-    return ["kernel", *sets, "torch.compile", "torch"]
+    if setup.device == "cpu":
+        others = torch.ops.minirec.instruction_sets().split(",")[1:]
+    else:  # where the kernel is in CUDA, its twin stands beside it
+        others = ["triton"] if not load.WHY_NOT["cuda"] and importlib.util.find_spec("triton") else []
+    return ["kernel", *others, "torch.compile", "torch"]
 
 
 def measured(op: str, size: int, setup: Setup) -> tuple[list[float], dict[str, float]]:

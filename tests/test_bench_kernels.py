@@ -263,3 +263,16 @@ def test_where_torch_compile_is_level_is_said_by_a_rule():
     }
     assert kernels_sweep.verdict("G", points).endswith("at G = 8, 4,096.")
     assert kernels_sweep.verdict("G", {10: points[10], 20: points[20]}).endswith("at no size.")
+
+
+@pytest.mark.parametrize(("why", "names"), [("", ["triton"]), ("not built", [])])
+def test_the_twin_stands_beside_cuda_kernels_in_a_sweep(monkeypatch, why, names):
+    pytest.importorskip("triton", reason="triton is not installed")
+    monkeypatch.setitem(load.WHY_NOT, "cuda", why)
+    assert kernels_sweep.backends(Setup("cuda")) == ["kernel", *names, "torch.compile", "torch"]
+    seen = []
+    kernels_sweep.by("triton", lambda x, out: seen.append((load.WHY_NOT["cuda"], load.WHY_NOT["triton"])))(
+        0, 0
+    )
+    assert seen == [("set aside", "")]
+    assert load.WHY_NOT["cuda"] == why
