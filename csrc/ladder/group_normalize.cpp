@@ -3,10 +3,10 @@
 // Rungs, and how long 65,536 groups of 16 take as multiples of torch.mul(out=) over the same 8 MB, in one thread
 // (`python -m bench.ladder`; bench/results/ladder.md has these):
 //
-//   1  textbook     mean, variance as mean of squares minus square of the mean: fast, short and wrong    2.4
-//   2  exact        the first reward subtracted first, the squares in a pass of their own                3.5
-//   3  lanes        sixteen groups at a time, strided loads                                              6.0
-//   4  tiles        the production kernel, cpu/normalize.h: a group of 16 is one block, transposed in        1.7
+//   1  textbook     mean, variance as mean of squares minus square of the mean: fast, short and wrong    1.7
+//   2  exact        the first reward subtracted first, the squares in a pass of their own                2.3
+//   3  lanes        sixteen groups at a time, strided loads                                              3.0
+//   4  tiles        the production kernel, cpu/normalize.h: a group of 16 is one block, transposed in        0.9
 //                   registers and never stored
 //
 // What 1 gets wrong: eight rewards of 0.7 have a mean that is not 0.7 in float32, so silent groups teach; and

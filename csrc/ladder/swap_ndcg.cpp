@@ -6,21 +6,21 @@
 // torch.mul(out=) over the same 67 MB. `python -m bench.ladder` measures them, keeps them in
 // bench/results/ladder.md and writes the multiples here; "-" is not measured yet. One thread each, but for 9.
 //
-//   1  literal      exchange, compute DCG, exchange back           K^3/2 terms         119,172
-//   2  pairs        one product per pair                           K^2/2 products      90
-//   3  closed form  two running sums                               K steps             45
-//   4  tables       logarithms and divisions out of the loop       K steps             5.4
-//   5  lanes        sixteen lists at a time, no two neighbours     K strided loads     8.0
+//   1  literal      exchange, compute DCG, exchange back           K^3/2 terms         82,998
+//   2  pairs        one product per pair                           K^2/2 products      702
+//   3  closed form  two running sums                               K steps             28
+//   4  tables       logarithms and divisions out of the loop       K steps             2.8
+//   5  lanes        sixteen lists at a time, no two neighbours     K strided loads     4.2
 //                   in memory: each vector is put together from
 //                   sixteen cache lines
-//   6  blocks       the sixteen lists come to a tile through       8 bytes/position    -
+//   6  blocks       the sixteen lists come to a tile through       8 bytes/position    2.6
 //                   blocks of 4 x 4, transposed in registers
-//   7  ahead        the same, and the next tile is called in       8 bytes/position    -
+//   7  ahead        the same, and the next tile is called in       8 bytes/position    2.1
 //                   while this one is computed
-//   8  tiles        the production kernel, cpu/swap.h: vectors     8 bytes/position    1.7
+//   8  tiles        the production kernel, cpu/swap.h: vectors     8 bytes/position    1.3
 //                   of 16 and blocks of 16 x 16
-//   9  threads      the same, the lists shared out                                     1.3
-//  10  fresh        8 into memory that nobody has touched yet:     a page fault for    -
+//   9  threads      the same, the lists shared out                                     0.7
+//  10  fresh        8 into memory that nobody has touched yet:     a page fault for    3.7
 //                   what a call without out= costs                 4 KB
 //
 // Up to 3 a discount is computed where it is needed, and each costs a logarithm and a division; from 4 on
