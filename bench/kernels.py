@@ -6,11 +6,12 @@
     python -m bench.kernels --sweep --out FOLDER                     over sizes, with a picture
 
 The floor reads and writes the same bytes and computes nothing worth speaking of: ``torch.mul`` on a CPU, a
-copy on a GPU and for bfloat16. Inputs and outputs rotate over more memory than a cache holds. Every row is
-first held against the closed form in float64; one that is off is called red and gets no number. Then it takes
-turns with the floor and the kernel, and is printed. GB/s count the bytes that must be read and written; the
-share of the floor is its time over that of the row. Rows marked "scaled" do a part of the work, and their
-time is multiplied. A GPU keeps the time itself, from event to event around the replay of a CUDA graph, so
+copy on a GPU and for bfloat16. Inputs and outputs rotate over more memory than a cache holds. A row that
+gives the numbers of the kernel is first held against the closed form in float64; one that is off is red and
+gets no number. Then it takes turns with the floor and the kernel, and is printed. GB/s count the bytes that
+must be read and written; the share of the floor is its time over that of the row. Rows marked "scaled" do a
+part of the work, and their time is multiplied. A GPU keeps the time itself, from event to event around the
+replay of a CUDA graph, so
 that no launch counts; rows marked "launched" read a value, and no graph can hold them.
 """
 
@@ -29,7 +30,7 @@ from bench.kernels_rows import Row, Setup, size_of, table
 from bench.kernels_ways import fused, normalize, swap
 from bench.timing import heading, machine
 from minirec.ops import group_normalize, reference, swap_ndcg
-from minirec.ops.load import WHY_NOT, built_for
+from minirec.ops.load import WHY_NOT, built_for, twin_for
 
 RESULTS = Path(__file__).parent / "results"
 GROUP, SIZE = 16, 128
@@ -52,9 +53,9 @@ def swap_table(shape: tuple[int, ...], setup: Setup) -> Iterator[str]:
     half = first.bfloat16()
     own = {"idcg": idcg, "check": False}
 
-    def truth(gains: Tensor, mask: Tensor | None = None, later: bool = True) -> Tensor:
+    def truth(gains: Tensor, mask: Tensor | None = None, later: bool = True, given: bool = True) -> Tensor:
         mask = torch.ones_like(most) if mask is None else mask
-        return reference.swap_ndcg(gains.double(), idcg.double(), mask, size, later)
+        return reference.swap_ndcg(gains.double(), idcg.double() if given else None, mask, size, later)
 
     least, kernel, *in_torch = ways.rows
     whole, both, everyone = kernel.truth, kernel.reads, truth(first, later=False)
@@ -65,6 +66,7 @@ def swap_table(shape: tuple[int, ...], setup: Setup) -> Iterator[str]:
         Row("with check=True", lambda x, out: swap_ndcg(x, idcg, out=out, check=True), whole, reads=both),
         Row("without out=", lambda x, out: swap_ndcg(x, **own), whole, reads=both),
         Row("pool all", lambda x, out: swap_ndcg(x, pool="all", out=out, **own), everyone, reads=both),
+        Row("own IDCG", lambda x, out: swap_ndcg(x, out=out, check=False), truth(first, given=False)),
         Row("a tenth masked", lambda x, out: swap_ndcg(x, mask=most, out=out, **own), **masked),
     ]
     if setup.dtype == torch.float32:
@@ -200,7 +202,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--sweep", action="store_true", help="over sizes of lists and groups, with a picture")
     parser.add_argument("--out", type=Path, help="a folder to write to, as bench/results; else only print")
     args = parser.parse_args(words)
-    if args.device and not built_for(torch.device(args.device)):
+    if args.device and not served(args.device):
         parser.error(f"--device {args.device}: {WHY_NOT[args.device]}")
     if args.out and args.out.exists() and not args.out.is_dir():
         parser.error(f"--out {args.out}: expected a folder")
@@ -211,11 +213,17 @@ def arguments(words: list[str]) -> argparse.Namespace:
     return args
 
 
+def served(device: str) -> bool:
+    """Whether a device has kernels, compiled ones or their twins in Triton."""
+    return built_for(torch.device(device)) or twin_for(torch.device(device))
+
+
 def head(device: str, quick: bool) -> list[str]:
     """The first lines of a result."""
     lines = heading("kernels", f"The kernels on {device}")[:-1]
     if device == "cuda":
-        lines += ["", gpu()]
+        by = "the compiled kernels" if built_for(torch.device(device)) else "their twins in Triton"
+        lines += ["", f"{gpu()}; by {by}"]
     if quick:
         lines += ["", "Quick: few rounds, and buffers that a cache may hold. Nothing to quote."]
     return lines
@@ -259,7 +267,7 @@ def main() -> None:
     """Measure on the devices that have kernels, and say what others lack."""
     args = arguments(sys.argv[1:])
     for device in [args.device] if args.device else DEVICES:
-        if built_for(torch.device(device)):
+        if served(device):
             report(args, device)
         else:
             print(f"{device}: not measured: {WHY_NOT[device]}")

@@ -81,7 +81,7 @@ def public_ndcg() -> dict[str, Callable[[Tensor], Tensor]]:
 
         def mean_of_lists(gains: Tensor) -> Tensor:
             scores = -torch.arange(gains.shape[1], dtype=torch.float32).expand_as(gains)
-            return torch.tensor(ndcg_score(gains.numpy(), scores.numpy(), ignore_ties=True))
+            return torch.tensor(ndcg_score(gains.float().numpy(), scores.numpy(), ignore_ties=True))
 
         packages[f"scikit-learn {sklearn.__version__} ndcg_score"] = mean_of_lists
     if importlib.util.find_spec("torchmetrics"):

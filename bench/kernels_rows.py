@@ -84,15 +84,21 @@ def green(row: Row, pair: tuple[Tensor, Tensor], tolerance: float) -> bool:
 
 
 def captured(run: Callable[[], object]) -> tuple[Callable[[], object], bool]:
-    """What replays the kernels of a run on the GPU, and whether that is a graph."""
+    """What replays the kernels of a run on the GPU, and whether that is a graph.
+
+    A run that waits for the device is found before a graph is tried: one that fails may spoil those after it.
+    """
     run()
-    graph = torch.cuda.CUDAGraph()
+    torch.cuda.set_sync_debug_mode("error")
     try:
-        with torch.cuda.graph(graph):
-            run()
-    except RuntimeError:  # it waits for the device
-        torch.cuda.synchronize()
+        run()
+    except RuntimeError:
         return run, False
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
     return graph.replay, True
 
 

@@ -63,7 +63,10 @@ def by(name: str, call: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor,
 def shape_of(op: str, size: int, setup: Setup) -> tuple[int, ...]:
     """About as many numbers at every size."""
     numbers = NUMBERS // 8 if setup.quick else NUMBERS
-    return (numbers // size // GROUP, GROUP, size) if op == "fused" else (numbers // size, size)
+    lists = (
+        max(1, numbers // size // 64) * 64
+    )  # each thread then begins at a whole line of a cache, the floor's too
+    return (lists // GROUP, GROUP, size) if op == "fused" else (lists, size)
 
 
 def backends(setup: Setup) -> list[str]:
@@ -103,7 +106,7 @@ def sweep(op: str, setup: Setup, picture: Path | None) -> Iterator[str]:
     yield from ("", "In times of the floor. A backend whose numbers are off at a size is red there.")
     for name in (op,) if op else SWEPT:
         letter, sizes, step = SWEPT[name]
-        names, points, floors = backends(setup), found.setdefault(name, {}), []
+        names, points, floors = backends(setup), found.setdefault(name, {}), {}
         yield from ("", f"## {TITLES[name]}, {str(setup.dtype)[6:]}", "")
         yield from (
             f"| {letter} | shape | floor, ms | {' | '.join(names)} |",
@@ -111,12 +114,12 @@ def sweep(op: str, setup: Setup, picture: Path | None) -> Iterator[str]:
         )
         for size in sizes[:: step if setup.quick else 1]:
             own, points[size] = measured(name, size, setup)
-            floors += own
+            floors[max(own) / min(own)] = own
             cells = [f"{points[size][x]:,.2f}" if x in points[size] else "red" for x in names]
             shape = " x ".join(f"{n:,}" for n in shape_of(name, size, setup))
             yield f"| {size:,} | {shape} | {1e3 * statistics.median(own):,.3f} | {' | '.join(cells)} |"
         yield from ("", verdict(letter, points))
-        yield from busy(name, floors, ())
+        yield from busy(name, floors[max(floors)], ())  # of the size where it varied most
     if picture and importlib.util.find_spec("matplotlib"):
         draw(found, picture)
         yield from ("", f"![time over the floor against size]({picture.name})")

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from bench import kernels, kernels_gpu, kernels_rows, kernels_sweep, kernels_ways
+from bench import kernels, kernels_gpu, kernels_peers, kernels_rows, kernels_sweep, kernels_ways
 from bench.kernels_rows import Row, Setup
 from bench.timing import caches, turns
 from minirec.ops import load
@@ -54,7 +54,7 @@ def test_what_cannot_be_measured_is_refused(words, message, capsys):
 
 
 def test_a_device_without_kernels_is_refused_with_its_reason(monkeypatch, capsys):
-    monkeypatch.setattr(kernels, "built_for", lambda device: False)
+    monkeypatch.setattr(kernels, "served", lambda device: False)
     monkeypatch.setitem(load.WHY_NOT, "cuda", "no CUDA device")
     with pytest.raises(SystemExit):
         kernels.arguments(["--device", "cuda"])
@@ -276,3 +276,30 @@ def test_the_twin_stands_beside_cuda_kernels_in_a_sweep(monkeypatch, why, names)
     )
     assert seen == [("set aside", "")]
     assert load.WHY_NOT["cuda"] == why
+
+
+def test_the_rows_of_a_gpu_are_held_against_the_closed_form(built, monkeypatch):
+    monkeypatch.setattr(kernels_gpu, "LISTS", 32)
+    page = "\n".join(kernels_gpu.bandwidth(SETUP._replace(rounds=1)))
+    assert page.count("swap_advantages(out=)") == 10
+    assert "red" not in page
+    monkeypatch.setattr(kernels_gpu, "swap_advantages", lambda x, *rest, out: out.fill_(0.5))
+    assert "\n".join(kernels_gpu.bandwidth(SETUP._replace(rounds=1))).count("| red |") == 10
+
+
+def test_no_graph_is_tried_of_a_run_that_waits(monkeypatch):
+    modes, runs = [], []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    def waits():
+        runs.append(modes[-1:])
+        if modes == ["error"]:
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    assert kernels_rows.captured(waits) == (waits, False)
+    assert (modes, runs) == (["error", "default"], [[], ["error"]])
+
+
+def test_other_peoples_packages_take_bfloat16():
+    for call in kernels_peers.public_ndcg().values():
+        assert 0 < call(torch.rand(4, 8).bfloat16()) <= 1
