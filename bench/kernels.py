@@ -11,8 +11,7 @@ gives the numbers of the kernel is first held against the closed form in float64
 gets no number. Then it takes turns with the floor and the kernel, and is printed. GB/s count the bytes that
 must be read and written; the share of the floor is its time over that of the row. Rows marked "scaled" do a
 part of the work, and their time is multiplied. A GPU keeps the time itself, from event to event around the
-replay of a CUDA graph, so
-that no launch counts; rows marked "launched" read a value, and no graph can hold them.
+replay of a CUDA graph, so that no launch counts; rows marked "launched" read a value, which no graph may.
 """
 
 import argparse

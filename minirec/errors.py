@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 ALIASES = {"lr": "rate", "learning-rate": "rate", "hidden": "width", "dim": "width", "d-model": "width"}
-ALIASES |= {"max-len": "history", "generations": "group"}  # what others call a setting
+ALIASES |= {"max-len": "history", "generations": "group", "gpu": "device"}  # what others call a setting
 
 
 class InputError(ValueError):

@@ -35,7 +35,7 @@ class RunConfig:
     floors: bool = setting(False, "read the log and evaluate the floors alone; nothing is trained")
     test_contexts: int = setting(0, "test contexts, a random sample of so many; 0 takes all", most=10**9)
     beam: int = setting(100, "beam width; metrics at a larger K are left out", least=1)
-    samples: int = setting(50, "rollouts per context for Pass@K at K up to this; 0 leaves it out")
+    samples: int = setting(50, "rollouts per context for Pass@K, K up to this; 0 leaves it out", most=10_000)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Real logs: from a file of events, of any format in ``tables.py``, to a Dataset."""
 
+import re
 from array import array
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -48,7 +49,8 @@ def load(cfg: Config) -> tuple[Dataset, str]:
     left = f"{users:,} users, {items:,} items, {rest:,} events; {unseen:,} items never occur in training"
     order = f"{parts[2].tied.double().mean():.1%} of test targets have the time of the event before them"
     if line.time is None:
-        order = "the log has no times: the order of its events in the file is taken for the order of time"
+        order = "the log has no times: the order of its events in the file is taken for the order of time;"
+        order += " where a column has them, --columns user=..,item=..,time=.. names it"
     more = {name: vars(line)[name] for name in ("rating", "time", "start")}
     more = {name: torch.from_numpy(column) for name, column in more.items() if column is not None}
     summary = "\n".join([f"{total:,} events read, {gone}; {left}", order, *notes])
@@ -174,8 +176,9 @@ def _number(least: float, text: str) -> float:
 def _date(text: str) -> int:
     """Read an ISO date as microseconds since 1970, of UTC where it names no zone."""
     with suppress(ValueError):
-        date = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))  # Python 3.10 knows no Z
+        text = re.sub(r" ?(Z|UTC)$", "+00:00", text.strip())  # Python 3.10 knows neither, and wants the colon
+        date = datetime.fromisoformat(re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", text))
         if (date := date.replace(tzinfo=date.tzinfo or timezone.utc)) >= EPOCH:
             return (date - EPOCH) // timedelta(microseconds=1)
     wanted = "expected such as 2014-04-07T10:51:09Z, from 1970 on"
-    raise ValueError(f"is no valid date, unlike the first; {wanted}")
+    raise ValueError(f"is no valid date; {wanted}")

@@ -27,7 +27,7 @@ COLUMNS = {
     "item": ("item", "item_id", "itemid", "movieid", "movie_id", "parent_asin", "asin", "business_id"),
     "rating": ("rating", "stars", "overall"),
     "group": ("group", "invoice", "session", "session_id", "sessionid"),
-    "time": ("time", "timestamp", "unixreviewtime", "timeframe", "date"),
+    "time": ("time", "timestamp", "unixreviewtime", "timeframe", "date", "event_time", "created_at"),
 }
 
 LONGEST = 10_000_000  # bytes of a line, letters of a field

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from minirec import ops, rewards
-from minirec.objectives.grpo import CONVENTION, advantages, convention
+from minirec.objectives.grpo import WEIGHED, advantages, convention
 from minirec.records import Experience, Objective, Signal
 from minirec.settings import Config
 
@@ -107,6 +107,6 @@ def signal(x: Experience) -> Signal:
 
 
 SHARED = {"lists": True, "defaults": {"rl_steps": 60, "rl_rate": 5e-4, "group": 8}}
-READS = ("candidates", "feedback", *CONVENTION)
+READS = ("candidates", "feedback", *WEIGHED)
 OBJECTIVE = Objective(signal, "FlexRec", reads=("credit", "uncertainty", *READS), **SHARED)
 BASELINE = Objective(lambda x: list_signal(x, "list", "none"), "list-level GRPO", reads=READS, **SHARED)

@@ -24,6 +24,7 @@ from minirec.records import Experience, Objective, Signal
 from minirec.settings import Config
 
 CONVENTION = ("ddof", "eps", "std", "leave_one_out")
+WEIGHED = (*CONVENTION, "clip_low", "clip_high", "kl")  # what the loss of rollouts with advantages reads
 
 
 def convention(cfg: Config) -> dict[str, bool | int | float]:
@@ -58,5 +59,5 @@ def signal(x: Experience) -> Signal:
     return Signal(rows, x.rollout.codes, advantage, width=x.rewards.shape[1])
 
 
-READS = ("rollouts", "mask", "reward", "ranker", *CONVENTION)
+READS = ("rollouts", "mask", "reward", "ranker", *WEIGHED)
 OBJECTIVE = Objective(signal, "GRPO", reads=READS)

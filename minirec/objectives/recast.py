@@ -92,5 +92,5 @@ def signal(x: Experience) -> Signal:
 SHARES = {"all_zero": "without a hit", "mixed": "with hits and misses", "all_hit": "without a miss"}
 FACTS = {name: f"ReCast: share of groups {which}, before repair; 0 to 1" for name, which in SHARES.items()}
 FACTS |= {f"repaired_{name}": "the same after repair" for name in SHARES}
-READS = ("repair", "contrast", "rollouts", "mask", *grpo.CONVENTION)
+READS = ("repair", "contrast", "rollouts", "mask", *grpo.WEIGHED)
 OBJECTIVE = Objective(signal, "ReCast", reads=READS, facts=FACTS)

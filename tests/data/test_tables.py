@@ -447,6 +447,7 @@ TIMES = {
     "dates": (["1970-01-02", "1970-01-01"], [DAY, 0]),
     "date and time": (["1970-01-02 00:00:01", "1970-01-01T00:00:00.000002"], [DAY + 10**6, 2]),
     "zones": (["1970-01-02T00:00:00Z", "1970-01-02T00:00:00+01:00"], [DAY, DAY - 3600 * 10**6]),
+    "other zones": (["1970-01-02 00:00:00 UTC", "1970-01-02 00:00:00+0100"], [DAY, DAY - 3600 * 10**6]),
 }
 
 
@@ -463,7 +464,7 @@ def test_times(tmp_path, name):
     ("texts", "message"),
     [
         (["5", "2014-04-07"], "line 3, column 'time': '2014-04-07' is no valid number"),
-        (["2014-04-07", "5"], "line 3, column 'time': '5' is no valid date, unlike the first"),
+        (["2014-04-07", "5"], "line 3, column 'time': '5' is no valid date; expected such as"),
         (["2014-04-07", "07/04/2014"], "line 3, column 'time': '07/04/2014' is no valid date"),
         (["1969-12-31"], "line 2, column 'time': '1969-12-31' is no valid date"),
         ([str(2**63)], f"line 2, column 'time': '{2**63}' is no valid number"),

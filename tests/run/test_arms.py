@@ -52,6 +52,10 @@ def test_an_unknown_objective_names_the_nearest():
         ),
         (["--objective", "recast", "--ranker", "right"], "--ranker: recast does not read it"),
         (
+            ["--objective", "continued", "--kl", ".1"],
+            "--kl: continued does not read it; it is for grpo, adagrpo",
+        ),
+        (
             ["--rl-steps", "5"],
             "--rl-steps: without reinforcement learning it has no effect; add --objective",
         ),
