@@ -1,6 +1,8 @@
 """The bench of the kernels: what it reads, prints, warns of and writes, with clocks of the tests' own."""
 
 import os
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -270,11 +272,8 @@ def test_the_twin_stands_beside_cuda_kernels_in_a_sweep(monkeypatch, why, names)
     pytest.importorskip("triton", reason="triton is not installed")
     monkeypatch.setitem(load.WHY_NOT, "cuda", why)
     assert kernels_sweep.backends(Setup("cuda")) == ["kernel", *names, "torch.compile", "torch"]
-    seen = []
-    kernels_sweep.by("triton", lambda x, out: seen.append((load.WHY_NOT["cuda"], load.WHY_NOT["triton"])))(
-        0, 0
-    )
-    assert seen == [("set aside", "")]
+    twin = kernels_sweep.by("triton", lambda x, out: (load.WHY_NOT["cuda"], load.WHY_NOT["triton"]))
+    assert twin(torch.ones(1), torch.ones(1)) == ("set aside", "")
     assert load.WHY_NOT["cuda"] == why
 
 
@@ -300,6 +299,14 @@ def test_no_graph_is_tried_of_a_run_that_waits(monkeypatch):
     assert (modes, runs) == (["error", "default"], [[], ["error"]])
 
 
-def test_other_peoples_packages_take_bfloat16():
-    for call in kernels_peers.public_ndcg().values():
-        assert 0 < call(torch.rand(4, 8).bfloat16()) <= 1
+def test_a_package_of_numpy_is_given_bfloat16_as_float32(monkeypatch):
+    def ndcg_score(gains, scores, ignore_ties):
+        return float(gains.mean())
+
+    package, metrics = ModuleType("sklearn"), ModuleType("sklearn.metrics")
+    package.__version__, metrics.ndcg_score = "1", ndcg_score
+    monkeypatch.setitem(sys.modules, "sklearn", package)
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", metrics)
+    monkeypatch.setattr(kernels_peers.importlib.util, "find_spec", lambda name: name == "sklearn" or None)
+    (call,) = kernels_peers.public_ndcg().values()
+    assert call(torch.full((2, 4), 0.5).bfloat16()) == 0.5

@@ -90,6 +90,8 @@ def test_what_is_counted_in_words():
     others = [row["ours minus it"][0] for name, row in SPARSE.items() if name != "ReCast"]
     assert max(others) < 0  # "it is below every other arm"
     assert round(SWAP["without out="]["of the kernel"][0]) == 3  # "costs three times as much"
+    level = re.findall(r"times the kernel\) at (.*)\.", (RESULTS / "kernels_sweep_cpu.md").read_text())
+    assert level == ["no size", "G = 3", "no size"]  # "torch.compile is level with groups of three alone"
     needs = {name: row["trained needs"][0] for name, row in MOVIE.items()}
     assert max(needs, key=needs.get) == "item mean"  # "is above all of them"
     moved = [name for name, row in WEAK.items() if row["hr@10"] != FIRST[name]["hr@10"]]

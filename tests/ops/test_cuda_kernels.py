@@ -340,6 +340,27 @@ def test_every_access_is_a_whole_run_and_threads_are_in_other_banks(gpu, name, d
         assert wavefronts <= 1.1 * least, (shape, told)
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1.3), (torch.bfloat16, 1.85)])
+@pytest.mark.parametrize("shape", [(1, 1024, 100), (1, 256, 1000), (1, 1024, 1000)])
+def test_columns_that_are_cut_read_parts_of_sectors(gpu, shape, dtype, most):
+    values, out = numbers(*shape).to(dtype), empty(shape, torch.float32)
+    gpu.count_requests()
+    call = arguments("group_normalize", [pointer(values), None, pointer(out)], shape)
+    launch(gpu, "group_normalize", out, (values, None), CODE[dtype], *call, orders=[False])
+    (_, written), (read, _), *_ = requested(gpu, 2)
+    assert values.nbytes / 32 <= read <= most * values.nbytes / 32
+    assert written <= 1.3 * out.nbytes / 32
+
+
+def test_a_context_beyond_shared_memory_is_written_twice(gpu):
+    shape = (1, 1024, 128)
+    values, idcg, out = numbers(*shape), torch.ones(shape[:-1]), empty(shape, torch.float32)
+    gpu.count_requests()
+    call = arguments("swap_normalize", [pointer(values), pointer(idcg), pointer(out)], shape)
+    launch(gpu, "swap_normalize", out, (values, idcg), CODE[torch.float32], *call, orders=[False])
+    assert requested(gpu, 3)[0][1] == pytest.approx(2 * out.nbytes / 32, rel=0.01)  # edges of runs
+
+
 BEYOND = 2**31  # numbers before the first that is there
 FAR = [  # kernel, the shape that is there, how many lists, groups or contexts a block takes
     *[("swap_ndcg", (64, 128), 64), ("swap_ndcg", (8, 1000), 8), ("swap_ndcg", (1, 1500), 1)],
