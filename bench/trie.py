@@ -19,7 +19,7 @@ def main() -> None:
     steps, memory = {}, {}
     for exponent in range(3, 8):
         trie = random_trie(10**exponent)
-        tensors = [trie.codes, trie.item, *trie.code, *trie.first]
+        tensors = [trie.codes, trie.item, *trie.key, *trie.first]
         memory[exponent] = sum(t.nbytes for t in tensors) / 2**20
         rows = torch.randint(len(trie), (ROWS,), generator=torch.Generator().manual_seed(1))
         codes = trie.codes[rows]

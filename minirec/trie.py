@@ -26,14 +26,14 @@ class Trie:
         if len(codes) == 0 or codes.min() < 0 or codes.max() >= size:
             raise ValueError(f"codes: expected at least one item and codes in 0..{size - 1}")
         self.codes, self.size, self.levels = codes, size, codes.shape[1]
-        self.code: list[Tensor] = []  # per level: the code of each node of the next depth, (nodes,) int32
+        self.key: list[Tensor] = []  # per level: parent * V + code of each node of the next depth, ascending
         self.first: list[Tensor] = []  # per level: where each node's children begin, (nodes + 1,) int64
         self.fan: list[int] = []  # per level: the most children of a node
         node, parents = torch.zeros_like(codes[:, 0]), 1
         for level in range(self.levels):
             key, node = torch.unique(node * size + codes[:, level], return_inverse=True)
             count = torch.bincount(key // size, minlength=parents)
-            self.code.append((key % size).int())
+            self.key.append(key)
             self.first.append(torch.cat([count.new_zeros(1), count.cumsum(0)]))
             self.fan.append(int(count.max()))
             parents = len(key)
@@ -48,30 +48,20 @@ class Trie:
         """Look up code tuples: items (...) int64 to codes (..., L), -1 in every level of PAD and HOLE."""
         return torch.where(items[..., None] >= 0, self.codes[items.clamp(min=0)], -1)
 
-    def _slice(self, level: int, node: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the children of nodes (...) begin and end; an empty slice for HOLE."""
-        known = node.clamp(min=0)
-        start, stop = self.first[level][known], self.first[level][known + 1]
-        return start, torch.where(node >= 0, stop, start)
-
     def allowed(self, level: int, node: Tensor) -> Tensor:
         """Say which codes of a level may follow nodes (...), none a HOLE: (..., V) bool."""
-        start, stop = self._slice(level, node)
-        index = start[..., None] + torch.arange(self.fan[level], device=node.device)  # (..., fan)
-        code = self.code[level][index.clamp(max=len(self.code[level]) - 1)].long()
+        key, first, known = self.key[level], self.first[level], node.clamp(min=0)
+        index = first[known][..., None] + torch.arange(self.fan[level], device=node.device)  # (..., fan)
+        own = (index < first[known + 1][..., None]) & (node >= 0)[..., None]
+        code = key[index.clamp(max=len(key) - 1)] % self.size
         mask = torch.zeros(*node.shape, self.size + 1, dtype=torch.bool, device=node.device)
-        return mask.scatter_(-1, code.where(index < stop[..., None], self.size), True)[..., : self.size]
+        return mask.scatter_(-1, code.where(own, self.size), True)[..., : self.size]
 
     def descend(self, level: int, node: Tensor, code: Tensor) -> Tensor:
         """Follow one code from nodes (...) to those of the next depth, HOLE where no item has the prefix."""
-        low, stop = self._slice(level, node)
-        high, last = stop, len(self.code[level]) - 1
-        for _ in range(self.fan[level].bit_length()):  # binary search among the children
-            middle = (low + high) // 2
-            right = (low < high) & (self.code[level][middle.clamp(max=last)] < code)
-            low, high = torch.where(right, middle + 1, low), torch.where(right, high, middle)
-        match = (low < stop) & (self.code[level][low.clamp(max=last)] == code)
-        return torch.where(match, low, HOLE)
+        key, wanted = self.key[level], node * self.size + code  # below 0 after a HOLE
+        place = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
+        return torch.where(key[place] == wanted, place, HOLE)
 
     def path(self, codes: Tensor) -> Tensor:
         """Follow tuples (..., L) from the root: nodes (..., L + 1), HOLE once no item has the prefix."""

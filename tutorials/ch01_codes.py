@@ -359,7 +359,7 @@ for level, allowed in enumerate(masks):
     print(f"after {prefix!s:8} {int(allowed.sum()):2} codes: {allowed.nonzero()[:, 0].tolist()}")
 
 # %% tags=["hide"]
-nodes = [len(level) for level in trie.code]
+nodes = [len(level) for level in trie.key]
 alone = int((trie.first[-1].diff() == 1).sum())
 whole = fitted.size**trie.levels
 book.say(

@@ -27,16 +27,26 @@ def _embed(matrix: Tensor, dim: int, seed: int, power: float) -> Tensor:
     return pad(left * value**power, (0, dim - rank))
 
 
-def _ppmi(train: Examples, items: int) -> Tensor:
-    """Positive pointwise mutual information of items near each other, (N, N) sparse float64."""
+def neighbours(train: Examples, items: int, window: int, decay: float, backward: float = 1.0) -> Tensor:
+    """Count how often item j comes after item i in training sequences, (N, N) sparse float64.
+
+    A pair at distance d <= ``window`` counts d^-decay from the earlier item to the later one, and
+    ``backward`` times as much from the later one to the earlier. Source: ours.
+    """
     row, item = training_events(train)
     pairs, weights = [], []
-    for distance in range(1, WINDOW + 1):
+    for distance in range(1, window + 1):
         near = row[distance:] == row[:-distance]
         pair = torch.stack([item[:-distance][near], item[distance:][near]])
+        weight = torch.full((pair.shape[1],), distance**-decay, dtype=torch.float64)
         pairs += [pair, pair.flip(0)]
-        weights.append(torch.full((2 * pair.shape[1],), 1 / distance, dtype=torch.float64))
-    counts = sparse(torch.cat(pairs, 1), torch.cat(weights), items, items)
+        weights += [weight, backward * weight]
+    return sparse(torch.cat(pairs, 1), torch.cat(weights), items, items)
+
+
+def _ppmi(train: Examples, items: int) -> Tensor:
+    """Positive pointwise mutual information of items near each other, (N, N) sparse float64."""
+    counts = neighbours(train, items, WINDOW, 1.0)
     (one, other), count = counts.indices(), counts.values()
     margin = torch.zeros(items, dtype=torch.float64).index_add_(0, one, count)
     information = (count * margin.sum() / (margin[one] * margin[other])).log()

@@ -16,7 +16,8 @@ from minirec.records import CONDITION, PAD, Batch
 
 Scorer = Callable[[Batch], Tensor]  # a batch of B contexts to (B, N) float64, higher is better
 
-RECENCY = 0.6  # item-kNN: the weight of an event against the next; best of .5 to .8 on two validation splits
+WINDOW, DECAY, BACKWARD = 20, 0.5, 0.5  # item-kNN: of pairs; chosen on the validation splits of three logs
+RECENCY = 0.8, 0.6, 0.95  # item-kNN: weights of an event against the next; validation chooses one for a log
 GRID = 1e-6  # item-kNN: sums of similarities that round to one multiple of this are equal
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # torch's, of sparse products
 
@@ -59,29 +60,29 @@ def markov(train: dataset.Examples, items: int) -> Scorer:
     return score
 
 
-def item_knn(train: dataset.Examples, items: int) -> Scorer:
+def item_knn(train: dataset.Examples, items: int, recency: float = RECENCY[0]) -> Scorer:
     """Score each item by its summed similarity to the items of the context, recent ones counting more.
 
-    The similarity of two items is the cosine between the sets of sequences that hold them. All items are
-    neighbours, also of themselves; similarities are summed by way of the sequences, so nothing is N × N. An
-    item last seen ``a`` events ago, 0 for the latest, weighs ``RECENCY ** a``. Popularity orders equal sums.
+    A pair of events up to ``WINDOW`` apart, at distance d, counts d^-DECAY from the earlier item to the later
+    one, and ``BACKWARD`` times as much the other way. The similarity of j to i is the count of (i, j) over
+    √(events of i · events of j). An item last seen ``a`` events ago, 0 for the latest, weighs ``recency ** a``
+    (one of ``RECENCY``, the best on validation). Popularity orders equal sums.
     Source: item-based nearest neighbours with cosine (definition); the rest is ours.
     """
-    row, item = vectors.training_events(train)
-    fill = torch.bincount(item, minlength=items).double() / (1 + len(item))  # (N,) popularity in [0, 1)
-    pairs = (row * items + item).unique()  # a set: once per sequence
-    _, item = index = torch.stack([pairs // items, pairs % items])
-    unit = torch.bincount(item, minlength=items).double()[item].rsqrt()  # each item's column has length 1
-    to_items = vectors.sparse(index, unit, int(train.user.max()) + 1, items)
-    to_sequences = to_items.T.coalesce()
+    count = torch.bincount(vectors.training_events(train)[1], minlength=items).double()  # (N,)
+    fill = count / (1 + count.sum())  # (N,) popularity in [0, 1)
+    pairs = vectors.neighbours(train, items, WINDOW, DECAY, BACKWARD)
+    one, other = pairs.indices()
+    cosine = pairs.values() / (count[one] * count[other]).sqrt()
+    similar = vectors.sparse(pairs.indices(), cosine, items, items)
 
     def score(batch: Batch) -> Tensor:
         real = batch.seen != PAD  # (B, S)
         age = real.sum(1, keepdim=True) - 1 - torch.arange(batch.seen.shape[1])  # (B, S)
-        recency = torch.where(real, RECENCY ** age.double(), 0)
-        weight = recency.new_zeros(len(batch), items)  # (B, N), by when an item was last seen
-        weight.scatter_reduce_(1, batch.seen.clamp(min=0), recency, "amax")
-        parts = [part.to_sparse() @ to_sequences @ to_items for part in weight.split(32)]  # bounds memory
+        weight = torch.where(real, recency ** age.double(), 0)
+        newest = weight.new_zeros(len(batch), items)  # (B, N), by when an item was last seen
+        newest.scatter_reduce_(1, batch.seen.clamp(min=0), weight, "amax")
+        parts = [part.to_sparse() @ similar for part in newest.split(32)]  # bounds memory
         return (torch.cat(parts).to_dense() / GRID).round() + fill  # (B, N)
 
     return score

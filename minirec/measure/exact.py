@@ -62,7 +62,7 @@ def item_logprobs(policy: Policy, prompt: Prompt, trie: Trie, constrained: bool 
         allowed = trie.allowed(level, node) if constrained else None  # (nodes, V)
         logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, nodes, V)
         parent = node.repeat_interleave(trie.first[level].diff())  # (children,)
-        code = trie.code[level].long()
+        code = trie.key[level] % trie.size
         total = total[:, parent] + logp[:, parent, code]
         prefix = torch.cat([prefix[parent], code[:, None]], 1)  # (children, level + 1)
     return torch.empty_like(total).index_copy(1, trie.item, total)

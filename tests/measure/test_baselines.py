@@ -48,17 +48,24 @@ def test_markov_counts_what_followed_the_last_item(log: list[list[int]], histori
         assert row == [c + f for c, f in zip(count, fill(log), strict=True)]
 
 
-@given(logs, logs)
-def test_item_knn_sums_cosines_of_user_sets(log: list[list[int]], histories: list[list[int]]) -> None:
-    users = [{u for u, sequence in enumerate(log) if i in sequence} for i in range(ITEMS)]
-    scores = item_knn(examples(log), ITEMS)(batch(histories))
+@given(logs, logs, st.sampled_from(RECENCY))
+def test_item_knn_sums_directed_cosines(
+    log: list[list[int]], histories: list[list[int]], recency: float
+) -> None:
+    scores = item_knn(examples(log), ITEMS, recency)(batch(histories))
+    events = [item for sequence in log for item in sequence]
+    pairs = [
+        (s[a], s[b], b - a) for s in log for a in range(len(s)) for b in range(len(s)) if 0 < abs(b - a) <= 20
+    ]
     for row, history in zip(scores.tolist(), histories, strict=True):
         newest = {item: age for age, item in reversed(list(enumerate(reversed(history))))}
         for i, score in enumerate(row):
-            near = [j for j in newest if users[i] and users[j]]
             total = sum(
-                RECENCY ** newest[j] * len(users[i] & users[j]) / math.sqrt(len(users[i]) * len(users[j]))
-                for j in near
+                recency ** newest[one]
+                * (1.0 if distance > 0 else 0.5)
+                / math.sqrt(abs(distance) * events.count(one) * events.count(i))
+                for one, other, distance in pairs
+                if other == i and one in newest
             )
             whole = score - fill(log)[i]
             # a whole number of GRIDs; adding a fraction to at most 1e7 rounds by 1e-9
@@ -67,10 +74,12 @@ def test_item_knn_sums_cosines_of_user_sets(log: list[list[int]], histories: lis
 
 
 def test_popularity_decides_where_similarities_are_equal() -> None:
-    # Items 1 and 2 come with item 0 once each, of two sequences each, but 2 has an event more.
-    log = [[0, 1], [0, 2], [1, 3], [2, 2, 4]]
     history = batch([[0]])
+    # Item 1 comes after item 0 once, with one event; item 2 twice, with four: the cosines are equal.
+    log = [[0, 1], [0, 2], [0, 2], [2], [2]]
     assert top_k(item_knn(examples(log), ITEMS)(history), history.seen, 3).tolist() == [[2, 1, 3]]
+    # Items 1 and 2 follow item 0 once each, but 2 has an event more.
+    log = [[0, 1], [0, 2], [1, 3], [2, 2, 4]]
     assert top_k(markov(examples(log), ITEMS)(history), history.seen, 3).tolist() == [[2, 1, 3]]
 
 
