@@ -185,7 +185,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["minirec", "minirec.*"]),
     package_dir={"": "."},  # then pip install -e writes a plain path, which wins over a clone beside a script
-    install_requires=["torch>=2.10", "numpy", "tqdm"],
+    install_requires=["torch>=2.10", "numpy", "tqdm", "filelock"],
     extras_require={
         "draw": ["matplotlib"],
         "parquet": ["pyarrow"],

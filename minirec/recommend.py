@@ -67,7 +67,7 @@ class Recommender:
         seen = set() if keep_seen else set(batch.seen[0].tolist())
         prompt = self.policy.encode(batch.condition, self.trie.encode(batch.history))
         width = min(max(self.cfg.beam, top) + len(seen), len(self.trie))
-        items, scores, _ = rollout.beam(self.policy, prompt, self.trie, width)
+        items, scores = rollout.best(self.policy, prompt, self.trie, width)
         ids, titles = self.dataset.catalogue.ids, self.dataset.catalogue.titles
         rows = [
             {"item": ids[item], "title": titles[item] if titles else None, "score": score}

@@ -81,6 +81,21 @@ def beam(
 
 
 @torch.no_grad()
+def best(policy: Policy, prompt: Prompt, trie: Trie, width: int) -> tuple[Tensor, Tensor]:
+    """Rank items (B, W), best first, by log-probabilities (B, W) in nats: a beam search under the trie.
+
+    A policy that ``rescores`` orders what the search found by its items' vectors. PAD with -inf stands where
+    no item is left. Source: beams re-ranked by vectors as in LIGER (2411.18814).
+    """
+    items, total, _ = beam(policy, prompt, trie, width)
+    if policy.rescores:
+        told = policy.item_logprobs(prompt.last).gather(1, items.clamp(min=0))
+        total, order = told.masked_fill(items < 0, -torch.inf).sort(dim=1, descending=True, stable=True)
+        items = items.gather(1, order)
+    return items, total
+
+
+@torch.no_grad()
 def beam_group(policy: Policy, prompt: Prompt, trie: Trie, group: int, constrained: bool) -> Rollout:
     """Take the beams of one beam search as a group: G different items, likeliest first, none of them drawn.
 

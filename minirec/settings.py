@@ -66,12 +66,13 @@ class PolicyConfig:
     """Item codes, and the decoder-only transformer over them."""
 
     levels: int = setting(3, "codes per item L; 1: each has one of its own (SASRec)", least=1, most=32)
-    codes: int = setting(256, "codes per level V (ignored with --levels 1)", least=1)
+    codes: int = setting(256, "codes per level V", least=1)
     history: int = setting(50, "most recent items the policy sees", least=1, most=10_000)
     width: int = setting(128, "model width d", least=2, most=2**14)
     layers: int = setting(2, "transformer blocks", least=1, most=1024)
     heads: int = setting(2, "attention heads", least=1, most=2**13)
     dropout: float = setting(0.3, "dropout on embeddings and residual branches", most=0.9)
+    vectors: bool = setting(True, "items have vectors too, which order what the codes find")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class TrainConfig:
     batch: int = setting(1024, "items of history per step, over all processes", least=1, most=10**8)
     rate: float = setting(2e-3, "peak learning rate")
     clip: float = setting(1.0, "largest gradient norm")
-    validate: int = setting(5, "epochs between validations and checkpoints", least=1)
+    validate: int = setting(2, "epochs between validations and checkpoints", least=1)
+    patience: int = setting(3, "stop after so many validations without a better one; 0: never")
     resume: bool = setting(False, "go on with an interrupted run")
 
 
@@ -170,7 +172,7 @@ LEARNING = {f.name for section in SECTIONS[3:] for f in fields(section)}  # what
 REINFORCED = {f.name for f in fields(Reinforced)} - {"fresh"}  # the users are divided before
 
 TINY = Config(out="runs/tiny", codes=16, history=6, width=48, dropout=0.0, beam=50)
-TINY = replace(TINY, epochs=15, batch=512, rate=7e-3, validate=3)
+TINY = replace(TINY, vectors=False, epochs=15, batch=512, rate=7e-3, validate=3, patience=0)
 TINY = replace(TINY, objective="all", fresh=0.2, rl_steps=120, measure=40, ranker="harmful", feedback=0.3)
 
 

@@ -50,7 +50,7 @@ def main() -> None:
     cfg = prepare.shaped(settings.configure(given))
     arms = experiment.arms(cfg, given)  # what cannot be reinforced is said before anything is trained
     processes = machine.join(cfg)
-    sasrec = replace(cfg, levels=1, item_codes="", sasrec=False, out=f"{cfg.out}/sasrec")
+    sasrec = replace(cfg, levels=1, item_codes="", vectors=False, sasrec=False, out=f"{cfg.out}/sasrec")
     baselines = {"SASRec, the baseline": sasrec} if cfg.sasrec and cfg.levels > 1 else {}
     stages = [*baselines, "supervised, the policy", *map(experiment.label, arms.values()), "evaluation"]
     headings = [f"{i}/{len(stages)} {name}" for i, name in enumerate(stages, 1)]

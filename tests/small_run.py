@@ -12,7 +12,9 @@ from minirec.run.folder import save, save_data
 from minirec.trie import Trie
 
 ITEMS, USERS = 30, 24
-CFG = settings.Config(levels=2, codes=8, history=4, width=16, layers=1, heads=2, beam=12, samples=6)
+CFG = settings.Config(
+    vectors=False, levels=2, codes=8, history=4, width=16, layers=1, heads=2, beam=12, samples=6
+)
 
 
 def examples(events, starts, stops, targets, tied=None):

@@ -132,6 +132,7 @@ def find(name: str):
     if " " in name:
         return tuple(name.split())
     parts = name.split(".")
+    parts = ["tutorials", *parts] if parts[0] in ALWAYS else parts
     for cut in range(len(parts) - 1, 0, -1):
         try:
             thing = importlib.import_module(".".join(parts[:cut]))

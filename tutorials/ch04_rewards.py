@@ -19,6 +19,7 @@
 # introduces: minirec.rewards minirec.models.ranker minirec.data.dataset
 # introduces: minirec.tasks minirec.objectives minirec.measure.rankings
 import book
+import fixed_points
 import matplotlib.pyplot as plt
 import torch
 
@@ -291,7 +292,7 @@ book.show(ranker.designed)
 # $$\pi_\beta(y) \propto \pi_{ref}(y) e^{r(y) / \beta}$$
 
 # %% tags=["hide"]
-book.show(exact.kl_optimum)
+book.show(fixed_points.kl_optimum)
 
 # %% [markdown]
 # A small $\beta$ is a long leash. So each reward draws a path, from the reference at a KL of 0 to its own
@@ -308,7 +309,7 @@ paths = {}
 for name, reward in asked.items():
     path = []
     for beta in [1e9, *torch.logspace(1, -3, 40).tolist()]:
-        policy = exact.kl_optimum(reference, reward, beta)  # (B, N)
+        policy = fixed_points.kl_optimum(reference, reward, beta)  # (B, N)
         spent, paid = exact.kl(policy, reference), exact.expected_reward(policy, reward)
         clicks = exact.expected_reward(policy, laws)
         ten = laws.gather(1, policy.topk(10).indices).sum(1)
@@ -447,7 +448,7 @@ print("\n".join(lines))
 # ## What you can do now
 #
 # Say of a reward, before any training, what it wants: enumerate it (`exact.expected_reward`), let it pull
-# (`exact.kl_optimum`), and hold the result against a truth that it does not know.
+# (`fixed_points.kl_optimum`), and hold the result against a truth that it does not know.
 #
 # ## What we left out
 #

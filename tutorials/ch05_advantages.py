@@ -552,7 +552,7 @@ book.show(loss.k3)
 # $$
 #
 # The first is the Gibbs form [definition], the second follows from the gradient above [ours], with the
-# $\lambda$ at which it sums to 1. They are `exact.kl_optimum` and `k3_fixed_point` of `tutorials/fixed_points.py`. To see which one the
+# $\lambda$ at which it sums to 1. They are `kl_optimum` and `k3_fixed_point` of `tutorials/fixed_points.py`. To see which one the
 # library's own loss obeys, we let it settle: a policy with one free number per item, updated with the mean
 # over everything that it could draw.
 
@@ -579,7 +579,7 @@ settled = free.detach().log_softmax(0)
 figure, axes = plt.subplots(figsize=(7.5, 3.2))
 whole = fixed_points.k3_fixed_point(start, reward, beta)
 by_code = fixed_points.k3_fixed_point_by_code(start, reward, beta, trie)
-gibbs = exact.kl_optimum(start, reward, beta)
+gibbs = fixed_points.kl_optimum(start, reward, beta)
 order = reward[0].argsort()
 often = order[p[order] > 1e-4]
 axes.plot(reward[0], (by_code - start)[0], ".", color="0.7", ms=3, label="k3 in the loss, an item is 3 codes")

@@ -1,4 +1,4 @@
-"""Where GRPO settles with k3 in its loss: item by item, and where an item is several codes."""
+"""Where a reward and a KL balance: the Gibbs form, and where GRPO settles with k3 in its loss."""
 
 import math
 
@@ -10,14 +10,24 @@ from minirec.policy import MASKED
 from minirec.trie import Trie
 
 
+def kl_optimum(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
+    """The policy that maximises E_π[r] - β KL(π‖ref): the Gibbs form, ref · exp(r/β), normalised.
+
+    Policy gradients climb to it where the KL is a part of the reward; GRPO has k3 in the loss and settles
+    elsewhere. reference (B, N) log-probabilities, reward (B, N), beta above 0. Returns (B, N) float64
+    log-probabilities that sum to 1. Source: definition (the Gibbs variational principle).
+    """
+    return torch.log_softmax(wide(reference) + wide(reward) / beta, 1)
+
+
 def k3_fixed_point(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
     """Where GRPO settles with k3 in its loss: the policy that maximises E_π[r] - β KL(ref‖π).
 
     On samples of π, k3 has the value of KL(π‖ref) in the mean, but the gradient of KL(ref‖π). So GRPO comes
     to rest at π = β · ref / (λ - r), with the one λ above every r at which it sums to 1. Its tails fall as
-    1/(λ - r), those of ``exact.kl_optimum`` exponentially. This holds for a leave-one-out baseline; dividing
+    1/(λ - r), those of ``kl_optimum`` exponentially. This holds for a leave-one-out baseline; dividing
     by the std, or taking the mean of the whole group as baseline, rescales r against β. Arguments and result
-    as in ``exact.kl_optimum``, here (..., N). Source: ours; it follows from GRPO's loss (2402.03300) where an
+    as in ``kl_optimum``, here (..., N). Source: ours; it follows from GRPO's loss (2402.03300) where an
     item is one token.
     """
     weight, reward = wide(reference) + math.log(beta), wide(reward)  # log(β · ref)

@@ -13,6 +13,8 @@ from minirec.errors import InputError
 from minirec.files import atomic
 from minirec.settings import Config, check_value
 
+SHARED = 3  # levels of the codes that items share beside a number of their own
+
 
 def read(cfg: Config) -> tuple[Dataset, str]:
     """Read the log that ``cfg.data`` names, or make the world; return it, and a summary of it."""
@@ -43,9 +45,11 @@ def shaped(cfg: Config) -> Config:
 
 
 def encode(dataset: Dataset, cfg: Config) -> tuple[codes.Codes, list[str]]:
-    """Give every item its codes, with one level its own number; return them, and a summary of them."""
-    ids, chosen = dataset.catalogue.ids, None
-    if cfg.levels == 1 and not cfg.item_codes:
+    """Give every item its codes, with one level its number or, for vectors, codes to share; and a summary."""
+    ids, chosen, levels = dataset.catalogue.ids, None, cfg.levels
+    if levels == 1 and cfg.vectors and not cfg.item_codes:
+        levels = SHARED
+    elif levels == 1 and not cfg.item_codes:
         return codes.fit(torch.zeros(len(ids), 1), 1, cfg.codes, cfg.seed), []
     if cfg.item_codes:
         table = codes.read(Path(cfg.item_codes))
@@ -54,7 +58,7 @@ def encode(dataset: Dataset, cfg: Config) -> tuple[codes.Codes, list[str]]:
             raise InputError(f"{cfg.item_codes}: {lack}; the first is '{missing[0]}'")
         chosen = torch.tensor([table[item] for item in ids])
     points = vectors.item_vectors(dataset, cfg.seed)
-    fitted = codes.fit(points, cfg.levels, cfg.codes, cfg.seed, chosen)
+    fitted = codes.fit(points, levels, cfg.codes, cfg.seed, chosen)
     notes = [codes.summary(fitted, points)]
     if chosen is None and cfg.codes >= len(ids):
         why = f"{cfg.codes} codes a level for {len(ids)} items: hardly any are shared, and little is learned"

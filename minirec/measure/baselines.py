@@ -65,8 +65,8 @@ def item_knn(train: dataset.Examples, items: int, recency: float = RECENCY[0]) -
 
     A pair of events up to ``WINDOW`` apart, at distance d, counts d^-DECAY from the earlier item to the later
     one, and ``BACKWARD`` times as much the other way. The similarity of j to i is the count of (i, j) over
-    √(events of i · events of j). An item last seen ``a`` events ago, 0 for the latest, weighs ``recency ** a``
-    (one of ``RECENCY``, the best on validation). Popularity orders equal sums.
+    √(events of i · events of j). An item last seen ``a`` events ago, 0 for the latest, weighs recency^a, of
+    ``RECENCY`` the one that is best on validation. Popularity orders equal sums.
     Source: item-based nearest neighbours with cosine (definition); the rest is ours.
     """
     count = torch.bincount(vectors.training_events(train)[1], minlength=items).double()  # (N,)

@@ -160,7 +160,7 @@ def evaluate_policy(
     def answer(batch: Batch) -> dict[str, Tensor]:
         batch = batch.to(device)
         prompt = policy.encode(batch.condition, trie.encode(batch.history))
-        lists = {"top": rollout.beam(policy, prompt, trie, width(batch.seen.shape[1]))[0]}
+        lists = {"top": rollout.best(policy, prompt, trie, width(batch.seen.shape[1]))[0]}
         if samples:
             noise = uniform(generator, len(batch), samples, trie.levels, device=device)
             lists["samples"] = rollout.sample(policy, prompt, trie, noise).items[..., 0]

@@ -113,16 +113,6 @@ def policy_gradient(policy: Policy, logp: Tensor, reward: Tensor) -> dict[str, T
     return dict(zip(names, gradients, strict=True))
 
 
-def kl_optimum(reference: Tensor, reward: Tensor, beta: float) -> Tensor:
-    """The policy that maximises E_π[r] - β KL(π‖ref): the Gibbs form, ref · exp(r/β), normalised.
-
-    Policy gradients climb to it where the KL is a part of the reward; GRPO has k3 in the loss and settles
-    elsewhere. reference (B, N) log-probabilities, reward (B, N), beta above 0. Returns (B, N) float64
-    log-probabilities that sum to 1. Source: definition (the Gibbs variational principle).
-    """
-    return torch.log_softmax(wide(reference) + wide(reward) / beta, 1)
-
-
 @torch.no_grad()
 def exact_values(x: Experience, policy: Policy, reference: Policy) -> dict[str, Tensor]:
     """Enumerate what a batch's rollouts estimate, (B,) float64 each; empty where that is too much."""

@@ -6,7 +6,7 @@
     metrics.jsonl   one line per measurement
     report.md, report.json, *.png   the results, see measure/report.py
     ranker.pt, critic.pt, lists.pt, supervised_lists.pt  what arms share, where they need it
-    lock            while a process trains: which
+    lock            locked while a process trains
     sasrec/, grpo/, ...             the baseline and the arms, a run folder each on the data.pt above it
 
 On a simulated world data.pt holds no world: it is made again from the settings. Every ``.pt`` file says of
@@ -38,7 +38,7 @@ from minirec.tasks import Processes
 from minirec.trie import Trie
 
 SPLITS = ("train", "valid", "test", "fresh")
-FORMAT = 2  # of the .pt files
+FORMAT = 3  # of the .pt files
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Run:
     processes: Processes
     notes: list[str]  # what is to be said of the data
     fingerprint: str = ""  # of the data
+    items: Trie | None = None  # the codes that items share, if their vectors are asked for
 
     @property
     def folder(self) -> Path:
@@ -60,7 +61,7 @@ class Run:
     def untrained(self) -> Policy:
         """A policy of the run's shape, on the device."""
         shape = self.trie.levels, self.trie.size, self.dataset.periods
-        return Policy(self.cfg, *shape).to(self.processes.device)
+        return Policy(self.cfg, *shape, self.items).to(self.processes.device)
 
     def trained(self) -> Policy:
         """The policy with the weights that validation chose; InputError where they do not fit."""
@@ -196,8 +197,8 @@ def refuse_runs(runs: list[Config]) -> None:
 def open_run(cfg: Config, processes: Processes, sibling: Run | None = None) -> Run:
     """Open a folder by data.pt, here or in the folder above; InputError for another file.
 
-    A simulated world is made again; a sibling on the same data lends its dataset and world. SASRec's codes
-    are made anew beside a policy of more levels.
+    A simulated world is made again; a sibling on the same data lends its dataset and world. With one code per
+    item, that is its number, and the codes in data.pt are those that items share, if any.
     """
     path, above = Path(cfg.out) / "data.pt", Path(cfg.out).resolve().parent / "data.pt"
     path = above if above.is_file() and not path.is_file() else path
@@ -208,10 +209,12 @@ def open_run(cfg: Config, processes: Processes, sibling: Run | None = None) -> R
         rest["world"] = world.make_world(cfg) if data["simulated"] and not sibling else None
         dataset = Dataset(catalogue=Catalogue(**data["catalogue"]), **rest, **splits)
         dataset = sibling.dataset if sibling else dataset
-        own = cfg.levels == 1 < data["codes"]["codes"].shape[1]
-        codes = prepare.encode(dataset, cfg)[0] if own else Codes(**data["codes"])
-        trie = Trie(codes.codes.to(processes.device), codes.size)
-        return Run(cfg, dataset, trie, processes, data["notes"], data["fingerprint"])
+        codes = Codes(**data["codes"])
+        trie = shared = Trie(codes.codes.to(processes.device), codes.size)
+        if cfg.levels == 1 < shared.levels:
+            trie = Trie(torch.arange(len(shared), device=processes.device)[:, None], len(shared))
+        items = shared if cfg.vectors and shared.levels > 1 else None
+        return Run(cfg, dataset, trie, processes, data["notes"], data["fingerprint"], items)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not the data of a run ({error})") from error
 

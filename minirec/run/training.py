@@ -66,6 +66,10 @@ class Training:
         self.measured: list[dict[str, Any]] = []  # lines of metrics
         self.best: dict[str, Tensor] | None = None  # the weights to keep; None: the latest
 
+    def ended(self) -> bool:
+        """Whether nothing is left to do; it may differ between processes."""
+        return self.step == self.steps
+
     def show(self, numbers: report.Row) -> None:
         """Print a line of numbers, the first time under their names."""
         lines = report.table([numbers], list(numbers)).splitlines()
@@ -122,7 +126,7 @@ def fit(training: Training, run: folder.Run, *about: str) -> Policy:
             if training.processes.any(bool(caught)):
                 training.save(run)
                 raise KeyboardInterrupt
-            if training.step == training.steps:
+            if training.processes.any(training.ended()):
                 break
             training.update()
             bar.update()
@@ -165,12 +169,14 @@ def learning_rate(step: int, steps: int, cfg: TrainConfig) -> float:
     return cfg.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def nll(model: nn.Module, trie: Trie, batch: Batch) -> Tensor:
+def nll(model: nn.Module, trie: Trie, batch: Batch) -> tuple[Tensor, Tensor]:
     """Sum of −log π(codes | condition, items before) over all items of a batch's histories, in nats.
 
-    Source: definition; AdaGRPO's NLL(g | x) (2606.08480), at every item of the sequence (ours).
+    The second sum is that of the items by their vectors, 0 without. Source: definition; AdaGRPO's NLL(g | x)
+    (2606.08480), at every item of the sequence (ours).
     """
-    return -model(batch.condition, trie.encode(batch.history)).sum()
+    logp = model(batch.condition, trie.encode(batch.history))  # (B, H, L) or (B, H, L + 1)
+    return -logp[..., : trie.levels].sum(), -logp[..., trie.levels :].sum()
 
 
 class Supervised(Training):
@@ -189,6 +195,12 @@ class Supervised(Training):
         self.tally = Tally(("nll", "gradient_norm"))
         self.rows: list[Tensor] = []  # of this epoch's batches
 
+    def ended(self) -> bool:
+        """Whether all steps are done, or the last ``patience`` validations brought nothing better."""
+        scores = [line["ndcg@10"] for line in self.measured if "ndcg@10" in line]
+        worse = len(scores) - 1 - scores.index(max(scores)) if scores else 0
+        return super().ended() or 0 < self.run.cfg.patience <= worse
+
     def update(self) -> None:
         """One step of AdamW on the mean NLL per code of the next batch."""
         cfg, processes, trie = self.run.cfg, self.processes, self.run.trie
@@ -205,10 +217,10 @@ class Supervised(Training):
         self.policy.train()
         kind = processes.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
-            loss = nll(self.model, trie, batch) * weight / items  # per item
+            of_codes, of_items = (part * weight / items for part in nll(self.model, trie, batch))  # per item
         # The gradient is per code, so that the rate means the same for every L.
-        norm = update(loss / trie.levels, self.optimiser, self.step, cfg.clip)
-        self.tally.add("nll", wide(loss.detach()) * items / processes.count, items / processes.count)
+        norm = update((of_codes + of_items) / trie.levels, self.optimiser, self.step, cfg.clip)
+        self.tally.add("nll", wide(of_codes.detach()) * items / processes.count, items / processes.count)
         self.tally.add("gradient_norm", norm)
         self.step += 1
 

@@ -1,7 +1,6 @@
 import os
 import pathlib
 import pickle
-import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -199,37 +198,27 @@ def test_weights_that_do_not_fit_or_are_not_finite_are_one_line(tmp_path, change
 # A folder has one owner
 
 
-def test_a_second_start_is_refused_and_told_who_has_the_folder(tmp_path):
-    refused = pytest.raises(InputError, match=f"process {os.getpid()} on .* has it; wait, or remove")
+def test_a_second_start_is_refused_until_the_first_has_ended(tmp_path):
+    refused = pytest.raises(
+        InputError, match="run: another process has it; wait, or name another folder by --out"
+    )
     with files.owned(tmp_path / "run"), refused, files.owned(tmp_path / "run"):
         pass
-    assert os.listdir(tmp_path / "run") == []
-
-
-@pytest.mark.parametrize("words", [b"", b"\xff\xfe", b"process 99999999999999999999 on here"])
-def test_a_damaged_lock_is_one_line(tmp_path, words):
-    (tmp_path / "lock").write_bytes(words)
-    with pytest.raises(InputError, match="has it; wait, or remove"), files.owned(tmp_path):
+    with files.owned(tmp_path / "run"):
         pass
 
 
-def test_a_lock_that_changes_hands_while_it_is_taken_over_goes_back(tmp_path, monkeypatch):
-    owners = iter(["process 1 on here", "process 2 on here"])
-    (tmp_path / "lock").write_text("process 2 on here")
-    monkeypatch.setattr(files, "_alive", lambda owner: False)
-    monkeypatch.setattr(files, "_owner", lambda lock: next(owners))
-    files._take_over(tmp_path / "lock")
-    assert os.listdir(tmp_path) == ["lock"]
-
-
-def test_the_lock_of_a_dead_process_is_taken_over_and_that_of_another_machine_is_not(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    (tmp_path / "lock").write_text(f"process {dead.pid} on {platform.node()}")
+def test_the_folder_of_a_process_that_was_killed_is_free(tmp_path):
+    hold = f"from pathlib import Path; from minirec.files import owned\nwith owned(Path({str(tmp_path)!r})):"
+    hold += " print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="another process has it"), files.owned(tmp_path):
+            pass
+        other.kill()
     with files.owned(tmp_path):
-        assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on")
-    (tmp_path / "lock").write_text(f"process {dead.pid} on elsewhere")
-    with pytest.raises(InputError, match="on elsewhere has it"), files.owned(tmp_path):
         pass
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 def within(reference: Tensor, reward: Tensor, budget: float) -> Tensor:
     """Find for each context the policy that a reward wants, no further from the reference than a budget.
 
-    The answer lies on the path of ``minirec.measure.exact.kl_optimum``: the KL falls as beta grows. Each
+    The answer lies on the path of ``tutorials.fixed_points.kl_optimum``: the KL falls as beta grows. Each
     context has a beta of its own. Where the whole path stays within the budget, the answer is its end.
 
     Args:
