@@ -25,7 +25,7 @@ from minirec.records import Batch, Signal
 from minirec.rollout import sample
 from minirec.settings import Config
 from tests.small import CONDITION, HISTORY, make
-from tutorials.fixed_points import kl_optimum, k3_fixed_point, k3_fixed_point_by_code
+from tutorials.fixed_points import k3_fixed_point, k3_fixed_point_by_code, kl_optimum
 
 
 def normal(*shape, seed=0):

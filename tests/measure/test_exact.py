@@ -20,7 +20,7 @@ from minirec.policy import MASKED
 from minirec.rollout import rank
 from minirec.trie import Trie
 from tests.small import CONDITION, HISTORY, levels, make, random_codes
-from tutorials.fixed_points import kl_optimum, k3_fixed_point, k3_fixed_point_by_code
+from tutorials.fixed_points import k3_fixed_point, k3_fixed_point_by_code, kl_optimum
 
 CLOSE = {"atol": 1e-5, "rtol": 0}  # float32 sums in another order
 CANDIDATES = torch.tensor([[3, 17, 29, 8], [0, 1, 2, 3], [39, 5, 20, 11]])
