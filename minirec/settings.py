@@ -79,7 +79,7 @@ class PolicyConfig:
 class TrainConfig:
     """Supervised training by NLL on the code tokens at all positions."""
 
-    epochs: int = setting(40, "passes over the training sequences", least=1)
+    epochs: int = setting(16, "passes over the training sequences", least=1)
     batch: int = setting(1024, "items of history per step, over all processes", least=1, most=10**8)
     rate: float = setting(2e-3, "peak learning rate")
     clip: float = setting(1.0, "largest gradient norm")
