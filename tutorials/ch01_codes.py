@@ -331,26 +331,26 @@ print("after 0:      ", toy.allowed(1, toy.descend(0, root, torch.tensor(0))).to
 
 # %% [markdown]
 # A tuple that is no item gives `HOLE`, which is -1. That is not an error: a policy without a mask can say
-# such a tuple. It is called a *hallucination*, and its rate is measured. To ask what may follow a prefix
-# that no item has is an error:
+# such a tuple. It is called a *hallucination*, and its rate is measured. Nothing may follow a prefix that no
+# item has, and to ask for the masks along a tuple that leaves the tree is an error:
 
 # %% tags=["exact"]
-nowhere = toy.descend(0, root, torch.tensor(1))
+print(toy.allowed(1, toy.descend(0, root, torch.tensor(1))).tolist())
 try:
-    toy.allowed(1, nowhere)
+    toy.masks(torch.tensor([1, 0]))
 except ValueError as error:
     print(error)
 
 # %% [markdown]
 # The answer "nothing is forbidden" would be the worst: a mask that silently turns into no mask lets a
-# sampler say holes while everybody believes that it cannot. The check is the first line:
+# sampler say holes while everybody believes that it cannot.
 
 # %% tags=["hide"]
 book.show(Trie.allowed, Trie.lookup)
 
 # %% [markdown]
-# Nothing here loops over items or contexts. The children of a node are a slice of one array, so a
-# step reads at most $V$ codes, however large the catalogue is.
+# Nothing here loops over items or contexts. The children of a node are a slice of one array, so the mask of
+# a step reads at most $V$ codes, however large the catalogue is; `lookup` searches sorted keys.
 
 # %%
 masks = trie.masks(trie.codes[target])  # (L, V)
