@@ -1,6 +1,69 @@
 """Bugs in what passes between two stages, to be planted by test_faults, by the tests that must notice."""
 
 WIRES = {
+    "test_item_vectors.py::test_a_vector_is_the_items_own_and_those_of_its_codes": {
+        "the first code alone": ("policy.py", "self.shared(rows).sum(1)", "self.shared(rows[:, :1]).sum(1)"),
+    },
+    "test_item_vectors.py::test_an_own_vector_counts_from_the_end_of_its_item": {
+        "an own vector before the end of its item": (
+            "policy.py",
+            "device=x.device) - 1  # their",
+            "device=x.device) - 2  #",
+        ),
+    },
+    "test_item_vectors.py::test_the_last_column_is_the_item_among_all_by_the_state_before_it": {
+        "an item by the state that has read its codes": (
+            "policy.py",
+            "item_logprobs(hidden[:, 0])",
+            "item_logprobs(hidden[:, -1])",
+        ),
+    },
+    "test_item_vectors.py::test_vectors_order_what_the_search_has_found": {
+        "beams in the order of their codes": ("rollout.py", "    if policy.rescores:\n", "    if False:\n"),
+        "a search for what is not an item": (
+            "rollout.py",
+            "items, total, _ = beam(policy, prompt, trie, width)",
+            "items, total, _ = beam(policy, prompt, trie, width, False)",
+        ),
+    },
+    "measure/test_evaluation.py::test_the_recency_of_item_knn_is_the_best_on_validation": {
+        "the worst recency": (
+            "measure/evaluation.py",
+            "max(baselines.RECENCY, key=quality)",
+            "min(baselines.RECENCY, key=quality)",
+        ),
+        "a recency chosen on test": (
+            "measure/evaluation.py",
+            "sample(dataset.valid, VALID, 0)",
+            "sample(dataset.test, VALID, 0)",
+        ),
+    },
+    "run/test_folder.py::test_items_have_vectors_where_asked_and_with_one_code_they_share_others": {
+        "vectors that nobody gets": (
+            "run/folder.py",
+            "items = shared if cfg.vectors and shared.levels > 1 else None",
+            "items = None",
+        ),
+    },
+    "run/test_training.py::test_training_ends_when_validation_has_long_not_been_better": {
+        "a patience of one more": (
+            "run/training.py",
+            "self.run.cfg.patience <= worse",
+            "self.run.cfg.patience < worse",
+        ),
+    },
+    "run/test_training.py::test_the_loss_is_of_codes_and_of_items_by_vectors_and_the_nll_of_codes": {
+        "a loss of codes alone": (
+            "run/training.py",
+            "update((of_codes + of_items) / trie.levels",
+            "update(of_codes / trie.levels",
+        ),
+        "an NLL of items too": (
+            "run/training.py",
+            "wide(of_codes.detach())",
+            "wide((of_codes + of_items).detach())",
+        ),
+    },
     "measure/test_evaluation.py::test_pass_at_k_is_of_samples_and_not_of_the_beam": {
         "samples of Pass@K that keep seen items": (
             "measure/evaluation.py",

@@ -178,6 +178,10 @@ book.say(
 book.show(policy.Policy.forward)
 
 # %% [markdown]
+# On a real log items have vectors too, which the policies of this book do not have, and chapter 9 says what they
+# are worth. There `rescores` is true, and `forward` adds a column: the log-probability of the item itself among
+# all items. And `table` above is the embedding of the codes, unless an item has one code and a vector.
+#
 # Note the shift: `trunk` reads the condition and all codes but the last, and its position $p$ predicts code
 # $p$ (counted from 0). For our user, all clicks in one pass:
 
@@ -399,7 +403,8 @@ book.say(
 #
 # - **popularity**: the most clicked items, the same for everybody;
 # - **Markov**: what came most often right after the last item;
-# - **item-kNN**: items that the same users clicked as the items of the context, recent ones counting more.
+# - **item-kNN**: items that were clicked near the items of the context, more if after them; recent ones count
+#   more.
 #
 # Every method ranks the whole catalogue: floors by their scores, the policy by beam search (chapter 3). On a
 # real log one then asks whether the one held-out click is in the top $K$. Here the law is known, so the

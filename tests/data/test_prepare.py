@@ -85,7 +85,7 @@ def test_codes_as_many_as_items_get_advice():
     assert len(fitted.codes[:, 0].unique()) == len(points.unique(dim=0))
     assert advice.startswith("30 codes a level for 30 items: hardly any are shared, ")
     assert "; --codes 6 fits" in advice  # the least whose square holds the items
-    for fits in (settings.Config(levels=2, codes=6), settings.Config(levels=1)):
+    for fits in (settings.Config(levels=2, codes=6), settings.Config(levels=1, vectors=False)):
         fitted, notes = prepare.encode(make_dataset(), fits)
         assert len(notes) == (fits.levels > 1)
         assert len(fitted.codes[:, 0].unique()) == (6 if notes else 30)

@@ -5,7 +5,7 @@ import torch
 
 from minirec import rollout
 from minirec.errors import InputError
-from minirec.measure import evaluation, metrics
+from minirec.measure import baselines, evaluation, metrics
 from minirec.measure.exact import item_logprobs
 from tests.small_run import CFG, ITEMS, USERS, make_dataset, make_policy
 
@@ -68,6 +68,23 @@ def test_seen_items_are_left_out_and_the_lists_stay_full():
             assert all(item >= 0 for item in items[: CFG.beam])
     kept = evaluation.evaluate_policy(policy, trie, data, data.test, PLAIN, full=False)
     assert not torch.equal(kept.items, results["supervised"].items)
+
+
+def test_the_recency_of_item_knn_is_the_best_on_validation(monkeypatch):
+    data = make_dataset()
+    quality = {}
+    for recency in (0.01, 0.5, 1.0):
+        scorer = baselines.item_knn(data.known, ITEMS, recency)
+        result = evaluation.evaluate_scorer(scorer, data, data.valid, PLAIN)
+        quality[recency] = result.values["ndcg@10"].mean().item()
+    order = sorted(quality, key=quality.get)
+    assert quality[order[0]] < quality[order[-1]]
+    for recencies in (order, order[::-1]):  # whichever stands first
+        monkeypatch.setattr(baselines, "RECENCY", tuple(recencies))
+        found = evaluation.floors(data, data.test, PLAIN)["item-kNN"]
+        scorer = baselines.item_knn(baselines.before_test(data), ITEMS, order[-1])
+        want = evaluation.evaluate_scorer(scorer, data, data.test, PLAIN)
+        assert torch.equal(found.items, want.items)
 
 
 def test_the_policy_is_ranked_by_its_exact_probabilities():

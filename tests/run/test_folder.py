@@ -312,3 +312,22 @@ def test_data_are_written_once_for_a_run_and_sasrec(tmp_path):
     before = (tmp_path / "run/data.pt").read_bytes()
     with folder.begun([replace(each, resume=True, data="gone.csv") for each in (cfg, sasrec)]):
         assert (tmp_path / "run/data.pt").read_bytes() == before  # whatever became of the log
+
+
+# Which codes items share
+
+
+def test_items_have_vectors_where_asked_and_with_one_code_they_share_others(tmp_path):
+    small = {"world_items": 40, "world_users": 100, "codes": 6, "width": 16, "keep_seen": True}
+    for levels in (1, 3):
+        cfg = from_dict({**small, "levels": levels, "out": str(tmp_path / str(levels))})
+        sasrec = replace(cfg, levels=1, vectors=False, out=f"{cfg.out}/sasrec")
+        with folder.begun([cfg, sasrec]):
+            run, plain = (folder.open_run(each, Processes()) for each in (cfg, sasrec))
+        assert (run.trie.levels, run.items.levels, run.items.size) == (levels, 3, 6)
+        assert run.untrained().rescores is (levels > 1)
+        assert run.untrained().vectors().shape == (40, 16)
+        assert plain.items is None
+        for each in (plain, run) if levels == 1 else (plain,):  # an item's one code is its number
+            assert each.trie.codes.tolist() == [[item] for item in range(40)]
+        assert run.notes[-1].startswith("codes: 40 items on 3 levels of 6")

@@ -84,3 +84,48 @@ def test_the_supervised_gradients_of_two_processes_average_to_that_of_one(monkey
     # float32, relative to the largest entry
     assert ((moved[1] + moved[2]) / 2 - moved[0]).abs().max() < 1e-5 * moved[0].abs().max()
     assert (sums[1] + sums[2]).tolist() == pytest.approx(sums[0].tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("patience", "scores", "ended"),
+    [
+        (2, [], False),
+        (2, [0.1, 0.3, 0.2], False),
+        (2, [0.1, 0.3, 0.2, 0.3], True),  # as good is not better
+        (2, [0.1, 0.3, 0.2, 0.3, 0.4], False),
+        (0, [0.3, 0.2, 0.2, 0.2, 0.2], False),
+    ],
+)
+def test_training_ends_when_validation_has_long_not_been_better(patience, scores, ended, tmp_path):
+    cfg = replace(CFG, out=str(tmp_path), patience=patience)
+    training = Supervised(Run(cfg, make_dataset(), make_policy()[1], Processes(), [], "", None))
+    training.measured = [{"step": 0}, *({"ndcg@10": score} for score in scores)]
+    assert training.ended() is ended
+    training.steps = training.step
+    assert training.ended()
+
+
+def test_patience_ends_a_run_early_and_the_best_weights_are_kept(tmp_path, monkeypatch):
+    values = iter([0.3, 0.2, 0.1, 0.5])
+    monkeypatch.setattr(Run, "validate", lambda *_: {"recall@10": 0.0, "ndcg@10": next(values)})
+    cfg = replace(CFG, out=str(tmp_path), patience=2, validate=1, epochs=9, batch=1000)
+    training = Supervised(Run(cfg, make_dataset(), make_policy()[1], Processes(), [], "", None))
+    policy = fit(training, training.run)
+    assert len(training.measured) == 3
+    assert training.step == 3 * training.per_epoch
+    assert all(torch.equal(training.best[name], value) for name, value in policy.state_dict().items())
+
+
+def test_the_loss_is_of_codes_and_of_items_by_vectors_and_the_nll_of_codes():
+    run = Run(replace(CFG, dropout=0.0, batch=1000), make_dataset(), make_policy()[1], Processes(), [])
+    training = Supervised(replace(run, items=run.trie))
+    batch = run.dataset.train.batch(torch.arange(len(run.dataset.train)), CFG.history + 1)
+    logp = training.policy(batch.condition, run.trie.encode(batch.history))
+    items = (batch.history >= 0).sum()
+    (-logp.sum() / items / run.trie.levels).backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in training.policy.parameters()]).item()
+    training.optimiser.zero_grad()
+    training.update()
+    means = training.tally.means()
+    assert means["gradient_norm"] == pytest.approx(norm, rel=1e-4)
+    assert means["nll"] == pytest.approx((-logp[..., : run.trie.levels].sum() / items).item(), rel=1e-5)
