@@ -217,7 +217,11 @@ STAGES = {
             "above if above.is_file() and not",
             "above if False and not",
         ),
-        "codes of the policy for SASRec": ("run/folder.py", "own = cfg.levels == 1 <", "own = False and 1 <"),
+        "codes of the policy for SASRec": (
+            "run/folder.py",
+            "if cfg.levels == 1 < shared.levels:",
+            "if False:",
+        ),
     },
     "run/test_whole_run.py::test_supervised_training_is_adamw_on_the_nll_of_every_item": {
         "training sequences that lose their last target": (

@@ -32,11 +32,6 @@ WIRES = {
             "max(baselines.RECENCY, key=quality)",
             "min(baselines.RECENCY, key=quality)",
         ),
-        "a recency chosen on test": (
-            "measure/evaluation.py",
-            "sample(dataset.valid, VALID, 0)",
-            "sample(dataset.test, VALID, 0)",
-        ),
     },
     "run/test_folder.py::test_items_have_vectors_where_asked_and_with_one_code_they_share_others": {
         "vectors that nobody gets": (

@@ -324,6 +324,7 @@ def test_items_have_vectors_where_asked_and_with_one_code_they_share_others(tmp_
         sasrec = replace(cfg, levels=1, vectors=False, out=f"{cfg.out}/sasrec")
         with folder.begun([cfg, sasrec]):
             run, plain = (folder.open_run(each, Processes()) for each in (cfg, sasrec))
+        assert run.items is not None
         assert (run.trie.levels, run.items.levels, run.items.size) == (levels, 3, 6)
         assert run.untrained().rescores is (levels > 1)
         assert run.untrained().vectors().shape == (40, 16)
