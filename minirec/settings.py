@@ -65,14 +65,14 @@ class WorldConfig:
 class PolicyConfig:
     """Item codes, and the decoder-only transformer over them."""
 
-    levels: int = setting(3, "codes per item L; 1: each has one of its own (SASRec)", least=1, most=32)
+    levels: int = setting(3, "codes per item L; 1: its number (SASRec with --no-vectors)", least=1, most=32)
     codes: int = setting(256, "codes per level V", least=1)
     history: int = setting(50, "most recent items the policy sees", least=1, most=10_000)
     width: int = setting(128, "model width d", least=2, most=2**14)
     layers: int = setting(2, "transformer blocks", least=1, most=1024)
     heads: int = setting(2, "attention heads", least=1, most=2**13)
     dropout: float = setting(0.3, "dropout on embeddings and residual branches", most=0.9)
-    vectors: bool = setting(True, "items have vectors too, which order what the codes find")
+    vectors: bool = setting(True, "items have vectors: they order what codes find (README)")
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,7 @@ book.say("\n".join(f"- {sentence}" for sentence in in_words))
 # %% [markdown]
 # Now a real log: Amazon Beauty, full ranking, items of the past masked, last item left out, one seed.
 
-# %% tags=["hide"] caption="Amazon Beauty, test split. Orange: floors, and blue: policies, by the commands in the README. Grey: as others published."
+# %% tags=["hide"] caption="Amazon Beauty, test split. Orange: floors, and blue: policies, by the commands in the README and in bench/results/public.md. Grey: as others published."
 readme = (book.ROOT / "README.md").read_text()
 said, found = " ".join(readme.split()), {}
 for line in readme[readme.index("| method | R@5") :].split("\n\n")[0].splitlines()[2:]:
