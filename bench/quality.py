@@ -3,15 +3,18 @@
     python -m bench.quality beauty --jobs 2 --data Beauty.txt.gz --items Beauty_item2attributes.json.gz
     python -m bench.quality movielens --jobs 2 --data ratings.csv.gz --items movies.csv
     python -m bench.quality retail --jobs 2 --data first_purchase_5core.csv.gz --items items.csv --split group
+    python -m bench.quality readme
 
 It takes the flags of ``minirec.train`` beside its own. Ablations are judged on VALID validation contexts, and
 only the two policies that README shows also on the test split. Differences are paired by user: per user the
 mean over seeds, and over users the 95 % interval of a bootstrap. A run that is done is not done again, so
-more seeds cost only the seeds; values by seed and user stand in the .json file beside the table.
+more seeds cost only the seeds; values by seed and user stand in the .json file beside the table. The last
+command writes the tables of the test splits into README.md, from these files.
 """
 
 import argparse
 import json
+import re
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -33,7 +36,14 @@ from minirec.run import folder, machine, training
 from minirec.tasks import Processes
 
 VALID = 5000  # validation contexts, those of training
-BY_USER = ("recall@10", "ndcg@10")
+BY_USER, MEANS = ("recall@10", "ndcg@10"), ("recall@5", "ndcg@5", "hallucination")
+RESULTS = Path(__file__).parent / "results"
+LOGS = {"beauty": "Amazon Beauty", "movielens": "MovieLens latest-small", "retail": "Online Retail"}
+LAST = {"hallucination": ".4f", "minutes": ".0f"}  # the last columns
+README, PLACE = (
+    RESULTS.parent.parent / "README.md",
+    re.compile(r"(<!-- reaches -->\n).*(?=<!-- reaches -->)", re.S),
+)
 ONE = ["--levels", "1", "--dropout", "0.5"]
 ARMS = {  # the flags of each, beside those of the log
     "three codes": [],
@@ -49,15 +59,16 @@ Job = tuple[str, int, Path, list[str]]  # arm, seed, run folder, flags
 
 
 def kept(result: evaluation.Result) -> dict:
-    """The values of BY_USER that are not 0, by user."""
-    return {"users": len(result.items)} | {name: sparse(result.values[name]) for name in BY_USER}
+    """The values of BY_USER that are not 0, by user, and what MEANS has of the others."""
+    means = {name: result.values[name].mean().item() for name in MEANS if name in result.values}
+    return {"users": len(result.items)} | means | {name: sparse(result.values[name]) for name in BY_USER}
 
 
 def judged(run: folder.Run, split: str) -> evaluation.Result:
     """A trained policy on a split, on validation on a sample."""
     examples = evaluation.sample(getattr(run.dataset, split), VALID if split == "valid" else 0, 0)
     cfg = replace(run.cfg, samples=0)
-    return evaluation.evaluate_policy(run.trained(), run.trie, run.dataset, examples, cfg, full=False)
+    return evaluation.evaluate_policy(run.trained(), run.trie, run.dataset, examples, cfg)
 
 
 def work(job: Job) -> dict:
@@ -70,16 +81,17 @@ def work(job: Job) -> dict:
         return json.loads(written.read_text("utf-8"))
     cfg = settings.configure(settings.arguments([*flags, "--seed", str(seed), "--out", str(out)]))
     began = time.monotonic()
-    if not (out / "minutes").is_file():
+    if not (out / "trained.json").is_file():
         cfg = replace(cfg, threads=1, device="cpu", resume=(out / "config.json").is_file())
         with folder.begun([cfg]):
             training.train(folder.open_run(cfg, Processes()), f"{name}, seed {seed}")
-        (out / "minutes").write_text(str((time.monotonic() - began) / 60))
+        spent = {} if cfg.resume else {"minutes": (time.monotonic() - began) / 60}  # of half a run not known
+        (out / "trained.json").write_text(json.dumps(spent))
     run = folder.find_run(out)
     by_codes = mock.patch.object(rollout, "best", lambda *how: rollout.beam(*how)[:2])
     with by_codes if name == BY_CODES else nullcontext():
         result = {split: kept(judged(run, split)) for split in ("valid", *["test"] * (name in SHOWN))}
-    result |= {"seed": seed, "minutes": float((out / "minutes").read_text())}
+    result |= {"seed": seed} | json.loads((out / "trained.json").read_text("utf-8"))
     written.write_text(json.dumps(result))
     return result
 
@@ -94,38 +106,59 @@ def floors(flags: list[str]) -> dict[str, dict]:
 
 
 def page(raw: dict) -> list[str]:
+    """Both splits, a table each."""
+    return ["## Validation split", "", *table(raw, "valid"), "", "## Test split", "", *table(raw, "test")]
+
+
+def table(raw: dict, split: str) -> list[str]:
     """A row per floor and policy: means over seeds and users, and the difference to item-kNN."""
-    lines = []
-    for split in ("valid", "test"):
-        rows = {name: [each] for name, each in raw["floors"].items()}
-        rows |= {name: each for name, each in raw["arms"].items() if split in each[0]}
-        base = rows["item-kNN"]
-        users = base[0][split]["users"]
-        lines += [f"{'Validation' if split == 'valid' else 'Test'} split, {users:,} users", ""]
-        lines += ["| method | seeds | R@10 | minus item-kNN | N@10 | minus item-kNN | minutes |"]
-        lines += ["|---|---|---|---|---|---|---|"]
-        for name, seeds in rows.items():
-            cells = [name, str(len(seeds))]
-            for metric in BY_USER:
-                value, floor = (by_user([seed[split] for seed in part], metric) for part in (seeds, base))
-                text = "{:+.4f} ({:+.4f} to {:+.4f})".format(*paired_bootstrap(value, floor, seed=0))
-                cells += [f"{value.mean():.4f}", "" if name == "item-kNN" else text]
-            minutes = means(seeds, ["minutes"])
-            cells.append(f"{minutes['minutes']:.0f}" if minutes else "")
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
-    return lines[:-1]
+    rows = {name: [each] for name, each in raw["floors"].items()}
+    rows |= {name: each for name, each in raw["arms"].items() if split in each[0]}
+    base = rows["item-kNN"]
+    lines = [f"| {base[0][split]['users']:,} users | R@5 | N@5 | R@10 | N@10 | R@10 minus item-kNN |"]
+    lines[0] += " N@10 minus item-kNN | N@10 by seed | hallucination | minutes |"
+    lines.append("|" + "---|" * 10)
+    for name, seeds in rows.items():
+        results = [seed[split] for seed in seeds]
+        values = {metric: by_user(results, metric) for metric in BY_USER}
+        mean = means(results, MEANS) | means(seeds, ["minutes"])
+        mean |= {metric: value.mean().item() for metric, value in values.items()}
+        cells = [name] + [f"{mean[metric]:.4f}" for metric in ("recall@5", "ndcg@5", *BY_USER)]
+        if name == "item-kNN":
+            cells += ["", ""]
+        else:
+            pairs = [
+                paired_bootstrap(values[metric], by_user([base[0][split]], metric), 0) for metric in BY_USER
+            ]
+            cells += ["{:+.4f} ({:+.4f} to {:+.4f})".format(*pair) for pair in pairs]
+        by_seed = [by_user([result], "ndcg@10").mean().item() for result in results]
+        cells.append(", ".join(f"{value:.4f}" for value in by_seed) if len(seeds) > 1 else "")
+        cells += [f"{mean[key]:{form}}" if key in mean else "" for key, form in LAST.items()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def into_readme() -> str:
+    """README.md with the tables of the test splits as the results have them."""
+    parts = []
+    for name, title in LOGS.items():
+        raw = json.loads((RESULTS / f"quality_{name}.json").read_text("utf-8"))
+        parts += [f"{title}, {raw['head'][2]}:", "", *table(raw, "test"), ""]
+    return PLACE.sub(lambda found: found[1] + "\n".join(["", *parts, ""]), README.read_text("utf-8"))
 
 
 def main() -> None:
     """Train and judge all arms with all seeds, write their values and the table."""
     parser = argparse.ArgumentParser(description=main.__doc__, allow_abbrev=False)
-    parser.add_argument("name", help="of the result, quality_NAME")
+    parser.add_argument("name", choices=[*LOGS, "readme"], help="log, or where to write what is there")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 [3]")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each [1]")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="[all]")
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"), help="run folders [runs/quality]")
     args, flags = parser.parse_known_args()
+    if args.name == "readme":
+        README.write_text(into_readme(), "utf-8")
+        return
     torch.set_num_threads(1)
     jobs = []
     for seed in range(args.seeds):
@@ -136,11 +169,11 @@ def main() -> None:
     first = [job for job in jobs if job[0] != BY_CODES]  # those that train
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
         waiting = pool.map(work, first)
-        raw = {"head": heading("quality", f"What is reached on {args.name}"), "floors": floors(flags)}
+        raw = {"head": heading("quality", f"What is reached on {LOGS[args.name]}"), "floors": floors(flags)}
         list(waiting)
         done = list(pool.map(work, jobs))  # all but those by codes are there
     raw["arms"] = {name: [r for j, r in zip(jobs, done, strict=True) if j[0] == name] for name in args.arms}
-    keep(Path(__file__).parent / "results" / f"quality_{args.name}", raw, page)
+    keep(RESULTS / f"quality_{args.name}", raw, page)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """AdaGRPO, ReCast and GRPO on a real log, from a converged supervised policy, beside supervised continued.
 
-    python -m minirec.train --data Beauty.txt.gz --items Beauty_item2attributes.json.gz --epochs 40 \
-        --no-sasrec --fresh 0.2 --out runs/beauty
+    python -m minirec.train --data Beauty.txt.gz --items Beauty_item2attributes.json.gz --no-sasrec \
+        --fresh 0.2 --out runs/beauty
     python -m bench.real runs/beauty --jobs 2
 
 All arms start from the run's policy and learn from the users that its supervised training left out. The
-rate of each arm is the one of RATES that is best by ndcg@10 on validation, with the first of SEEDS; every arm
-then runs with all SEEDS: other orders of contexts, other noise. Gated arms have the total weight of the
-mixture: λ is divided by the share that the gate admits. Metrics are of USERS users, the same for all.
+rate of each arm is the one that is best by ndcg@10 on validation, with the first of SEEDS; beyond RATES
+others are tried while the best is at the edge, down to LEAST. Every arm then runs with all SEEDS: other
+orders of contexts, other noise. Gated arms have the total weight of the mixture: λ is divided by the share
+that the gate admits. Metrics are of USERS users, the same for all.
 Differences are paired by user: per user the mean over seeds, and over users the 95 % interval of a
 bootstrap, which says nothing about other supervised policies. The values of every seed and user stand in the
 .json file beside the table.
@@ -33,7 +34,8 @@ from minirec.run.folder import find_run
 from minirec.run.machine import keep_freed_memory
 from minirec.tasks import NextItem
 
-RATES, SEEDS, STEPS, USERS = (1e-5, 3e-5, 1e-4), (0, 1, 2), 100, 4000
+RATES, LEAST = (-10, -9, -8), -13  # in half decades: 1e-5, 3e-5, 1e-4; 3e-7, at which nothing moves
+SEEDS, STEPS, USERS = (0, 1, 2), 100, 4000
 ARMS = {
     "supervised continued": ("continued", {}),
     "GRPO, samples": ("grpo", {}),
@@ -74,6 +76,17 @@ def work(job: Job) -> dict:
     return {"users": len(examples), "seed": seed, **values, **shown}
 
 
+def wanting(tried: dict[int, float]) -> list[int]:
+    """Rates to try next, by what those tried have reached; none once the best has neighbours on both sides.
+
+    >>> wanting({-10: 0.4, -9: 0.5, -8: 0.3}), wanting({-10: 0.6, -9: 0.5})
+    ([], [-11])
+    """
+    best = max(tried, key=tried.__getitem__, default=None)
+    around = RATES if best is None else (best - 1, best + 1)
+    return [rate for rate in around if rate not in tried and rate >= LEAST]
+
+
 def by_user(seeds: list[dict], metric: str) -> torch.Tensor:
     """The mean over seeds of a metric, (users,)."""
     return torch.stack([dense(seed[metric], seed["users"]) for seed in seeds]).mean(0)
@@ -89,7 +102,7 @@ def page(raw: dict) -> list[str]:
     lines[-1] += " silent groups | admitted |"
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
     for name, seeds in arms.items():
-        cells = [name, f"{rates[name]:g}" if name in rates else ""]
+        cells = [name, f"{rates[name]:.2g}" if name in rates else ""]
         for metric in BY_USER:
             value = by_user(seeds, metric)
             interval = paired_bootstrap(value, by_user(control, metric), seed=0)
@@ -99,7 +112,11 @@ def page(raw: dict) -> list[str]:
         cells += [f"{mean[metric]:.4f}" for metric in ("pass@1", "hallucination")]
         cells += [f"{mean[name]:.3f}" if name in mean else "" for name in SEEN]
         lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, "", f"λ of the gated arms: {raw['weight']:.2f}"]
+    lines += ["", f"λ of the gated arms: {raw['weight']:.2f}", "", "ndcg@10 on validation, by rate"]
+    for name, values in raw["tried"].items():
+        pairs = sorted((10 ** (int(rate) / 2), value) for rate, value in values.items())
+        lines += ["", f"{name}: " + ", ".join(f"{value:.4f} at {rate:.1e}" for rate, value in pairs)]
+    return lines
 
 
 def main() -> None:
@@ -117,17 +134,17 @@ def main() -> None:
     weights = dict.fromkeys(ARMS, 1.0) | {"AdaGRPO": weight, "random gate": weight}
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
         start = pool.submit(work, (args.run, "supervised", 0, 0.0, 1.0, "test"))
-        tuning = [(args.run, name, SEEDS[0], rate, weights[name], "valid") for name in ARMS for rate in RATES]
-        tuned = [by_user([result], "ndcg@10").mean().item() for result in pool.map(work, tuning)]
-        rates = {}
-        for i, name in enumerate(ARMS):
-            values = tuned[i * len(RATES) : (i + 1) * len(RATES)]
-            rates[name] = RATES[values.index(max(values))]
+        tried: dict[str, dict[int, float]] = {name: {} for name in ARMS}
+        while tuning := [(name, rate) for name in ARMS for rate in wanting(tried[name])]:
+            with_rate = [(args.run, n, SEEDS[0], 10 ** (r / 2), weights[n], "valid") for n, r in tuning]
+            for (name, rate), result in zip(tuning, pool.map(work, with_rate), strict=True):
+                tried[name][rate] = by_user([result], "ndcg@10").mean().item()
+        rates = {name: 10 ** (max(values, key=values.__getitem__) / 2) for name, values in tried.items()}
         jobs = [(args.run, name, seed, rates[name], weights[name], "test") for name in ARMS for seed in SEEDS]
         done = list(pool.map(work, jobs))
     arms = {name: done[i * len(SEEDS) : (i + 1) * len(SEEDS)] for i, name in enumerate(ARMS)}
     raw = {"head": heading("real", "AdaGRPO and ReCast on a real log"), "steps": STEPS, "weight": weight}
-    raw |= {"rates": rates, "arms": {"supervised": [start.result()], **arms}}
+    raw |= {"rates": rates, "tried": tried, "arms": {"supervised": [start.result()], **arms}}
     keep(args.out / "real", raw, page)
 
 

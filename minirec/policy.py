@@ -167,10 +167,8 @@ class Policy(nn.Module):
 
     def vectors(self) -> Tensor:
         """The vectors of all items, (N, d): their own, and the sum of those of their codes."""
-        rows = self.items.codes + self.items.size * torch.arange(
-            self.items.levels, device=self.own.weight.device
-        )
-        return self.own.weight + self.shared(rows).sum(1)
+        level = torch.arange(self.items.levels, device=self.own.weight.device)
+        return self.own.weight + self.shared(self.items.codes + self.items.size * level).sum(1)
 
     def item_logprobs(self, hidden: Tensor) -> Tensor:
         """Map the states before an item (B, d) to the log-probability of each item by its vector, (B, N)."""

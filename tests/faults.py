@@ -13,6 +13,12 @@ FORMULAS = {  # name: file, the line's part that is right, what takes its place,
         "targets=sequences.events[stop - 1][:, None]",
         "data/test_dataset.py::test_every_item_but_a_users_first_is_a_target_once_with_its_whole_past",
     ),
+    "residuals as long as they are": (
+        "data/codes.py",
+        "normalize(residual, dim=1) if level else residual",
+        "normalize(residual, dim=1) if level < 0 else residual",
+        "data/test_codes.py::test_what_is_left_over_is_grouped_by_its_direction",
+    ),
     "the sign of the KL": (
         "objectives/loss.py",
         "return kl * k3(logp, reference) - torch",

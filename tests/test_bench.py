@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import bench
-from bench import real, real_lists
+from bench import quality, real, real_lists
 from bench.seeds import dense, keep, sparse, table
 from minirec import settings
 from minirec.data.lists import HELD_OUT, NEEDS
@@ -48,6 +48,7 @@ def test_seeds_of_real_run_after_one_another_and_their_values_give_the_table(fol
         "steps": 2,
         "weight": 1.0,
         "rates": dict.fromkeys(ARMS, 1e-2),
+        "tried": {name: {"-4": 0.1} for name in ARMS},
         "arms": seeds,
     }
     keep(tmp_path / "tiny", raw, real.page)
@@ -56,6 +57,28 @@ def test_seeds_of_real_run_after_one_another_and_their_values_give_the_table(fol
     a, b = (real.by_user(seeds[name], "ndcg@10") for name in reversed(ARMS))
     assert "{:+.4f} ({:+.4f} to {:+.4f})".format(*paired_bootstrap(a, b, seed=0)) in text
     assert a.count_nonzero() > 0
+
+
+def test_quality_trains_once_and_readme_has_its_table(tmp_path, monkeypatch):
+    flags = ["--tiny", "--epochs", "1", "--world-users", "60", "--no-keep-seen"]
+    job = ("three codes", 0, tmp_path / "run", flags)
+    first = quality.work(job)
+    (tmp_path / "run" / "three_codes.json").unlink()
+    again = quality.work(job)  # judged again, not trained again
+    assert again == first
+    by_codes = quality.work((quality.BY_CODES, *job[1:]))
+    assert "test" not in by_codes
+    raw = {"head": ["# Tiny", "", "the command", ""], "floors": quality.floors(flags)}
+    raw["arms"] = {"three codes": [first, again], quality.BY_CODES: [by_codes]}
+    for name in quality.LOGS:
+        keep(tmp_path / f"quality_{name}", raw, quality.page)
+    monkeypatch.setattr(quality, "RESULTS", tmp_path)
+    (before, middle, after) = quality.into_readme().split("<!-- reaches -->\n")
+    assert (before, after) == tuple(quality.README.read_text().split("<!-- reaches -->\n")[::2])
+    row = next(line for line in middle.splitlines() if line.startswith("| three codes |"))
+    a, b = (real.by_user([each["test"]], "ndcg@10") for each in (first, raw["floors"]["item-kNN"]))
+    assert "{:+.4f} ({:+.4f} to {:+.4f})".format(*paired_bootstrap(a, b, seed=0)) in row
+    assert f"{a.mean():.4f}, {a.mean():.4f}" in row
 
 
 def test_what_is_kept_comes_back():

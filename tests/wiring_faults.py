@@ -2,7 +2,7 @@
 
 WIRES = {
     "test_item_vectors.py::test_a_vector_is_the_items_own_and_those_of_its_codes": {
-        "the first code alone": ("policy.py", "self.shared(rows).sum(1)", "self.shared(rows[:, :1]).sum(1)"),
+        "codes of one level for those of another": ("policy.py", "self.items.size * level", "level"),
     },
     "test_item_vectors.py::test_an_own_vector_counts_from_the_end_of_its_item": {
         "an own vector before the end of its item": (

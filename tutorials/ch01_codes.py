@@ -16,6 +16,8 @@
 
 # %%
 # introduces: minirec.data.prepare minirec.data.codes minirec.trie minirec.data.vectors minirec.records
+from unittest import mock
+
 import book
 import matplotlib.pyplot as plt
 import torch
@@ -212,14 +214,17 @@ print("co-occurrence", tuple(together.shape))
 # %% [markdown]
 # ## Residual k-means, level by level
 #
-# The first code of an item is the nearest of $V$ centroids. Subtract that centroid. What is left over, the
+# The first code of an item is the nearest of $V$ centroids. Subtract the mean of all that have it. What is left, the
 # **residual**, gets the second code from $V$ centroids of its own, and so on:
 #
-# $$v^0 = v, \qquad k_l = \arg\min_k \lVert v^{l-1} - \mu^l_k \rVert, \qquad v^l = v^{l-1} - \mu^l_{k_l}$$
+# $$v^0 = v, \qquad k_l = \arg\min_k \lVert u^{l-1} - m^l_k \rVert, \qquad v^l = v^{l-1} - \mu^l_{k_l}$$
 #
-# with $\mu^l_k$ the centroids of level $l$. Residual quantisation of item vectors into codes is TIGER's
-# [paper: 2305.05065]; it learns the centroids
-# in an autoencoder, k-means in its place is ours. The loop over levels:
+# Here $m^l_k$ are the centroids that k-means finds among the points $u^{l-1}$, and $\mu^l_k$ is the mean of the
+# residuals $v^{l-1}$ that have code $k$. On the first level $u = v$, and $m$ and $\mu$ are the same. From the second
+# level on, $u$ is the residual scaled to length 1, so that its direction alone decides [ours]. A few residuals are
+# long and most are short. As they are, k-means would spend its centroids on the long ones, and leave the short ones
+# in one crowd of items with the same code. Residual quantisation of item vectors into codes is TIGER's
+# [paper: 2305.05065]; it learns the centroids in an autoencoder, k-means in its place is ours. The loop over levels:
 
 # %% tags=["hide"]
 book.show(codes.fit)
@@ -291,11 +296,8 @@ book.say(
 book.show(codes._free_tuple)
 
 # %%
-own, residual = [], points
-for centroids in fitted.centroids:  # what k-means alone would have said
-    own.append(torch.cdist(residual, centroids).argmin(1))
-    residual = residual - centroids[own[-1]]
-own = torch.stack(own, 1)
+with mock.patch.object(codes, "_settle", lambda vectors, centroids, chosen, order: chosen):
+    own = codes.fit(points, cfg.levels, cfg.codes, cfg.seed)  # what k-means alone would have said
 moved = (own != fitted.codes).any(1).nonzero()[:, 0]
 stays_at = trie.lookup(own[moved])  # who has the tuple now
 for item, stays in zip(moved.tolist(), stays_at.tolist(), strict=True):

@@ -43,11 +43,11 @@ class Codes:
 def fit(vectors: Tensor, levels: int, codes: int, seed: int, chosen: Tensor | None = None) -> Codes:
     """Give each of N items, vectors (N, D), a different tuple of ``levels`` codes out of V = ``codes``.
 
-    Level by level, k-means runs on the residuals, and each item takes the nearest centroid; or an item has
-    the codes of ``chosen`` (N, L), made elsewhere, and a centroid is the mean of its items. Then those that
-    share a tuple are moved. With one level, V = N, code i is item i, and its centroid is its vector. Raises
-    InputError if a value is not finite, or if there are more items than tuples. Source: residual quantisation
-    after TIGER (2305.05065); k-means for its RQ-VAE, and moving for its further code, are ours.
+    Level by level, k-means runs on the residuals, from the second on scaled to length 1; or an item has the
+    codes of ``chosen`` (N, L), made elsewhere. Centroids are mean residuals. Then those that share a tuple
+    are moved. With one level, V = N, code i is item i, and its centroid is its vector. Raises InputError if a
+    value is not finite, or if there are more items than tuples. Source: residual quantisation after TIGER
+    (2305.05065); k-means for its RQ-VAE, the scaling, and moving for its further code, are ours.
     """
     if len(broken := (~vectors.isfinite().all(1)).nonzero()):
         raise InputError(f"item vectors: row {int(broken[0])} is not finite; all must be numbers")
@@ -61,12 +61,12 @@ def fit(vectors: Tensor, levels: int, codes: int, seed: int, chosen: Tensor | No
     residual, centroids, taken = vectors.float(), torch.zeros(levels, codes, vectors.shape[1]), []
     for level in tqdm(range(levels), "item codes", delay=2, leave=False):
         if chosen is None:
-            centroids[level] = _kmeans(residual, codes, generator)
-            taken.append(_nearest(residual, centroids[level]))
+            points = torch.nn.functional.normalize(residual, dim=1) if level else residual
+            taken.append(_nearest(points, _kmeans(points, codes, generator)))
         else:
             taken.append(chosen[:, level])
-            count = torch.bincount(taken[-1], minlength=codes).clamp(min=1)[:, None]
-            centroids[level] = centroids[level].index_add(0, taken[-1], residual) / count
+        count = torch.bincount(taken[-1], minlength=codes).clamp(min=1)[:, None]
+        centroids[level] = centroids[level].index_add(0, taken[-1], residual) / count
         residual = residual - centroids[level, taken[-1]]
     order = residual.double().square().sum(1).sort(stable=True).indices  # the nearest first
     return _settle(vectors, centroids, torch.stack(taken, 1), order.tolist())

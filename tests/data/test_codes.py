@@ -118,14 +118,26 @@ def test_repair_is_the_written_greedy_rule(
 
 
 def test_a_move_is_the_smallest_to_a_free_last_code() -> None:
-    vectors = grouped(groups=4, each=3)  # 8 clusters of 1 or 2 for 4 × 4 tuples: last codes stay free
-    fitted = codes.fit(vectors, 2, 4, seed=0)
-    assert fitted.moved > 0
+    vectors = grouped(groups=4, each=3)  # 12 items for 4 × 4 tuples: last codes stay free
+    chosen = torch.randint(4, (12, 2), generator=torch.Generator().manual_seed(0))
+    fitted = codes.fit(vectors, 2, 4, 0, chosen)
+    moved = (fitted.codes != chosen).any(1)
+    assert moved.sum() == fitted.moved > 0
     tuples = [tuple(row) for row in fitted.codes.tolist()]
-    for vector, own in zip(vectors, tuples, strict=True):
+    for vector, own in zip(vectors[moved], fitted.codes[moved].tolist(), strict=True):
         free = [(own[0], code) for code in range(4) if (own[0], code) not in tuples]
         assert free
         assert all(error(vector, own, fitted.centroids) <= error(vector, t, fitted.centroids) for t in free)
+
+
+def test_what_is_left_over_is_grouped_by_its_direction() -> None:
+    # Four groups of four items, each north, east, south or west of the middle; how far depends on the group.
+    ways = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]])
+    middle, far = torch.tensor([[0.0, 0.0], [99.0, 0.0], [0.0, 99.0], [99.0, 99.0]]), [0.1, 1.0, 2.0, 4.0]
+    vectors = torch.cat([point + size * ways for point, size in zip(middle, far, strict=True)])
+    fitted = codes.fit(vectors, 2, 4, seed=0)
+    assert fitted.moved == 0  # by distance, the four of the first group would share a code
+    assert (fitted.codes[:, 1].view(4, 4) == fitted.codes[:4, 1]).all()
 
 
 def test_the_nearest_of_a_collision_stays() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minirec.data.dataset import Catalogue, Dataset
-from minirec.data.vectors import WIDTH, WINDOW, _ppmi, cooccurrence_vectors, item_vectors
+from minirec.data.vectors import SIDE, WIDTH, WINDOW, _ppmi, cooccurrence_vectors, item_vectors
 from tests.small import examples
 
 
@@ -110,8 +110,8 @@ def test_side_information_stands_beside_cooccurrence() -> None:
     features = normal(12, 4)
     both = item_vectors(dataset(features=features), seed=0)
     assert both.shape == (12, 4 + WIDTH)
-    for block in (both[:, :4], both[:, 4:]):
-        assert block.square().sum(1).mean() == pytest.approx(1, abs=1e-6)  # float32
+    for block, size in ((both[:, :4], SIDE), (both[:, 4:], 1)):
+        assert block.square().sum(1).mean() == pytest.approx(size**2, abs=1e-6)  # float32
     ratio = both[:, :4] / features
     assert torch.allclose(ratio, ratio[0, 0].expand_as(ratio))  # narrow features are only scaled
 
@@ -121,7 +121,7 @@ def test_wide_side_information_is_reduced_but_keeps_its_geometry() -> None:
     block = item_vectors(dataset(features=features), seed=0)[:, :WIDTH]
     gram = features @ features.T
     # rank 12 fits into WIDTH columns, so inner products survive up to one factor and float32's rounding
-    assert torch.allclose(block @ block.T, gram / gram.trace() * 12, atol=1e-4)
+    assert torch.allclose(block @ block.T, gram / gram.trace() * 12 * SIDE**2, atol=1e-4)
 
 
 def test_a_simulated_world_is_coded_by_its_features() -> None:
