@@ -49,6 +49,7 @@ ALWAYS = {
     "ctypes",
     "subprocess",
     "tempfile",
+    "unittest",
 }  # any chapter may import these
 
 

@@ -221,9 +221,9 @@ print("co-occurrence", tuple(together.shape))
 #
 # Here $m^l_k$ are the centroids that k-means finds among the points $u^{l-1}$, and $\mu^l_k$ is the mean of the
 # residuals $v^{l-1}$ that have code $k$. On the first level $u = v$, and $m$ and $\mu$ are the same. From the second
-# level on, $u$ is the residual scaled to length 1, so that its direction alone decides [ours]. A few residuals are
-# long and most are short. As they are, k-means would spend its centroids on the long ones, and leave the short ones
-# in one crowd of items with the same code. Residual quantisation of item vectors into codes is TIGER's
+# level on, $u$ is the residual scaled to length 1, so that its direction alone decides [ours]. On a real log a few
+# residuals are long and many are short. As they are, k-means would spend its centroids on the long ones, and leave
+# the short ones in one crowd of items with the same code. Residual quantisation of item vectors into codes is TIGER's
 # [paper: 2305.05065]; it learns the centroids in an autoencoder, k-means in its place is ours. The loop over levels:
 
 # %% tags=["hide"]
@@ -239,7 +239,7 @@ for level, code in enumerate(fitted.codes[target].tolist()):
     residual = residual - fitted.centroids[level, code]
     print(f"code {code:2} of level {level + 1} leaves a residual of length {residual.norm():.3f}")
 
-# %% tags=["hide"] caption="What each level sees. Colour and number are the code of that level; a number stands once."
+# %% tags=["hide"] caption="What each level has to explain. Colour and number are the code of that level; a number stands once."
 figure, panels = plt.subplots(1, trie.levels, figsize=(7.5, 3))
 residual, titles = points, ["the vectors", "what one code left over", "what two codes left over"]
 for level, axes in enumerate(panels):
@@ -310,9 +310,9 @@ own_place = truth.place[moved]
 partner = truth.place[stays_at]
 near = int((own_place[:, :-1] == partner[:, :-1]).all(1).sum())
 book.say(
-    f"{fitted.moved} items of {len(fitted.codes)} moved; with codes from co-occurrence it is {other.moved}. "
-    f"Titles are places in the true tree: of these {len(moved)} pairs, {near} differ in the last branch "
-    "alone. Their vectors are so alike that k-means gave them one code."
+    f"Items that moved: {fitted.moved} of {len(fitted.codes)}; with codes from co-occurrence, {other.moved}. "
+    f"Titles are places in the true tree. Of the pairs printed above, {near} of {len(moved)} differ in the last "
+    "branch alone: k-means gave one code to two branches."
 )
 
 # %% [markdown]

@@ -445,8 +445,9 @@ book.say(
 )
 
 # %% [markdown]
-# Thresholds are a knob on this trade: purity against amount. Ranks are computed once, a threshold is only a
-# comparison. With the harmful ranker:
+# Thresholds are a knob on this trade. A looser gate admits more; a gate that is loose enough also admits contexts
+# where the ranker is wrong, as with ρ = 0, which asks no negative at all. Ranks are computed once, a threshold is
+# only a comparison. With the harmful ranker:
 
 # %%
 KNOBS = (1 / 16, 0.25, 5), (1 / 8, 0.25, 5), (1 / 2, 0.25, 5), (1 / 8, 0, 5), (1 / 8, 0.25, 1)
@@ -538,7 +539,7 @@ book.show(adagrpo.signal)
 # ## What we left out
 #
 # - On real data nobody knows where a ranker is right. `bench/results/real.md` has the gate on Amazon Beauty,
-#   where no arm is told from supervised continued.
+#   where no arm is above supervised continued.
 # - Several processes: negatives come from the contexts of all of them, by `x.gather`.
 # - Soft gates, and thresholds that are learned. The paper's gate is binary.
 #

@@ -653,8 +653,8 @@ book.say(
     "And the results? On MovieLens list-wise supervision is at "
     "{:+.2f} ({:+.2f} to {:+.2f}) against list-level GRPO. ".format(*supervised)
     + "It is the plain one, with equals as they came, so this is not yet a victory of RL over the best that "
-    "supervision can do. But no policy trained by supervision is above RL in these tables either; the item mean, a "
-    "count, is."
+    "supervision can do. In the tables of `bench/results` no policy trained by supervision is above RL either; the "
+    "item mean, a count, is."
 )
 
 # %% [markdown]

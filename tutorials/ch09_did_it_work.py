@@ -557,7 +557,8 @@ WORDS = {"above": "above", "below": "below", "level": "not told from"}
 book.say(
     f"Over seeds, on {METRIC}, `best` is {WORDS[verdict(over['continued'])]} the control and "
     f"{WORDS[verdict(over['grpo'])]} GRPO. The last row speaks of the luck of the runs alone: the three seeds "
-    "share the world, the start and the test contexts, so it may well be the shortest."
+    "share the world, the start and the test contexts. It can be the shortest for that, or the longest, as three "
+    "runs say little of how runs differ."
 )
 
 # %% tags=["hide"]

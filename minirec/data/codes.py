@@ -26,12 +26,12 @@ CHUNK = 1 << 22  # distances held at once
 
 @dataclass(frozen=True)
 class Codes:
-    """The code tuples of N items, and the centroids that give one to a new item."""
+    """The code tuples of N items, and the mean residual of each code."""
 
     codes: Tensor  # (N, L) int64, each row differs from all others
     size: int  # V
     centroids: Tensor  # (L, V, D) float32
-    moved: int  # items whose nearest tuple was taken
+    moved: int  # items whose tuple was taken
 
     def __post_init__(self) -> None:
         check("codes", self.codes, None, len(self.centroids))
@@ -186,7 +186,7 @@ def usage(codes: Codes, vectors: Tensor) -> list[dict]:
 def summary(codes: Codes, vectors: Tensor) -> str:
     """Write a heading with the repaired collisions and the holes, and a line of ``usage`` per level."""
     items, levels = codes.codes.shape
-    repaired = f"{codes.moved} collisions repaired, {codes.size**levels - items} holes"
+    repaired = f"collisions repaired: {codes.moved}; holes: {codes.size**levels - items}"
     text = f"codes: {items} items on {levels} levels of {codes.size}; {repaired}"
     for number, row in enumerate(usage(codes, vectors), 1):
         entropy = f"entropy {row['entropy']:.2f} bits (perplexity {row['perplexity']:.1f})"

@@ -301,7 +301,7 @@ def test_usage_by_hand() -> None:
     assert first == {"used": 2, "entropy": 1.0, "perplexity": 2.0, "residual": pytest.approx(5 / 53)}
     assert second["residual"] == pytest.approx(1 / 53)
     assert codes.summary(fitted, vectors).splitlines() == [
-        "codes: 4 items on 2 levels of 2; 3 collisions repaired, 0 holes",
+        "codes: 4 items on 2 levels of 2; collisions repaired: 3; holes: 0",
         "  level 1: 2 codes used, entropy 1.00 bits (perplexity 2.0), residual 9.4%",
         "  level 2: 2 codes used, entropy 1.00 bits (perplexity 2.0), residual 1.9%",
     ]

@@ -33,14 +33,14 @@ def test_the_settings_are_those_of_the_file_and_its_codes_are_the_items(tmp_path
     fitted, (note,) = prepare.encode(make_dataset(), cfg)
     assert fitted.codes.tolist() == [[i % 5, i // 5, 0, i % 2] for i in range(30)]
     assert note.startswith(
-        "codes: 30 items on 4 levels of 6; 0 collisions repaired, 1266 holes\n  level 1: 5 codes used"
+        "codes: 30 items on 4 levels of 6; collisions repaired: 0; holes: 1266\n  level 1: 5 codes used"
     )
 
 
 def test_collisions_are_repaired_and_counted(tmp_path):
     table = TABLE | {IDS[7]: TABLE[IDS[3]], IDS[9]: TABLE[IDS[3]]}
     fitted, (note,) = prepare.encode(make_dataset(), shaped("--item-codes", write(tmp_path, table)))
-    assert "; 2 collisions repaired, " in note
+    assert "; collisions repaired: 2; " in note
     assert (fitted.codes.unique(dim=0).shape, fitted.moved) == ((30, 4), 2)
 
 
