@@ -1,8 +1,11 @@
 """What the supervised policy reaches on a public log, and what each ingredient is worth, beside the floors.
 
-    python -m bench.quality beauty --jobs 2 --data Beauty.txt.gz --items Beauty_item2attributes.json.gz
-    python -m bench.quality movielens --jobs 2 --data ratings.csv.gz --items movies.csv
-    python -m bench.quality retail --jobs 2 --data first_purchase_5core.csv.gz --items items.csv --split group
+    python -m bench.quality beauty --data Beauty.txt.gz --items Beauty_item2attributes.json.gz
+    python -m bench.quality movielens --data ratings.csv.gz --items movies.csv --epochs 40
+    python -m bench.quality retail --data first_purchase_5core.csv.gz --items items.csv --split group \
+        --history 200 --epochs 10
+    python -m bench.quality yoochoose --data yoochoose-clicks-100k.txt --columns user=SessionId \
+        --core 3 --keep-seen
     python -m bench.quality readme
 
 It takes the flags of ``minirec.train`` beside its own. Ablations are judged on VALID validation contexts, and
@@ -39,6 +42,7 @@ VALID = 5000  # validation contexts, those of training
 BY_USER, MEANS = ("recall@10", "ndcg@10"), ("recall@5", "ndcg@5", "hallucination")
 RESULTS = Path(__file__).parent / "results"
 LOGS = {"beauty": "Amazon Beauty", "movielens": "MovieLens latest-small", "retail": "Online Retail"}
+LOGS["yoochoose"] = "Yoochoose, a sample of 100,000 clicks, sessions without users"
 LAST = {"hallucination": ".4f", "minutes": ".0f"}  # the last columns
 README, PLACE = (
     RESULTS.parent.parent / "README.md",
@@ -142,8 +146,9 @@ def into_readme() -> str:
     """README.md with the tables of the test splits as the results have them."""
     parts = []
     for name, title in LOGS.items():
-        raw = json.loads((RESULTS / f"quality_{name}.json").read_text("utf-8"))
-        parts += [f"{title}, {raw['head'][2]}:", "", *table(raw, "test"), ""]
+        if (kept := RESULTS / f"quality_{name}.json").is_file():
+            raw = json.loads(kept.read_text("utf-8"))
+            parts += [f"{title}, {raw['head'][2]}:", "", *table(raw, "test"), ""]
     return PLACE.sub(lambda found: found[1] + "\n".join(["", *parts, ""]), README.read_text("utf-8"))
 
 
