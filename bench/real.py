@@ -112,10 +112,11 @@ def page(raw: dict) -> list[str]:
         cells += [f"{mean[metric]:.4f}" for metric in ("pass@1", "hallucination")]
         cells += [f"{mean[name]:.3f}" if name in mean else "" for name in SEEN]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", f"λ of the gated arms: {raw['weight']:.2f}", "", "ndcg@10 on validation, by rate"]
-    for name, values in raw["tried"].items():
+    lines += ["", f"λ of the gated arms: {raw['weight']:.2f}"]
+    for name, values in raw.get("tried", {}).items():  # an earlier result has not kept them
         pairs = sorted((10 ** (int(rate) / 2), value) for rate, value in values.items())
-        lines += ["", f"{name}: " + ", ".join(f"{value:.4f} at {rate:.1e}" for rate, value in pairs)]
+        tried = ", ".join(f"{value:.4f} at {rate:.1e}" for rate, value in pairs)
+        lines += ["", f"{name}, ndcg@10 on validation: {tried}"]
     return lines
 
 
