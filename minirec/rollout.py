@@ -15,26 +15,26 @@ from minirec.records import HOLE, PAD, Rollout
 from minirec.trie import Trie
 
 
-def refuse_infinite(prompt: Prompt) -> None:
+def refuse_nan(logp: Tensor) -> Tensor:
     """Raise InputError where a policy has nothing to say, because its training has diverged."""
-    if not prompt.last.isfinite().all():
-        raise InputError("the policy's hidden states are not finite; start again with a lower rate")
+    if logp.isnan().any():  # asked once, behind the last code: a GPU waits for the answer
+        raise InputError("the policy's log-probabilities are not finite; start again with a lower rate")
+    return logp
+
+
+def pick(logp: Tensor, allowed: Tensor | None, noise: Tensor) -> Tensor:
+    """Draw by log-probabilities (..., V), with noise (..., n): (..., n); where NaN, from what is allowed."""
+    weights = wide(logp).exp()
+    return draw(weights.where(~logp.isnan(), 1.0 if allowed is None else allowed.to(weights)), noise)
 
 
 @torch.no_grad()
-def sample(
-    policy: Policy,
-    prompt: Prompt,
-    trie: Trie,
-    noise: Tensor,
-    constrained: bool = True,
-) -> Rollout:
+def sample(policy: Policy, prompt: Prompt, trie: Trie, noise: Tensor, constrained: bool = True) -> Rollout:
     """Sample G next items for each of B contexts: a Rollout with P = 1.
 
     The noise (B, G, L) is float64 uniform in [0, 1), one number per code. ``constrained`` masks with the
     trie; otherwise tuples that are no item (HOLE) can come out. Source: definition.
     """
-    refuse_infinite(prompt)
     node = torch.zeros(1, 1, dtype=torch.int64, device=noise.device)  # the root, for all
     codes, logps, past = [], [], None
     for level in range(trie.levels):
@@ -42,13 +42,13 @@ def sample(
         allowed = trie.allowed(level, node) if constrained else None
         logp = token_logprobs(policy.level_logits(hidden, level), allowed)  # (B, 1 or G, V)
         numbers = noise[..., level].unflatten(1, (logp.shape[1], -1))  # (B, 1, G) or (B, G, 1)
-        code = draw(wide(logp).exp(), numbers).flatten(1)  # (B, G)
+        code = pick(logp, allowed, numbers).flatten(1)  # (B, G)
         node = trie.descend(level, node, code)  # (B, G)
         codes.append(code)
         logps.append(logp.expand(*code.shape, -1).gather(-1, code[..., None])[..., 0])
     items = torch.where(node >= 0, trie.item[node.clamp(min=0)], HOLE)
     codes, logps = (torch.stack(part, -1)[:, :, None] for part in (codes, logps))  # (B, G, 1, L)
-    return Rollout(items[..., None], codes, logps)
+    return Rollout(items[..., None], codes, refuse_nan(logps))
 
 
 @torch.no_grad()
@@ -61,7 +61,6 @@ def beam(
     first, their log-probabilities (B, W) float32 and their codes (B, W, L). A beam without an item to say is
     PAD with log-probability -inf. Equal beams are ordered as torch.topk does. Source: definition.
     """
-    refuse_infinite(prompt)
     rows = torch.arange(len(prompt.last), device=prompt.last.device)[:, None]  # (B, 1)
     node, total = torch.zeros_like(rows), torch.zeros(rows.shape, device=rows.device)
     codes, past = rows.new_empty(len(rows), 1, 0), None  # (B, 1, 0)
@@ -74,10 +73,10 @@ def beam(
         parent, code = best // trie.size, best % trie.size
         codes = torch.cat([codes[rows, parent], code[..., None]], -1)
         past = past and [(k[rows, parent], v[rows, parent]) for k, v in past]
-        dead = total <= MASKED / 2  # masked: fewer tuples than beams, so this one goes on from the root
+        dead = ~(total > MASKED / 2)  # fewer tuples than beams, or NaN: this one goes on from the root
         node = trie.descend(level, node.gather(1, parent), code).masked_fill(dead, 0)
     items = torch.where(node >= 0, trie.item[node.clamp(min=0)], HOLE).masked_fill(dead, PAD)
-    return items, total.masked_fill(dead, float("-inf")), codes
+    return items, refuse_nan(total).masked_fill(dead, float("-inf")), codes
 
 
 @torch.no_grad()
@@ -136,7 +135,6 @@ def rank(
     items has log-probability exactly 0, as it is the only one left.
     Source: FlexRec's closed-set autoregressive ranking (2603.11901); the mask by alive candidates is ours.
     """
-    refuse_infinite(prompt)
     size, total = candidates.shape
     group, length = (1, total) if noise is None else noise.shape[1:3]
     if (candidates < 0).any() or (candidates.sort(-1).values.diff() == 0).any():
@@ -158,11 +156,11 @@ def rank(
             if noise is None:
                 code = logp.argmax(-1)  # (B, G)
             else:
-                code = draw(wide(logp).exp(), noise[:, :, place, level, None])[..., 0]
+                code = pick(logp, allowed, noise[:, :, place, level, None])[..., 0]
             match = match & (column == code[..., None])
             codes.append(code)
             logps.append(logp.gather(-1, code[..., None])[..., 0])
         items.append(candidates[:, None].expand_as(match).gather(-1, match.int().argmax(-1, True))[..., 0])
         alive = alive & ~match
     codes, logps = (torch.stack(part, -1).unflatten(-1, (length, trie.levels)) for part in (codes, logps))
-    return Rollout(torch.stack(items, -1), codes, logps)
+    return Rollout(torch.stack(items, -1), codes, refuse_nan(logps))

@@ -192,7 +192,8 @@ def test_the_gradients_of_two_processes_average_to_that_of_one(small):
     for name, (total, count), (part, number) in zip(tallies[0].sums, alone, sum(both), strict=True):
         assert number == count
         if name != "gradient_norm":  # in two processes it is measured after the average
-            assert part.item() == pytest.approx(total.item(), abs=1e-6)
+            # sums of float32 values, of which a smaller batch makes others in the last bits
+            assert part.item() == pytest.approx(total.item(), abs=1e-6, rel=1e-7)
 
 
 def test_a_line_has_means_over_groups_over_rollouts_and_over_items(small):

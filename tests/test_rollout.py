@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from minirec.errors import InputError
 from minirec.measure.exact import item_logprobs
 from minirec.noise import draw
 from minirec.policy import score, token_logprobs
@@ -160,3 +161,25 @@ def test_masked_codes_have_probability_exactly_zero():
     p = token_logprobs(torch.tensor([-50.0, 90.0, 2.0]), allowed).exp()
     assert p[1] == 0
     assert p.sum() == 1
+
+
+@levels
+@pytest.mark.parametrize("where", ["at the first code", "after it"])
+def test_a_policy_that_has_diverged_says_nothing(levels, size, where):
+    policy, trie, prompt = make(levels=levels, size=size)
+    if where == "at the first code":
+        prompt.last[:] = torch.nan
+    else:
+        policy.blocks[0].up.weight.data[:] = torch.nan  # the prompt has been encoded
+    candidates = torch.stack([torch.arange(5)] * 3)
+    draws = uniform(3, 4, 5, levels), None
+    ways = [lambda noise=noise: rank(policy, prompt, trie, candidates, noise) for noise in draws]
+    for constrained in (True, False):
+        if levels > 1 or where == "at the first code":  # one code ends with the first
+            ways.append(
+                lambda masked=constrained: sample(policy, prompt, trie, uniform(3, 4, levels), masked)
+            )
+            ways.append(lambda masked=constrained: beam(policy, prompt, trie, 4, masked))
+    for way in ways:
+        with pytest.raises(InputError, match="not finite; start again with a lower rate"):
+            way()
