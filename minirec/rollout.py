@@ -29,7 +29,13 @@ def pick(logp: Tensor, allowed: Tensor | None, noise: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample(policy: Policy, prompt: Prompt, trie: Trie, noise: Tensor, constrained: bool = True) -> Rollout:
+def sample(
+    policy: Policy,
+    prompt: Prompt,
+    trie: Trie,
+    noise: Tensor,
+    constrained: bool = True,
+) -> Rollout:
     """Sample G next items for each of B contexts: a Rollout with P = 1.
 
     The noise (B, G, L) is float64 uniform in [0, 1), one number per code. ``constrained`` masks with the

@@ -15,7 +15,7 @@ USERS, ITEMS, CRITIC_STEPS = 40, 12, 20
 SETTINGS = (
     "--core 0 --levels 2 --codes 4 --history 4 --width 16 --layers 1 --heads 2 --dropout 0 --no-vectors "
     "--epochs 4 --batch 120 --rate 0.03 --clip 0.05 --validate 1 --beam 12 --samples 6 --keep-seen "
-    "--threads 1 --device cpu --fresh 0.4 --rl-steps 3 --contexts 8 --group 6 --kl 0.1 --measure 3"
+    "--threads 1 --device cpu --seed 1 --fresh 0.4 --rl-steps 3 --contexts 8 --group 6 --kl 0.1 --measure 3"
 ).split()
 
 
