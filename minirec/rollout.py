@@ -24,8 +24,7 @@ def refuse_nan(logp: Tensor) -> Tensor:
 
 def pick(logp: Tensor, allowed: Tensor | None, noise: Tensor) -> Tensor:
     """Draw by log-probabilities (..., V), with noise (..., n): (..., n); where NaN, from what is allowed."""
-    weights = wide(logp).exp()
-    return draw(weights.where(~logp.isnan(), 1.0 if allowed is None else allowed.to(weights)), noise)
+    return draw(wide(logp).exp().where(~logp.isnan(), 1.0 if allowed is None else wide(allowed)), noise)
 
 
 @torch.no_grad()

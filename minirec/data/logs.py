@@ -137,10 +137,7 @@ def timeline(events: Events, ids: dict[str, list[str]]) -> splits.Timeline:
             digests = (blake2b(name.encode(), digest_size=8).digest() for name in ids[role])
             hashed[role] = np.frombuffer(b"".join(digests), "<u8")[events[role]]
         drawn = [hashed["user"] ^ hashed[role] for role in ("item", "group") if role in ids]
-        for odd in (
-            0xBF58476D1CE4E5B9,
-            0x94D049BB133111EB,
-        ):  # as SplitMix64: each user has an own order
+        for odd in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):  # as SplitMix64: each user has an own order
             drawn = [(number ^ (number >> np.uint64(32))) * np.uint64(odd) for number in drawn]
         if "group" in ids:
             began = np.full(len(ids["group"]), events["time"].max())

@@ -1,1 +1,4 @@
-"""What judges items: AdaGRPO's ranker, then FlexRec's critic. Imports the ground, the core and data/."""
+"""What judges items: the ranker of AdaGRPO and the critic of FlexRec.
+
+Imports the ground, the core and data/. Read ranker.py first, then critic.py.
+"""
