@@ -94,7 +94,10 @@ def test_the_control_imitates_the_gains_that_training_knows(run, sources, critic
         shutil.copy(run.folder / name, tmp_path)
     arm = replace(settings.read(run.folder / "flexrec" / "config.json"), rl_steps=2, rl_rate=0.01, clip=CLIP)
     moved = replace(run, cfg=replace(run.cfg, out=str(tmp_path)))
-    control, source = ListArms(moved, run.trained(), sources).control(arm), sources["train"]
+    arms, source = ListArms(moved, run.trained(), sources), sources["train"]
+    before = {name: weight.clone() for name, weight in arms.start.state_dict().items()}
+    control = arms.control(arm)
+    assert all(weight.equal(before[name]) for name, weight in arms.start.state_dict().items())
 
     def known(rows, batch, sets, gains):
         return literal_run.known(critic, batch, sets, gains, source.observed[rows].tolist())[0]
