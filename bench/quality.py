@@ -146,8 +146,8 @@ def into_readme() -> str:
     """README.md with the tables of the test splits as the results have them."""
     parts = []
     for name, title in LOGS.items():
-        if (kept := RESULTS / f"quality_{name}.json").is_file():
-            raw = json.loads(kept.read_text("utf-8"))
+        if (result := RESULTS / f"quality_{name}.json").is_file():
+            raw = json.loads(result.read_text("utf-8"))
             parts += [f"{title}, {raw['head'][2]}:", "", *table(raw, "test"), ""]
     return PLACE.sub(lambda found: found[1] + "\n".join(["", *parts, ""]), README.read_text("utf-8"))
 

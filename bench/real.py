@@ -34,7 +34,7 @@ from minirec.run.folder import find_run
 from minirec.run.machine import keep_freed_memory
 from minirec.tasks import NextItem
 
-RATES, LEAST = (-10, -9, -8), -13  # in half decades: 1e-5, 3e-5, 1e-4; 3e-7, at which nothing moves
+RATES, LEAST = (-10, -9, -8), -13  # in half decades: 1e-5, 3e-5, 1e-4; 3e-7
 SEEDS, STEPS, USERS = (0, 1, 2), 100, 4000
 ARMS = {
     "supervised continued": ("continued", {}),

@@ -221,9 +221,9 @@ print("co-occurrence", tuple(together.shape))
 #
 # Here $m^l_k$ are the centroids that k-means finds among the points $u^{l-1}$, and $\mu^l_k$ is the mean of the
 # residuals $v^{l-1}$ that have code $k$. On the first level $u = v$, and $m$ and $\mu$ are the same. From the second
-# level on, $u$ is the residual scaled to length 1, so that its direction alone decides [ours]. On a real log a few
-# residuals are long and many are short. As they are, k-means would spend its centroids on the long ones, and leave
-# the short ones in one crowd of items with the same code. Residual quantisation of item vectors into codes is TIGER's
+# level on, $u$ is the residual scaled to length 1, so that its direction alone decides [ours]. On a real log
+# residuals differ in length. As they are, k-means would put the short ones, wherever they point, into one crowd of
+# items with the same code (`bench/LOG.md`). Residual quantisation of item vectors into codes is TIGER's
 # [paper: 2305.05065]; it learns the centroids in an autoencoder, k-means in its place is ours. The loop over levels:
 
 # %% tags=["hide"]

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize, pad
 from minirec.data.dataset import Dataset, Examples
 
 WINDOW = 5  # co-occurrence: largest distance of two events of one sequence
-SIDE = 0.5  # norm of side information against co-occurrence; chosen on validation of Amazon Beauty
+SIDE = 0.5  # norm of side information against co-occurrence, by validation on Amazon Beauty (bench/LOG.md)
 WIDTH = 64  # dimensions of a block of item vectors after the truncated SVD
 
 
